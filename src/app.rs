@@ -12,6 +12,7 @@ mod handover;
 mod listeners;
 pub mod process;
 mod services;
+mod setup_check;
 mod trace_export;
 
 use std::fmt;
@@ -48,6 +49,13 @@ pub enum StartError {
     /// A socket could not be bound.
     #[error("{0}; is another process listening there? See [server] listen and [admin] listen")]
     Listen(#[source] io::Error),
+    /// A port below 1024, without the privilege for it.
+    #[error(
+        "{0}: this user may not listen on ports below 1024. Run it under systemd (AmbientCapabilities=CAP_NET_BIND_SERVICE, as \
+         the packages do), or once: setcap cap_net_bind_service=+ep $(command -v iiif-mender); or choose another port in \
+         [server] listen or [admin] listen"
+    )]
+    Privileged(#[source] io::Error),
     /// A socket was passed for an address that is not configured.
     #[error("a socket was passed to us for {0}, which is none of [server] listen and [admin] listen")]
     Passed(SocketAddr),
@@ -69,6 +77,17 @@ pub enum StartError {
     /// Signals, or standard output.
     #[error("cannot start: {0}")]
     Process(#[source] io::Error),
+}
+
+impl StartError {
+    /// A socket that cannot be bound.
+    fn listen(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            Self::Privileged(error)
+        } else {
+            Self::Listen(error)
+        }
+    }
 }
 
 /// A running proxy.
@@ -143,7 +162,7 @@ impl App {
 
         listeners.apply(prepared)?;
         let (operators, serving) = operators.unzip();
-        let tasks = BackgroundTasks::start(&services.load(), &index, &metrics);
+        let tasks = BackgroundTasks::start(&services.load(), &state);
         let tidying = tokio::spawn(prune_periodically(Arc::clone(&services)));
         let points = tokio::spawn(sample_periodically(Arc::clone(&metrics)));
         let keeping_diary = tokio::spawn(step_log.clone().run(Arc::clone(&metrics)));
@@ -227,7 +246,7 @@ impl App {
         let services = Arc::new(services);
         self.services.store(Arc::clone(&services));
         self.publish_admin(Some(gate));
-        self.tasks.restart_affected(&before, &services, &self.index, &self.metrics);
+        self.tasks.restart_affected(&before, &services, &self.state);
         Ok(ConfigChanges { keys, after_restart, certificates })
     }
 
@@ -282,5 +301,23 @@ impl App {
             export.end().await;
         }
         cut
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_needs_a_privilege_is_told_from_one_that_is_taken() {
+        let told = |kind: io::ErrorKind| {
+            StartError::listen(io::Error::new(kind, "cannot listen on [::]:81")).to_string()
+        };
+        let privileged = told(io::ErrorKind::PermissionDenied);
+        assert!(
+            privileged.contains("[::]:81") && privileged.contains("CAP_NET_BIND_SERVICE"),
+            "{privileged}"
+        );
+        assert!(told(io::ErrorKind::AddrInUse).contains("another process"));
     }
 }

@@ -3,8 +3,11 @@
 //! Results go to stdout, progress and problems to stderr. Exit status: 0 all well, 1 something is broken or
 //! unknown, 2 wrong usage or configuration.
 
+mod init;
+mod setup;
+
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -14,11 +17,12 @@ use crate::app;
 use crate::app::process::{self, ServeEnd};
 use crate::batch::command::{BatchCommand, CheckArgs, HealArgs};
 use crate::config::command::ConfigCommand;
-use crate::config::{ConfigErrors, Settings};
+use crate::config::{ConfigDraft, ConfigErrors, ConfigOrigin, Settings};
 use crate::index::command::{self, Exit, IndexCommand};
 use crate::manual;
 use crate::observe;
 use crate::top::{self, TopArgs, TopError};
+use init::InitArgs;
 
 /// A self-healing reverse proxy for IIIF images.
 ///
@@ -28,9 +32,9 @@ use crate::top::{self, TopArgs, TopError};
 #[derive(Debug, Parser)]
 #[command(name = "iiif-mender", version, max_term_width = 100)]
 pub struct Cli {
-    /// Configuration file
-    #[arg(long, short, global = true, value_name = "FILE", default_value = "config.toml")]
-    config: PathBuf,
+    /// Configuration file (default: config.toml, then /etc/iiif-mender/config.toml)
+    #[arg(long, short, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Print results as JSON: check, heal, index, top, config check|show|schema
     #[arg(long, global = true)]
     json: bool,
@@ -40,8 +44,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the proxy
-    Serve,
+    /// Write a configuration, check it, and build the index; asks where everything is
+    Init(InitArgs),
+    /// Run the proxy; with --upstream no configuration file is needed
+    Serve(ConfigDraft),
     /// Work with the index: which canvas owns which image
     #[command(subcommand)]
     Index(IndexCommand),
@@ -74,7 +80,7 @@ impl Command {
         match self {
             Self::Index(_) | Self::Check(_) | Self::Heal(_) | Self::Top(_) => true,
             Self::Config(command) => command.prints_data(),
-            Self::Serve | Self::Completions { .. } | Self::Man { .. } => false,
+            Self::Init(_) | Self::Serve(_) | Self::Completions { .. } | Self::Man { .. } => false,
         }
     }
 }
@@ -88,12 +94,22 @@ pub fn run() -> ExitCode {
     }
     let mut out = io::stdout().lock();
     let done = match &cli.command {
-        Command::Serve => return serve(&cli.config),
+        Command::Init(args) => return init::run(args, cli.config.as_deref(), &mut out),
+        Command::Serve(draft) => return serve(&cli, draft),
         Command::Index(command) => return index(&cli, command, &mut out),
         Command::Check(args) => return batch(&cli, BatchCommand::Check(args), &mut out),
         Command::Heal(args) => return batch(&cli, BatchCommand::Heal(args), &mut out),
         Command::Top(args) => return top(&cli, args, &mut out),
-        Command::Config(command) => command.run(&cli.config, std::env::vars_os(), cli.json, &mut out),
+        Command::Config(command) => {
+            let origin = cli.origin();
+            let done = command.run(origin.clone(), std::env::vars_os(), cli.json, &mut out);
+            match origin {
+                Ok(origin) if *command == ConfigCommand::Check && !cli.json && matches!(done, Ok(0)) => {
+                    setup::tell_of_all(&origin, &mut out).map(|()| 0)
+                }
+                _ => done,
+            }
+        }
         Command::Completions { shell } => {
             // clap_complete panics where it cannot write, and `| head` is no reason to panic.
             let mut script = Vec::new();
@@ -116,13 +132,28 @@ pub fn run() -> ExitCode {
     }
 }
 
+impl Cli {
+    fn origin(&self) -> Result<ConfigOrigin, ConfigErrors> {
+        ConfigOrigin::find(self.config.as_deref())
+    }
+
+    fn settings(&self) -> Result<Settings, ExitCode> {
+        self.origin().and_then(|origin| origin.load(std::env::vars_os())).map_err(refuse)
+    }
+}
+
 fn index(cli: &Cli, command: &IndexCommand, out: &mut dyn Write) -> ExitCode {
-    let settings = match load(&cli.config) {
+    let settings = match cli.settings() {
         Ok(settings) => settings,
         Err(code) => return code,
     };
     match command::run(command, &settings, cli.json, out) {
-        Ok(exit) => exit.into(),
+        Ok(exit) => {
+            if matches!(command, IndexCommand::Build { .. }) {
+                setup::tell_of_index(settings);
+            }
+            exit.into()
+        }
         Err(command::CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
@@ -131,7 +162,7 @@ fn index(cli: &Cli, command: &IndexCommand, out: &mut dyn Write) -> ExitCode {
 }
 
 fn batch(cli: &Cli, batch: BatchCommand<'_>, out: &mut dyn Write) -> ExitCode {
-    let mut settings = match load(&cli.config) {
+    let mut settings = match cli.settings() {
         Ok(settings) => settings,
         Err(code) => return code,
     };
@@ -162,8 +193,8 @@ fn batch(cli: &Cli, batch: BatchCommand<'_>, out: &mut dyn Write) -> ExitCode {
 
 fn top(cli: &Cli, args: &TopArgs, out: &mut dyn Write) -> ExitCode {
     // With a URL no configuration is needed: it may run on another machine.
-    let settings = if cli.config.exists() { load(&cli.config) } else { Ok(Settings::default()) };
-    let settings = match settings {
+    let has_file = cli.origin().is_ok_and(|origin| origin.path().exists());
+    let settings = match if has_file { cli.settings() } else { Ok(Settings::default()) } {
         Ok(settings) => settings,
         Err(code) => return code,
     };
@@ -174,10 +205,22 @@ fn top(cli: &Cli, args: &TopArgs, out: &mut dyn Write) -> ExitCode {
     }
 }
 
-fn serve(config: &Path) -> ExitCode {
-    let settings = match load(config) {
-        Ok(settings) => settings,
-        Err(code) => return code,
+fn serve(cli: &Cli, draft: &ConfigDraft) -> ExitCode {
+    let origin = match (draft.is_given(), &cli.config) {
+        (false, _) => cli.origin(),
+        (true, Some(_)) => {
+            return fail("name either a file with --config or the options of `serve`, not both", Exit::Usage);
+        }
+        (true, None) => match draft.to_toml() {
+            Ok(text) => Ok(ConfigOrigin::Options(text)),
+            Err(error) => return fail(&error.to_string(), Exit::Usage),
+        },
+    };
+    let loaded =
+        origin.and_then(|origin| origin.load(std::env::vars_os()).map(|settings| (origin, settings)));
+    let (origin, settings) = match loaded {
+        Ok(loaded) => loaded,
+        Err(errors) => return refuse(errors),
     };
     // Until the end: what is queued is written when it goes.
     let _log = match observe::install_logging(&settings.log) {
@@ -189,19 +232,17 @@ fn serve(config: &Path) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}"), Exit::Broken),
     };
-    match runtime.block_on(process::serve(config, settings)) {
+    match runtime.block_on(process::serve(&origin, settings)) {
         Ok(ServeEnd::Drained) => ExitCode::SUCCESS,
         Ok(ServeEnd::AtOnce) => Exit::Broken.into(),
         Err(error) => fail(&error.to_string(), Exit::Usage),
     }
 }
 
-fn load(config: &Path) -> Result<Settings, ExitCode> {
-    Settings::load(config, std::env::vars_os()).map_err(|errors: ConfigErrors| {
-        let mut stderr = io::stderr().lock();
-        let _ = writeln!(stderr, "{:?}", miette::Report::new(errors));
-        Exit::Usage.into()
-    })
+fn refuse(errors: ConfigErrors) -> ExitCode {
+    let mut stderr = io::stderr().lock();
+    let _ = writeln!(stderr, "{:?}", miette::Report::new(errors));
+    Exit::Usage.into()
 }
 
 fn fail(message: &str, exit: Exit) -> ExitCode {

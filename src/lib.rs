@@ -37,6 +37,8 @@ pub mod presentation;
 #[cfg_attr(docsrs, doc(hidden))]
 pub mod proxy;
 #[cfg_attr(docsrs, doc(hidden))]
+pub mod setup;
+#[cfg_attr(docsrs, doc(hidden))]
 pub mod top;
 #[cfg_attr(docsrs, doc(hidden))]
 pub mod upstream;

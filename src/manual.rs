@@ -22,7 +22,7 @@ impl Extra {
 
 const FAILS: &str = "2: Wrong usage, or a configuration that cannot be used.";
 
-const EXTRAS: [Extra; 9] = [
+const EXTRAS: [Extra; 10] = [
     Extra {
         command: "iiif-mender",
         exit: "0: All is well.\n1: Something is broken or unknown.",
@@ -30,12 +30,21 @@ const EXTRAS: [Extra; 9] = [
             Check the configuration, read the manifests, run.",
     },
     Extra {
+        command: "init",
+        exit: "0: The configuration is written, and the index is built.\n1: A source could not be read to its end, or the \
+            file could not be written.",
+        examples: "iiif-mender init --upstream https://api.library.tamu.edu --manifests manifests: Both services under one \
+            name, manifests in a folder.\n\
+            iiif-mender init: Ask where everything is.",
+    },
+    Extra {
         command: "serve",
         exit: "0: Stopped, and every request was answered.\n1: Stopped before every request was answered: \
             [server] drain was over, or a second signal came.\n2: Wrong usage, a configuration that cannot be used, or an \
             address that cannot be listened on.",
         examples: "iiif-mender -c /etc/iiif-mender/config.toml serve: Run the proxy. SIGTERM stops it, SIGHUP reads the \
-            configuration anew, SIGUSR2 starts a successor on the same sockets.",
+            configuration anew, SIGUSR2 starts a successor on the same sockets.\n\
+            iiif-mender serve --upstream https://api.library.tamu.edu --manifests manifests: Without a configuration.",
     },
     Extra {
         command: "index",
@@ -67,7 +76,8 @@ const EXTRAS: [Extra; 9] = [
     },
     Extra {
         command: "config",
-        exit: "0: The configuration is in order, or the text was printed.\n1: It cannot be written.",
+        exit: "0: The configuration is in order, whatever `config check` finds at the servers and in the index; or the text was \
+            printed.\n1: It cannot be written.",
         examples: "iiif-mender config check: Every mistake with its place.\n\
             iiif-mender config show: Every value, and where it came from.",
     },
@@ -83,8 +93,8 @@ const EXTRAS: [Extra; 9] = [
     },
 ];
 
-const FILES: &str = "config.toml: The configuration, unless --config names another file. Packages install \
-    /etc/iiif-mender/config.toml.\n\
+const FILES: &str = "config.toml: The configuration, unless --config names another file.\n\
+    /etc/iiif-mender/config.toml: The configuration where there is no config.toml in the folder.\n\
     [index] path: The index, with files of the same name and another ending beside it.";
 
 const ENVIRONMENT: &str = "IIIF_MENDER__SECTION__KEY: A key of the configuration, such as \

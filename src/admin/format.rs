@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::labels::LabelledHeal;
 use crate::index::history::HistoryEntry;
+use crate::setup::{FindingState, SetupFinding};
 
 /// A heal in a table.
 pub(super) struct HealRow {
@@ -68,4 +69,22 @@ fn ago(since: Duration) -> String {
 /// 1234567 as 1,234,567.
 pub(super) fn grouped(number: u64) -> String {
     indicatif::HumanCount(number).to_string()
+}
+
+/// A finding in a list of them.
+pub(super) struct SetupRow {
+    pub(super) class: &'static str,
+    pub(super) word: &'static str,
+    pub(super) about: &'static str,
+    pub(super) text: String,
+}
+
+/// A finding about the setup, for eyes.
+pub(super) fn setup_row(finding: SetupFinding) -> SetupRow {
+    let (class, word) = match finding.state {
+        FindingState::Good => ("good", "good"),
+        FindingState::Note => ("note", "to know"),
+        FindingState::Bad => ("bad", "wrong"),
+    };
+    SetupRow { class, word, about: finding.about, text: finding.text }
 }

@@ -35,6 +35,7 @@ use crate::config::{Reload, Settings};
 use crate::heal::Healer;
 use crate::index::Index;
 use crate::observe::{EventKind, Metrics, ScrapeFormat};
+use crate::setup::SetupStatus;
 use crate::upstream::{Body, Upstream};
 use answer::{ApiProblem, text};
 use route::AdminRoute;
@@ -55,6 +56,8 @@ pub struct AdminState {
     pub healer: Healer,
     /// In the order of `settings.routes`.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// What the last check of the setup found.
+    pub setup: SetupStatus,
     /// Has the configuration read anew.
     pub reload: Option<Reload>,
     /// Steps of the last heals.

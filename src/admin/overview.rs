@@ -5,11 +5,12 @@ use std::time::Duration;
 use askama::Template;
 
 use super::chart::{self, Chart};
-use super::format::{HealRow, grouped, row, time_of};
+use super::format::{HealRow, SetupRow, grouped, row, setup_row, time_of};
 use super::labels::BookLabels;
 use super::{AdminState, queries};
 use crate::index::history::{HistoryFilter, HistoryPage};
 use crate::observe::Snapshot;
+use crate::setup::SetupFinding;
 
 /// The figure that leads to the broken images.
 pub(super) const BROKEN: &str = "Broken now";
@@ -28,6 +29,7 @@ pub(super) struct OverviewPage {
 #[derive(Template)]
 #[template(path = "now_live.html")]
 pub(super) struct OverviewLive {
+    pub(super) setup: Vec<SetupRow>,
     pub(super) tone: &'static str,
     pub(super) summary: String,
     pub(super) breakers: Vec<BreakerView>,
@@ -92,6 +94,7 @@ pub(super) fn now(rooms: &AdminState) -> OverviewLive {
         next_try: time_of(service.next_try.unwrap_or(0)).0,
     });
     OverviewLive {
+        setup: rooms.setup.problems().into_iter().map(setup_row).collect(),
         tone,
         summary,
         breakers: breakers.collect(),
@@ -134,6 +137,8 @@ fn summary(rooms: &AdminState, told: &Snapshot) -> (&'static str, String) {
             more => format!("{more} images that readers asked for are"),
         };
         ("bad", format!("Nothing is being healed, and {broken} still broken."))
+    } else if rooms.setup.problems().iter().any(SetupFinding::is_bad) {
+        ("bad", "All is quiet, but the setup is not right: images that expire may stay gone.".to_owned())
     } else {
         ("good", "All is quiet: nothing is being healed, nobody waits.".to_owned())
     }

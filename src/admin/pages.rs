@@ -8,15 +8,14 @@ use http::Response;
 use super::answer::{ApiProblem, typed};
 use super::broken;
 use super::collections::{ManifestView, collections, shelf};
-use super::format::{HealRow, row, took};
+use super::format::{HealRow, SetupRow, row, setup_row, took};
 use super::health::{self, CanvasHealth, ImageState};
 use super::labels::BookLabels;
 use super::overview::{OverviewPage, now};
 use super::queries::{self, ApiParameters};
 use super::route::DashboardPage;
 use super::{Admin, AdminState};
-use crate::batch::deployment::{self, UnmappedCanvases, strange_canvas};
-use crate::index::browse::CanvasRow;
+use crate::setup;
 use crate::upstream::Body;
 
 /// The pages, in the order of the navigation.
@@ -29,9 +28,6 @@ pub(super) const NAV: [(&str, &str); 5] = [
 ];
 
 const HTML: &str = "text/html; charset=utf-8";
-
-/// Canvases whose routes the setup check looks at.
-const SAMPLE: u32 = 200;
 
 #[derive(Template)]
 #[template(path = "heals.html")]
@@ -125,13 +121,6 @@ struct SetupPage {
     is_sweeping: bool,
 }
 
-struct SetupRow {
-    class: &'static str,
-    word: &'static str,
-    about: &'static str,
-    text: String,
-}
-
 #[derive(Template)]
 #[template(path = "problem.html")]
 struct ProblemPage {
@@ -168,7 +157,7 @@ impl Admin {
                 let (rooms, words) = (Arc::clone(&self.rooms), query.text("q").unwrap_or_default());
                 html(&queries::aside(move || search(&rooms, &words)).await?)
             }
-            DashboardPage::Setup => html(&check(rooms).await?),
+            DashboardPage::Setup => html(&check(rooms).await),
         }
     }
 }
@@ -334,30 +323,9 @@ fn search(rooms: &AdminState, words: &str) -> Result<SearchPage, ApiProblem> {
     Ok(page)
 }
 
-async fn check(rooms: &AdminState) -> Result<SetupPage, ApiProblem> {
-    let leaves = rooms.index.first_leaves(SAMPLE)?;
-    let strange = |leaf: &CanvasRow| strange_canvas(&rooms.healer, &leaf.canvas, &leaf.images);
-    let strange: Vec<String> = leaves.iter().filter_map(strange).collect();
-    let unmapped = UnmappedCanvases {
-        canvases: leaves.len() as u64,
-        strange: strange.len() as u64,
-        example: strange.first().cloned(),
-    };
-    let witness =
-        leaves.iter().flat_map(|leaf| &leaf.images).find_map(|key| rooms.healer.image_by_key(key, None));
-    let facts = match &witness {
-        Some(image) => Some(rooms.healer.inspect(image).await),
-        None => None,
-    };
-    let findings =
-        deployment::findings(&rooms.settings, facts.as_ref(), &unmapped).into_iter().map(|finding| {
-            let (class, word) = match finding.state {
-                deployment::FindingState::Good => ("good", "good"),
-                deployment::FindingState::Note => ("note", "to know"),
-                deployment::FindingState::Bad => ("bad", "wrong"),
-            };
-            SetupRow { class, word, about: finding.about, text: finding.text }
-        });
-    let is_sweeping = rooms.healer.is_sweeping();
-    Ok(SetupPage { here: "/setup", findings: findings.collect(), is_sweeping })
+async fn check(rooms: &AdminState) -> SetupPage {
+    let findings = setup::check(&rooms.healer, &rooms.index, &rooms.settings).await;
+    rooms.setup.update(&findings, &rooms.metrics);
+    let findings = findings.into_iter().map(setup_row).collect();
+    SetupPage { here: "/setup", findings, is_sweeping: rooms.healer.is_sweeping() }
 }

@@ -137,14 +137,14 @@ fn open(
         Gauge::default(),
         Arc::clone(metrics),
     );
-    let listener = listeners::listener(address, false, inherited, &group).map_err(StartError::Listen)?;
+    let listener = listeners::listener(address, false, inherited, &group).map_err(StartError::listen)?;
     let tls = admin.tls.as_ref().map(|files| {
         CertificateResolver::new(Certificates::read(&files.pairs())?, admin.client_ca.as_deref())
     });
     let (showcase, tls) = tls.transpose()?.unzip();
     listener.manner().store(Arc::new(SocketProtocol { tls, proxy_protocol: false }));
-    let address = listener.address().map_err(StartError::Listen)?;
-    let socket = listener.socket().map_err(StartError::Listen)?;
+    let address = listener.address().map_err(StartError::listen)?;
+    let socket = listener.socket().map_err(StartError::listen)?;
     Ok((OpenAdminListener { address, socket, showcase }, listener))
 }
 

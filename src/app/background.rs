@@ -6,8 +6,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 
-use super::services::Services;
-use crate::index::Index;
+use super::services::{ProcessState, Services};
+use super::setup_check::check_setup;
 use crate::index::shared::follower::LearnedFollower;
 use crate::observe::{Metrics, SAMPLE_EVERY};
 use crate::upstream::Upstream;
@@ -22,28 +22,24 @@ pub(super) struct BackgroundTasks {
     keeping_index: JoinHandle<()>,
     checking: JoinHandle<()>,
     heeding: JoinHandle<()>,
+    checking_setup: JoinHandle<()>,
 }
 
 impl BackgroundTasks {
-    pub(super) fn start(services: &Services, index: &Arc<Index>, metrics: &Arc<Metrics>) -> Self {
+    pub(super) fn start(services: &Services, state: &ProcessState) -> Self {
         let (warm, sweep) = (services.healer.clone(), services.healer.clone());
         Self {
             keeping_warm: tokio::spawn(async move { warm.keep_warm().await }),
             sweeping: tokio::spawn(async move { sweep.resume_sweep().await }),
-            keeping_index: services.spawn_index_task(index, metrics),
+            keeping_index: services.spawn_index_task(state),
             checking: tokio::spawn(run_health_checks(&services.upstreams)),
-            heeding: tokio::spawn(follow_cluster(services, index, metrics)),
+            heeding: tokio::spawn(follow_cluster(services, state)),
+            checking_setup: tokio::spawn(check_setup(services, state)),
         }
     }
 
     /// Begins anew what is concerned: rounds that go on for hours are not begun again for nothing.
-    pub(super) fn restart_affected(
-        &mut self,
-        old: &Services,
-        new: &Services,
-        index: &Arc<Index>,
-        metrics: &Arc<Metrics>,
-    ) {
+    pub(super) fn restart_affected(&mut self, old: &Services, new: &Services, state: &ProcessState) {
         let (before, after) = (&old.settings, &new.settings);
         let others = before.routes != after.routes
             || before.upstream != after.upstream
@@ -54,7 +50,9 @@ impl BackgroundTasks {
         }
         if before != after {
             self.heeding.abort();
-            self.heeding = tokio::spawn(follow_cluster(new, index, metrics));
+            self.heeding = tokio::spawn(follow_cluster(new, state));
+            self.checking_setup.abort();
+            self.checking_setup = tokio::spawn(check_setup(new, state));
         }
         if others || before.index != after.index || before.heal != after.heal {
             self.keeping_warm.abort();
@@ -63,13 +61,13 @@ impl BackgroundTasks {
         }
         if others || before.index != after.index || before.cluster != after.cluster {
             self.keeping_index.abort();
-            self.keeping_index = new.spawn_index_task(index, metrics);
+            self.keeping_index = new.spawn_index_task(state);
         }
     }
 
     pub(super) fn abort(&self) {
-        for chore in [&self.keeping_warm, &self.sweeping, &self.keeping_index, &self.checking, &self.heeding]
-        {
+        let Self { keeping_warm, sweeping, keeping_index, checking, heeding, checking_setup } = self;
+        for chore in [keeping_warm, sweeping, keeping_index, checking, heeding, checking_setup] {
             chore.abort();
         }
     }
@@ -85,14 +83,11 @@ pub(super) async fn sample_periodically(metrics: Arc<Metrics>) {
 }
 
 /// What other nodes find out and learn is known here, too.
-fn follow_cluster(
-    services: &Services,
-    index: &Arc<Index>,
-    metrics: &Arc<Metrics>,
-) -> impl Future<Output = ()> + use<> {
+fn follow_cluster(services: &Services, state: &ProcessState) -> impl Future<Output = ()> + use<> {
     let healer = services.healer.clone();
     let follower = services.cluster.clone().map(|cluster| {
-        LearnedFollower::new(Arc::clone(index), Arc::clone(&services.settings), cluster, Arc::clone(metrics))
+        let (index, metrics) = (Arc::clone(&state.index), Arc::clone(&state.metrics));
+        LearnedFollower::new(index, Arc::clone(&services.settings), cluster, metrics)
     });
     async move {
         if let Some(follower) = follower {

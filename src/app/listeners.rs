@@ -68,7 +68,7 @@ impl PublicListeners {
                 let other = other.address;
                 other.port() == address.port() && other.is_ipv4() && other.ip().is_unspecified()
             });
-            let listener = listener(*address, v6_only, inherited, &self.group).map_err(StartError::Listen)?;
+            let listener = listener(*address, v6_only, inherited, &self.group).map_err(StartError::listen)?;
             fresh.push((*address, listener));
         }
         Ok(PreparedListeners {
@@ -110,7 +110,7 @@ impl PublicListeners {
         for (wanted, listener) in fresh {
             let Some(listen) = listen.iter().find(|listen| listen.address == wanted) else { continue };
             listener.manner().store(Arc::new(manner(listen, has_tls)));
-            let door = self.serve(wanted, listener).map_err(StartError::Listen)?;
+            let door = self.serve(wanted, listener).map_err(StartError::listen)?;
             listeners.push(door);
         }
         self.open = listeners;

@@ -1,15 +1,17 @@
 //! A process that serves: signals, reloads, handover, and what systemd wants to know.
 
 use std::io;
-use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::file_watcher::FileWatcher;
 use super::{App, StartError, handover};
-use crate::config::{ConfigChanges, Reload, ReloadError, Settings};
+use crate::config::settings::RouteSettings;
+use crate::config::{ConfigChanges, ConfigOrigin, Reload, ReloadError, Settings};
+use crate::index::Index;
 use crate::listen::inherited::InheritedSockets;
 
 /// How it ended.
@@ -33,17 +35,21 @@ enum SignalAction {
 const HANDED_OVER: &str = "SIGUSR2";
 
 /// Serves with the settings that were read from `config`, until a signal ends the process.
-pub async fn serve(config: &Path, settings: Settings) -> Result<ServeEnd, StartError> {
+pub async fn serve(config: &ConfigOrigin, settings: Settings) -> Result<ServeEnd, StartError> {
+    log_start(config, &settings);
     // Install signal handlers before READY=1: a SIGTERM right after it must drain, not kill.
     let mut signals = ProcessSignals::new().map_err(StartError::Process)?;
     let inherited = InheritedSockets::from_environment().map_err(StartError::Process)?;
-    let mut files = FileWatcher::of(config, &settings);
+    let mut files = FileWatcher::of(config.path(), &settings);
     let (reload, mut wishes) = Reload::new();
     let mut app = App::start_on(settings, inherited).await?;
     app.set_reload_handle(reload);
     if let Some(address) = app.admin {
-        tracing::info!(%address, "admin pages: /livez /readyz /metrics");
+        let scheme = if app.settings().admin.tls.is_some() { "https" } else { "http" };
+        tracing::info!(%address, url = format!("{scheme}://{address}/"), "admin pages: dashboard, /livez, /readyz, /metrics");
     }
+    let index = Arc::clone(&app.index);
+    let counting = tokio::task::spawn_blocking(move || log_index(&index));
     handover::tell_predecessor().map_err(StartError::Process)?;
     sd_notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     let watchdog = tokio::spawn(feed_watchdog());
@@ -87,14 +93,43 @@ pub async fn serve(config: &Path, settings: Settings) -> Result<ServeEnd, StartE
         }
     };
     watchdog.abort();
+    counting.abort();
     Ok(ended)
 }
 
+/// What runs here, by which configuration, and where requests go.
+fn log_start(config: &ConfigOrigin, settings: &Settings) {
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, configuration = %config.path().display(), "starting");
+    for RouteSettings { prefix, upstream, kind, connect, hosts, .. } in &settings.routes {
+        let upstream = format!("{}://{}{}", upstream.scheme, upstream.authority, upstream.path);
+        let list = |all: Vec<String>| (!all.is_empty()).then(|| all.join(", "));
+        let connect = list(connect.iter().map(ToString::to_string).collect());
+        tracing::info!(prefix, upstream, kind = kind.as_str(), connect, hosts = list(hosts.clone()), "route");
+    }
+}
+
+/// What the index holds when serving begins, and how old that is.
+fn log_index(index: &Index) {
+    match index.stats() {
+        Ok(stats) => {
+            let read = stats.read.map(|at| UNIX_EPOCH + Duration::from_secs(at.unsigned_abs()));
+            let age = read.and_then(|at| SystemTime::now().duration_since(at).ok());
+            let age =
+                age.map(|age| humantime::format_duration(Duration::from_secs(age.as_secs())).to_string());
+            let (images, canvases, manifests) = (stats.images, stats.canvases, stats.manifests);
+            let path = stats.path.display();
+            tracing::info!(%path, images, canvases, manifests, age, "opened the index");
+        }
+        Err(error) => tracing::warn!(%error, "the index cannot be counted"),
+    }
+}
+
 /// Reads file and environment. A bad one changes nothing.
-fn reload_settings(config: &Path, app: &mut App) -> Result<ConfigChanges, ReloadError> {
+fn reload_settings(config: &ConfigOrigin, app: &mut App) -> Result<ConfigChanges, ReloadError> {
     let now = NotifyState::monotonic_usec_now();
     sd_notify(&[NotifyState::Reloading].into_iter().chain(now.ok()).collect::<Vec<_>>());
-    let changes = match Settings::load(config, std::env::vars_os()) {
+    let changes = match config.load(std::env::vars_os()) {
         Ok(settings) => app.apply(settings),
         Err(errors) => {
             app.metrics.edge.config_reload("refused");

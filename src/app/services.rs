@@ -21,6 +21,7 @@ use crate::index::sources::scheduler::SourceScheduler;
 use crate::observe::{EventKind, Metrics};
 use crate::presentation::{PresentationProxy, PresentationState};
 use crate::proxy::{Proxy, ProxyState};
+use crate::setup::SetupStatus;
 use crate::upstream::fetch::FetcherFactory;
 use crate::upstream::{MemoryBudget, Routing, Upstream};
 
@@ -42,6 +43,7 @@ pub(super) struct ProcessState {
     pub(super) index: Arc<Index>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) budget: MemoryBudget,
+    pub(super) setup: SetupStatus,
     proxy: ProxyState,
     presentation: PresentationState,
 }
@@ -51,7 +53,7 @@ impl ProcessState {
         let budget = MemoryBudget::new(settings.server.max_held_total, metrics.held_bytes.clone());
         let proxy = ProxyState::new(budget.clone(), Arc::clone(&metrics));
         let presentation = PresentationState::new(Arc::clone(&index), budget.clone(), Arc::clone(&metrics));
-        Self { index, metrics, budget, proxy, presentation }
+        Self { index, metrics, budget, setup: SetupStatus::default(), proxy, presentation }
     }
 }
 
@@ -90,13 +92,14 @@ impl Services {
     }
 
     /// Keeps the index up to date, from its sources or from what other nodes publish.
-    pub(super) fn spawn_index_task(&self, index: &Arc<Index>, metrics: &Arc<Metrics>) -> JoinHandle<()> {
-        let (index, settings) = (Arc::clone(index), Arc::clone(&self.settings));
+    pub(super) fn spawn_index_task(&self, state: &ProcessState) -> JoinHandle<()> {
+        let (index, settings) = (Arc::clone(&state.index), Arc::clone(&self.settings));
+        let metrics = Arc::clone(&state.metrics);
         match &self.cluster {
-            Some(cluster) if settings.index.store == IndexStore::Redis => tokio::spawn(
-                IndexReplicator::new(index, settings, Arc::clone(cluster), Arc::clone(metrics)).run(),
-            ),
-            _ => tokio::spawn(SourceScheduler::new(index, settings, Arc::clone(metrics)).run()),
+            Some(cluster) if settings.index.store == IndexStore::Redis => {
+                tokio::spawn(IndexReplicator::new(index, settings, Arc::clone(cluster), metrics).run())
+            }
+            _ => tokio::spawn(SourceScheduler::new(index, settings, metrics).run()),
         }
     }
 
@@ -114,6 +117,7 @@ impl Services {
             index: Arc::clone(&state.index),
             healer: self.healer.clone(),
             upstreams: self.upstreams.clone(),
+            setup: state.setup.clone(),
             reload,
             step_log: step_log.clone(),
             stopping: stop.subscribe(),

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use super::deployment;
 use super::foreign::ForeignFetcher;
 use super::job::JobShare;
 use super::journal::{self, Journal, JournalError};
@@ -27,6 +26,7 @@ use crate::config::settings::{RouteKind, Rung};
 use crate::heal::Healer;
 use crate::index::Index;
 use crate::index::command::Exit;
+use crate::setup;
 use crate::upstream::fetch::FetcherFactory;
 
 /// What both commands take.
@@ -71,7 +71,7 @@ pub struct Selection {
 pub struct CheckArgs {
     #[command(flatten)]
     selection: Selection,
-    /// Look only at the deployment itself: public @id, /resources, clock, routes
+    /// Look only at the deployment itself: servers, public @id, /resources, clock, routes
     #[arg(long)]
     setup: bool,
 }
@@ -245,7 +245,7 @@ impl BatchCommand<'_> {
             command: self.name().to_owned(),
             sources: selection.sources.clone(),
             started,
-            image_base: deployment::image_base(&settings),
+            image_base: setup::image_base(&settings),
             asked: via.is_none().then_some(0),
             ..Summary::default()
         };

@@ -14,7 +14,6 @@ use crate::iiif::manifest::Canvas;
 mod check;
 pub mod command;
 mod content_state;
-pub(crate) mod deployment;
 mod foreign;
 mod job;
 mod journal;

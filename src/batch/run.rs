@@ -11,7 +11,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::deployment::{self, UnmappedCanvases, strange_canvas};
 use super::job::{self, JobShare};
 use super::manifests;
 use super::progress::RunProgress;
@@ -23,6 +22,7 @@ use super::{CanvasResult, CanvasTask, HandledBy, ManifestProblem, ManifestRef};
 use crate::config::Settings;
 use crate::heal::IndexedImage;
 use crate::observe::counted;
+use crate::setup::{self, SetupFacts, UnmappedCanvases};
 
 /// Everything that one run needs.
 #[derive(Debug)]
@@ -231,7 +231,10 @@ impl BatchRun {
             Some(image) => Some(self.worker.healer.inspect(image).await),
             None => None,
         };
-        self.summary.setup = deployment::findings(&self.settings, facts.as_ref(), &state.unmapped);
+        let unreachable = if self.only_setup { Some(self.worker.healer.unreachable().await) } else { None };
+        let canvases = state.unmapped.clone();
+        let facts = SetupFacts { index: None, canvases, unreachable, deployment: facts };
+        self.summary.setup = setup::findings(&self.settings, &facts);
     }
 
     fn end(self, stop: StopReason, state: &RunState) -> Summary {
@@ -309,11 +312,7 @@ fn take(
             unit.place = state.read;
             let id = unit.id();
             if let Some(canvas) = &unit.canvas {
-                state.unmapped.canvases += 1;
-                if let Some(strange) = strange_canvas(&worker.healer, canvas, &unit.images) {
-                    state.unmapped.strange += 1;
-                    state.unmapped.example.get_or_insert(strange);
-                }
+                state.unmapped.note(&worker.healer, canvas, &unit.images);
             }
             if worker.journal.borrow_mut().take_up(id) {
                 queue.push_back((unit, id));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::deployment::SetupFinding;
 use super::{ImageResult, ImageVerdict, ManifestRef};
+use crate::setup::SetupFinding;
 
 /// Images of one manifest, or of all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

@@ -1,4 +1,5 @@
-//! `config check|show|schema|defaults|reference`: what they print. Exit codes: 0 all well, 2 the configuration is wrong.
+//! `config check|show|schema|defaults|reference`: what they print. Exit codes: 0 all well, 2 the configuration is wrong. What
+//! `config check` finds out about the setup, where there is an index, changes nothing of that.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -11,6 +12,7 @@ use serde_json::json;
 use super::defaults::defaults;
 use super::error::{ConfigError, ConfigErrors};
 use super::load;
+use super::origin::ConfigOrigin;
 use super::reference::reference;
 use super::schema::printed;
 use super::settings::{Listen, RouteKind, Settings};
@@ -43,7 +45,7 @@ impl ConfigCommand {
     /// Does it; `env` is `std::env::vars_os()`, `json`: results for machines. Returns the exit code.
     pub fn run<K, V>(
         self,
-        path: &Path,
+        origin: Result<ConfigOrigin, ConfigErrors>,
         env: impl IntoIterator<Item = (K, V)>,
         json: bool,
         out: &mut dyn Write,
@@ -52,6 +54,7 @@ impl ConfigCommand {
         K: Into<OsString>,
         V: Into<OsString>,
     {
+        let file = origin.as_ref().ok().map(|origin| origin.path().to_owned());
         let done = match self {
             Self::Schema => {
                 writeln!(out, "{:#}", printed())?;
@@ -59,15 +62,17 @@ impl ConfigCommand {
             }
             Self::Defaults => return out.write_all(defaults().as_bytes()).map(|()| 0),
             Self::Reference => return out.write_all(reference().as_bytes()).map(|()| 0),
-            Self::Check if json => {
-                Settings::load(path, env).map(|settings| result_json(path, &notes(&settings), &[]))
+            Self::Check if json => origin.and_then(|origin| {
+                origin.load(env).map(|settings| result_json(Some(origin.path()), &notes(&settings), &[]))
+            }),
+            Self::Check => {
+                origin.and_then(|origin| origin.load(env).map(|settings| summary(origin.path(), &settings)))
             }
-            Self::Check => Settings::load(path, env).map(|settings| summary(path, &settings)),
-            Self::Show => {
-                load::read(path).and_then(|text| load::gather(path, &text, env)).and_then(|sources| {
-                    load::settings(path, &sources).map(|(settings, tree)| show(settings, &tree, &sources))
-                })
-            }
+            Self::Show => origin.and_then(|origin| {
+                let sources = load::gather(origin.path(), &origin.text()?, env)?;
+                let (settings, tree) = load::settings(origin.path(), &sources)?;
+                Ok(show(settings, &tree, &sources))
+            }),
         };
         match done {
             // The same values without the comments that say where each came from.
@@ -77,7 +82,7 @@ impl ConfigCommand {
             }
             Ok(text) => out.write_all(text.as_bytes()).map(|()| 0),
             Err(errors) if json => {
-                out.write_all(result_json(path, &[], &errors.0).as_bytes()).map(|()| WRONG)
+                out.write_all(result_json(file.as_deref(), &[], &errors.0).as_bytes()).map(|()| WRONG)
             }
             Err(errors) => write_errors(&errors, &GraphicalReportHandler::new(), out).map(|()| WRONG),
         }
@@ -98,7 +103,7 @@ pub(super) fn write_errors(
 }
 
 /// What `config check --json` prints.
-fn result_json(path: &Path, notes: &[String], errors: &[ConfigError]) -> String {
+fn result_json(path: Option<&Path>, notes: &[String], errors: &[ConfigError]) -> String {
     let mistake = |error: &ConfigError| {
         let place = error.place.as_ref().map(ToString::to_string);
         json!({ "place": place, "message": error.message, "help": error.help })
@@ -122,11 +127,7 @@ fn summary(path: &Path, settings: &Settings) -> String {
         format!("{} is in order\n\n  listen  {}\n  admin   {admin}\n\n", path.display(), listen.join(", "));
     let width = settings.routes.iter().map(|route| route.prefix.len()).max().unwrap_or(0);
     for route in &settings.routes {
-        let kind = match route.kind {
-            RouteKind::Image => "image",
-            RouteKind::Presentation => "presentation",
-            RouteKind::Plain => "plain",
-        };
+        let kind = route.kind.as_str();
         let url = &route.upstream;
         let mut line = format!(
             "  {kind:<12}  {:<width$}  →  {}://{}{}",

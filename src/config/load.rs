@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::ffi::OsString;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -17,6 +18,9 @@ use super::settings::Settings;
 use super::sources::{ConfigSources, PREFIX};
 use super::spanned::SpannedToml;
 use super::value::ValueError;
+
+const SYNTAX: &str =
+    "see https://toml.io for how TOML is written: text needs quotes, [table] stands alone on its line";
 
 /// More mistakes than anyone reads at once; each one costs a pass over the file.
 const MOST: usize = 100;
@@ -111,16 +115,23 @@ pub(super) fn settings<'s>(
     sources: &'s ConfigSources,
 ) -> Result<(Settings, SpannedToml<'s>), ConfigErrors> {
     let (table, syntax) = DeTable::parse_recoverable(&sources.file.text);
-    let mut errors: Vec<ConfigError> = syntax
-        .iter()
-        .map(|error| {
-            let help = "see https://toml.io for how TOML is written: text needs quotes, [table] stands alone on its line";
-            sources.error(error.span().unwrap_or(0..0), error.message(), help)
-        })
-        .collect();
+    let is_sound = syntax.is_empty();
+    let mut errors = Vec::new();
+    let mut one_of_many: Option<usize> = None;
+    for error in &syntax {
+        let span = error.span().unwrap_or(0..0);
+        // The keys below such a header are no mistakes of their own.
+        let below = one_of_many.and_then(|header| sources.file.text.get(header..span.start));
+        if below.is_some_and(|below| !below.contains("\n[")) {
+            continue;
+        }
+        let help = single_brackets(&sources.file.text, &span);
+        one_of_many = help.as_ref().map(|_| span.end);
+        errors.push(sources.error(span, error.message(), help.unwrap_or_else(|| SYNTAX.to_owned())));
+    }
+    let told = errors.len();
     let mut tree = SpannedToml::new(table);
     errors.extend(overlay(&mut tree, sources));
-    let is_sound = syntax.is_empty();
     let (mut settings, wrong) = shape(&mut tree, sources, &mut errors);
     settings.resolve(path.parent().unwrap_or(Path::new("")));
     let mut report = Validator { tree: &tree, sources, wrong, errors };
@@ -130,7 +141,7 @@ pub(super) fn settings<'s>(
     }
     let mut errors = report.errors;
     if !is_sound {
-        errors = without_echoes(errors, syntax.len());
+        errors = without_echoes(errors, told);
     }
     if errors.is_empty() { Ok((settings, tree)) } else { Err(ConfigErrors::new(errors)) }
 }
@@ -183,7 +194,9 @@ fn explain(message: &str, help: Option<String>, path: Option<&str>) -> (String, 
             if parent.is_empty() { "at the top of the file".to_owned() } else { format!("in `{table}`") };
         return (format!("unknown key `{key}` {place}"), schema::help_for_unknown(parent, key, generic));
     }
+    let is_one_of_many = message.starts_with("invalid type: map") && schema::is_list_of_tables(path);
     let help = help
+        .or_else(|| is_one_of_many.then(|| in_two_brackets(path)))
         .or_else(|| schema::description(path))
         .unwrap_or_else(|| "`iiif-mender config schema` says what may stand here".to_owned());
     let ours = [
@@ -193,6 +206,21 @@ fn explain(message: &str, help: Option<String>, path: Option<&str>) -> (String, 
         ("expected a sequence", "expected a list"),
     ];
     (ours.iter().fold(message.to_owned(), |message, (serde, toml)| message.replace(serde, toml)), help)
+}
+
+/// How a table begins of which there may be several.
+fn in_two_brackets(path: &str) -> String {
+    format!(
+        "write [[{path}]], in two pairs of brackets: there may be several, and each begins with that line"
+    )
+}
+
+/// Help where the header of such a table stands in a single pair of brackets.
+fn single_brackets(text: &str, span: &Range<usize>) -> Option<String> {
+    let begins = text.get(..span.start)?.rfind('\n').map_or(0, |at| at + 1);
+    let line = text.get(begins..)?.lines().next()?.trim();
+    let path = line.strip_prefix('[')?.split(']').next()?.trim();
+    schema::is_list_of_tables(path).then(|| in_two_brackets(path))
 }
 
 /// A path without the numbers of list elements.

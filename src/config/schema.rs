@@ -103,6 +103,11 @@ pub(super) fn is_table(path: &str) -> bool {
     at(path).is_some_and(|node| node.get("properties").is_some())
 }
 
+/// Whether several tables may stand at `path`.
+pub(super) fn is_list_of_tables(path: &str) -> bool {
+    at(path).and_then(part).is_some_and(|(_, several)| several)
+}
+
 /// The keys of the table at `path`.
 fn keys(path: &str) -> impl Iterator<Item = &'static str> {
     let properties = at(path).and_then(|node| node.get("properties")).and_then(Value::as_object);

@@ -9,22 +9,32 @@ use crate::config::settings::Rung;
 use crate::heal::background::mass_expiry::MassExpiry;
 use crate::heal::background::start_heal::StartHeal;
 use crate::heal::broken_images::BrokenImages;
+use crate::heal::canvas_service::failure_log::FailureReason;
 use crate::heal::canvas_service::priority_semaphore::Priority;
+use crate::heal::canvas_service::request::CanvasRequest;
+use crate::heal::canvas_service::services::{AskedCanvas, CanvasServices};
 use crate::heal::first_requests::FirstRequestLimiter;
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image::{ImageKey, IndexedImage};
-use crate::heal::ladder::{HealOutcome, HealReport, Ladder};
+use crate::heal::ladder::{HealOutcome, HealReport, Ladder, NO_HELP, NO_ROUTE, last_failure};
 use crate::heal::repair::Repairs;
 use crate::heal::single_flight::{FlightHandle, SingleFlight};
 use crate::index::history::HealRecord;
 use crate::index::history::writer::HistoryWriter;
 use crate::observe::{EventKind, GaugeGuard, LiveEvent, Metrics};
 
+pub(in crate::heal) const LEFT_ALONE: &str = "the canvas service only fails and is left alone for a while";
+const NO_RUNG: &str = "no rung of [heal] ladder fits it: \"variant\" is for services that build beside what they have stored, \
+    \"visit\" and \"rebuild\" for those that cannot, \"register\" needs to know the file";
+const EMPTY: &str = "its canvas comes back without images: the file is gone, or a fault goes on";
+const FILE_GONE: &str = "the file itself is gone";
+
 /// `Heals` runs heals, records them, and passes on the work that they leave.
 #[derive(Debug)]
 pub(in crate::heal) struct Heals {
     pub(in crate::heal) ladder: Arc<Ladder>,
     pub(in crate::heal) repairs: Arc<Repairs>,
+    pub(in crate::heal) services: Arc<CanvasServices>,
     pub(in crate::heal) mass_expiry: Arc<MassExpiry>,
     pub(in crate::heal) firsts: Arc<FirstRequestLimiter>,
     pub(in crate::heal) flights: SingleFlight<ImageKey, HealOutcome>,
@@ -92,6 +102,7 @@ impl Heals {
         }
         let (took, lane) = (started.elapsed(), urgency.lane());
         let rung = if let HealOutcome::Healed(rung) = outcome { rung.as_str() } else { "none" };
+        let reason = self.reason(image, outcome);
         self.metrics.heal(outcome.as_str(), rung, lane.as_str(), took, &image.trace);
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.metrics.publish(|| LiveEvent::HealEnded {
@@ -102,17 +113,65 @@ impl Heals {
             rung,
             duration_ms,
             waiting: urgency.viewers(),
+            reason: reason.clone(),
         });
-        self.record(image, outcome, lane, took, urgency.viewers());
         tracing::info!(
             request = %image.trace,
             identifier = %image.key,
             verdict = outcome.as_str(),
             heal.rung = rung,
+            reason,
             duration_ms,
             "heal ended"
         );
+        self.record(image, outcome, lane, took, urgency.viewers());
         outcome
+    }
+
+    /// Why the image is not back, in words. `None`: it is back.
+    fn reason(&self, image: &IndexedImage, outcome: HealOutcome) -> Option<String> {
+        match outcome {
+            HealOutcome::Healed(_) | HealOutcome::Alive => None,
+            HealOutcome::Missing => Some(FILE_GONE.to_owned()),
+            HealOutcome::Cooling | HealOutcome::Failed | HealOutcome::NoRung => {
+                Some(self.failure_reason(image, outcome).text)
+            }
+        }
+    }
+
+    /// Why a heal of this image did not help, and whether a retry after a pause may.
+    pub(in crate::heal) fn failure_reason(
+        &self,
+        image: &IndexedImage,
+        outcome: HealOutcome,
+    ) -> FailureReason {
+        let because = |text: &str, passing| FailureReason { text: text.to_owned(), passing };
+        if image.owners.is_empty() {
+            return because("no canvas is known that owns it", false);
+        }
+        let canvases = self.services.asked_canvases(image);
+        if canvases.is_empty() {
+            return because(NO_ROUTE, false);
+        }
+        if outcome == HealOutcome::NoRung {
+            return because(NO_RUNG, false);
+        }
+        let register = self.ladder.register_request(image);
+        let registered = register.and_then(|(service, request)| service.failure(&request.flight));
+        // A failure that may pass comes first: a retry is worth it.
+        if let Some(reason) =
+            registered.into_iter().chain(last_failure(&canvases)).max_by_key(|reason| reason.passing)
+        {
+            return reason;
+        }
+        let in_cure = |(_, allowed): &AskedCanvas| {
+            self.repairs.state.canvases.find(&CanvasRequest::rebuild(allowed).flight).is_some()
+        };
+        match outcome {
+            _ if canvases.iter().any(in_cure) => because(EMPTY, false),
+            HealOutcome::Cooling => because(LEFT_ALONE, true),
+            _ => because(NO_HELP, false),
+        }
     }
 
     /// Records how a heal ended, for `waiting` viewers. Nothing waits for the record. Heals that tried nothing (the image
@@ -129,7 +188,7 @@ impl Heals {
         let rung = match outcome {
             HealOutcome::Alive | HealOutcome::Cooling => return,
             HealOutcome::Healed(rung) => Some(rung.as_str().to_owned()),
-            HealOutcome::Missing | HealOutcome::Failed => None,
+            HealOutcome::Missing | HealOutcome::Failed | HealOutcome::NoRung => None,
         };
         let owner = image.owners.first();
         self.history.note(HealRecord {
@@ -142,7 +201,7 @@ impl Heals {
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             waiting,
             request: Some(image.trace.to_string()),
-            reason: (outcome == HealOutcome::Failed).then(|| self.ladder.failure(image)),
+            reason: self.reason(image, outcome),
             ..HealRecord::default()
         });
     }

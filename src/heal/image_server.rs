@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::config::Settings;
+use crate::config::settings::Timeouts;
 use crate::heal::evidence::{Evidence, Probe, is_expiry, proves_nothing};
 use crate::heal::image::IndexedImage;
 use crate::heal::image_address::ImageAddresses;
@@ -26,6 +27,9 @@ use crate::heal::server::SendRequest;
 use crate::iiif::registration::Registration;
 use crate::observe::{EventKind, Metrics, Span};
 use crate::upstream::{Body, Caller, UpstreamError, internal_request};
+
+/// How long a server has to answer for its route's own path.
+const FIRST_BYTE: Duration = Duration::from_secs(10);
 
 /// How soon an image server without a truthful probe is tried anew.
 const RETRY_AFTER: Duration = Duration::from_mins(10);
@@ -144,6 +148,16 @@ impl ImageServers {
         let sent = self.servers[route].send(caller, &span.inject(request), times).await;
         span.answered(&sent);
         sent
+    }
+
+    /// Status of the route's own path, asked on our own behalf. The answer of a server that does not hang comes soon.
+    pub(in crate::heal) async fn status_of_route(&self, route: usize) -> Result<StatusCode, UpstreamError> {
+        let upstream = &self.settings.routes[route].upstream;
+        let mut head = internal_request(upstream.authority.as_str(), &self.settings.server.name)?;
+        head.uri = upstream.path.parse().map_err(|_| UpstreamError::Target)?;
+        let times = self.settings.timeouts(route);
+        let times = Timeouts { first_byte: times.first_byte.min(FIRST_BYTE), ..times };
+        Ok(self.servers[route].send(&Caller::default(), &head, times).await?.status())
     }
 
     /// Asks for `{identifier}/{tail}` on our own behalf.

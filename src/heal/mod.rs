@@ -58,7 +58,7 @@ pub use canvas_service::viewer_request::{ViewerRequest, without_update};
 pub use evidence::Evidence;
 pub use image::{IndexedImage, RoutedImage};
 pub use operator::broken::{BrokenFilter, BrokenImage};
-pub use operator::inspect::DeploymentFacts;
+pub use operator::inspect::{DeploymentFacts, UnreachableServer};
 pub use operator::{CanvasVisit, DocumentError, ImageCheck, ImageHealReport, ImageHealResult};
 pub use repair::{DocumentRepair, PoisonedDocument, fingerprint};
 pub use server::{ResponseFuture, SendRequest};

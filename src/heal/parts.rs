@@ -335,6 +335,7 @@ impl HealParts {
         let heals = Arc::new(Heals {
             ladder: Arc::clone(&ladder),
             repairs: Arc::clone(&repairs),
+            services: Arc::clone(&services),
             mass_expiry,
             firsts: Arc::clone(&state.firsts),
             flights: state.heals.clone(),

@@ -3,13 +3,16 @@
 //! Ids of manifests and canvases are valid until the index is built anew.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Row, params};
 
+use crate::config::settings::SourceSettings;
 use crate::index::history::{HistoryEntry, HistoryFilter, HistoryPage};
+use crate::index::sources::{shown, stored};
 use crate::index::store::error::IndexError;
-use crate::index::store::{keys, schema, writer};
+use crate::index::store::{keys, rows, schema, writer};
 use crate::index::{Index, history};
 
 /// Rows of one answer, at most.
@@ -33,6 +36,17 @@ pub struct SourceRow {
     pub manifests: u64,
     /// Images in them.
     pub images: u64,
+}
+
+/// A source to be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceContent {
+    /// Path or URL, without the query.
+    pub location: String,
+    /// The path, where it is none of a URL.
+    pub path: Option<PathBuf>,
+    /// Whether an image is known from it.
+    pub has_images: bool,
 }
 
 /// A manifest as a row of a list.
@@ -192,11 +206,44 @@ impl Index {
         self.read(|conn| Ok(all(conn, &sql, params![id], leaf)?.pop()))
     }
 
-    /// The first canvases of all.
-    pub fn first_leaves(&self, limit: u32) -> Result<Vec<CanvasRow>, IndexError> {
+    /// Canvases from all over the index, or all where there are no more than `size`. One look-up each, however large it is.
+    pub fn sample_leaves(&self, size: u32) -> Result<Vec<CanvasRow>, IndexError> {
         self.check_for_changes();
-        let sql = format!("{LEAF} ORDER BY id LIMIT ?1");
-        self.read(|conn| all(conn, &sql, params![limit.min(LONGEST)], leaf))
+        let conn = self.apart()?;
+        let sample = || {
+            let last = schema::number(&conn, "SELECT ifnull(max(id), 0) FROM canvases")?;
+            let size = i64::from(size.clamp(1, LONGEST));
+            if last <= size {
+                return all(&conn, &format!("{LEAF} ORDER BY id LIMIT ?1"), params![size], leaf);
+            }
+            let sql = format!("{LEAF} WHERE id >= ?1 ORDER BY id LIMIT 1");
+            let mut found: Vec<CanvasRow> = Vec::new();
+            for part in 0..size {
+                // Ids have gaps where documents were forgotten: two parts may come to the same canvas.
+                let next = all(&conn, &sql, params![1 + last * part / size], leaf)?;
+                let before = found.last().map(|leaf| leaf.id);
+                found.extend(next.into_iter().filter(|next| Some(next.id) != before));
+            }
+            Ok(found)
+        };
+        sample().map_err(|error| self.store().wrap(error))
+    }
+
+    /// The sources to be looked at, those of the configuration and those that were added, and whether an image is known from
+    /// each.
+    pub fn source_contents(&self, configured: &[SourceSettings]) -> Result<Vec<SourceContent>, IndexError> {
+        let sources = self.sources(configured)?;
+        let conn = self.apart()?;
+        let content = |source: &SourceSettings| {
+            let location = stored(source).1;
+            let has_images = match rows::source_at(&conn, &location)? {
+                Some(row) => rows::has_images(&conn, row)?,
+                None => false,
+            };
+            Ok(SourceContent { location: shown(&location), path: source.path.clone(), has_images })
+        };
+        let contents: rusqlite::Result<_> = sources.iter().take(LONGEST as usize).map(content).collect();
+        contents.map_err(|error| self.store().wrap(error))
     }
 
     /// How the last heal of each image of these manifests ended, as far as the history goes back.

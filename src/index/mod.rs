@@ -14,6 +14,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::RwLock;
 use rusqlite::Connection;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::config::Settings;
@@ -41,7 +42,7 @@ pub use sources::bases::DocumentContent;
 pub use sources::remove::RemoveResult;
 pub use store::error::IndexError;
 pub use store::recover;
-pub use stored::LocalManifest;
+pub use stored::{LocalManifest, StoredManifest};
 
 use sources::bases;
 use store::generation::IndexPath;
@@ -107,6 +108,8 @@ pub struct Index {
     next_look: AtomicU64,
     nobody: Arc<[Owner]>,
     recovery: Recovery,
+    /// See [`Index::all_read`].
+    all_read: watch::Sender<()>,
 }
 
 impl Index {
@@ -131,6 +134,7 @@ impl Index {
             born: Instant::now(),
             next_look: AtomicU64::new(0),
             nobody: Arc::new([]),
+            all_read: watch::Sender::new(()),
         }
     }
 
@@ -252,6 +256,11 @@ impl Index {
     /// Whether it knows no document yet.
     pub fn is_empty(&self) -> Result<bool, IndexError> {
         Ok(self.read(|conn| rows::number_of_documents(conn, 1))? == 0)
+    }
+
+    /// Changes each time when all sources were read that were due.
+    pub fn all_read(&self) -> watch::Receiver<()> {
+        self.all_read.subscribe()
     }
 
     /// The configured sources and the added ones, but for those that are switched off.

@@ -26,6 +26,8 @@ pub struct IndexStats {
     pub sources: u64,
     /// Documents gone from their source that are kept for the grace.
     pub vanished: u64,
+    /// Last complete look at a source, unix seconds.
+    pub read: Option<i64>,
     /// The index.
     pub path: PathBuf,
     /// The file behind it now.
@@ -100,6 +102,7 @@ impl Index {
                 files: files + count("SELECT count(*) FROM files")?,
                 sources: count("SELECT count(*) FROM sources WHERE kind <> 'traffic'")?,
                 vanished: count("SELECT count(*) FROM manifests WHERE vanished IS NOT NULL")?,
+                read: conn.query_row("SELECT max(seen) FROM sources", [], |row| row.get(0))?,
                 path: self.path().to_path_buf(),
                 file: file.clone(),
                 bytes,

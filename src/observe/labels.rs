@@ -33,6 +33,13 @@ pub(super) struct KindLabel {
     pub(super) kind: LabelValue,
 }
 
+/// Labels of `setup_finding`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct SetupLabels {
+    pub(super) about: LabelValue,
+    pub(super) state: LabelValue,
+}
+
 /// The label `lane`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct LaneLabel {

@@ -93,6 +93,8 @@ pub enum LiveEvent {
         duration_ms: u64,
         /// Viewers who waited for it.
         waiting: u32,
+        /// Why the image is not back; `None`: it is.
+        reason: Option<String>,
     },
     /// A canvas service is left alone, or asked again.
     Breaker {

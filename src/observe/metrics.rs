@@ -19,7 +19,7 @@ use tokio::sync::broadcast;
 use super::connection_metrics::ConnectionMetrics;
 use super::event_kind::EventKind;
 use super::histogram::{HistogramVec, ROUTES, RequestCounts, bounds, route_position};
-use super::labels::{CanvasLabels, HealLabels, KindLabel, LabelValue, LaneLabel};
+use super::labels::{CanvasLabels, HealLabels, KindLabel, LabelValue, LaneLabel, SetupLabels};
 use super::live_feed::{LiveEvent, LiveFeed, PublishedEvent};
 use super::process::{BuildInfo, Process};
 use super::scrape::{ScrapeFormat, as_text};
@@ -59,6 +59,7 @@ pub struct Metrics {
     learned: KindCounter,
     events: KindCounter,
     lane_waiting: Family<LaneLabel, Gauge>,
+    setup_findings: Family<SetupLabels, Gauge>,
     pub(super) live: LiveFeed,
     /// The edge and the configuration.
     pub edge: ConnectionMetrics,
@@ -132,6 +133,7 @@ impl Metrics {
             learned: Family::default(),
             events: Family::default(),
             lane_waiting: Family::default(),
+            setup_findings: Family::default(),
             live: LiveFeed::default(),
             edge: ConnectionMetrics::default(),
             before: Mutex::default(),
@@ -234,6 +236,9 @@ impl Metrics {
         self.upstream.register(&mut self.registry);
         let waiting = self.lane_waiting.clone();
         self.registry.register("lane_waiting", "Canvas requests that wait for a place, by lane", waiting);
+        let findings = self.setup_findings.clone();
+        let help = "1 while the check of the setup finds this not as it should be";
+        self.registry.register("setup_finding", help, findings);
     }
 
     /// Counts a request that ended.
@@ -306,6 +311,12 @@ impl Metrics {
     pub fn lane_waiting(&self, lane: &'static str, count: usize) {
         let gauge = self.lane_waiting.get_or_create(&LaneLabel { lane: LabelValue(lane) });
         gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Whether the check of the setup has such a finding now.
+    pub fn setup_finding(&self, about: &'static str, state: &'static str, is_so: bool) {
+        let labels = SetupLabels { about: LabelValue(about), state: LabelValue(state) };
+        self.setup_findings.get_or_create(&labels).set(i64::from(is_so));
     }
 
     /// Something rare happened.

@@ -20,6 +20,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead as _, ReadBuf};
 
@@ -27,7 +28,7 @@ use super::buffer::text;
 use super::buffer::{BufferResult, BufferedDocument, gather};
 use super::{PresentationInner, PresentationProxy, PresentationResponse, cors, json_repair};
 use crate::iiif::manifest;
-use crate::index::{IndexError, LocalManifest};
+use crate::index::{Index, IndexError, LocalManifest, StoredManifest};
 use crate::observe::EventKind;
 use crate::upstream::coding::GZIP;
 use crate::upstream::{Body, BodyError, Client, MemoryBudget};
@@ -96,9 +97,29 @@ fn not_allowed(asked: &HeaderMap) -> Response<Body> {
     response
 }
 
-/// The last part of a manifest's URL here: its id, in an alphabet that needs no escapes.
-fn name_of(uri: &str) -> String {
-    URL_SAFE_NO_PAD.encode(uri)
+/// Where the collection of them is.
+pub const ROOT: &str = "/manifests/";
+
+/// What a segment of a path may hold as it is (RFC 3986 section 2.3).
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+
+/// The path of a manifest here: the name of its file, or where another file is found by that its id, in an alphabet that
+/// needs no escapes.
+pub fn path_of(manifest: &StoredManifest) -> String {
+    match &manifest.name {
+        Some(name) => format!("{ROOT}{}", utf8_percent_encode(name, PLAIN)),
+        None => format!("{ROOT}{}", URL_SAFE_NO_PAD.encode(&manifest.uri)),
+    }
+}
+
+/// The id of the manifest that is asked for by this name. Nothing but ids is found by it.
+fn asked_for(index: &Index, name: &str) -> Result<Option<String>, IndexError> {
+    if let Ok(name) = percent_decode_str(name).decode_utf8()
+        && let Some(uri) = index.stored_named(&name)?
+    {
+        return Ok(Some(uri));
+    }
+    Ok(URL_SAFE_NO_PAD.decode(name).ok().and_then(|uri| String::from_utf8(uri).ok()))
 }
 
 impl PresentationInner {
@@ -126,7 +147,7 @@ impl PresentationInner {
     }
 
     fn list(&self, page: Option<usize>, base: &str) -> Result<Option<Value>, IndexError> {
-        let root = format!("{base}{PREFIX}/");
+        let root = format!("{base}{ROOT}");
         let count = self.index.stored_count()?;
         let pages = count.div_ceil(LISTED);
         let labelled = |label: &str| json!({ "none": [label] });
@@ -144,9 +165,10 @@ impl PresentationInner {
             page => {
                 let listed =
                     self.index.stored_list((page.unwrap_or(1) - 1).saturating_mul(LISTED), LISTED)?;
-                let one = |(uri, label): (String, Option<String>)| {
-                    let id = format!("{root}{}", name_of(&uri));
-                    json!({ "id": id, "type": "Manifest", "label": labelled(label.as_deref().unwrap_or(&uri)) })
+                let one = |manifest: StoredManifest| {
+                    let id = format!("{base}{}", path_of(&manifest));
+                    let label = manifest.label.as_deref().unwrap_or(&manifest.uri);
+                    json!({ "id": id, "type": "Manifest", "label": labelled(label) })
                 };
                 listed.into_iter().map(one).collect()
             }
@@ -174,11 +196,11 @@ impl PresentationInner {
         asked: &Parts,
         budget: &MemoryBudget,
     ) -> Option<Response<Body>> {
-        let uri = String::from_utf8(URL_SAFE_NO_PAD.decode(name).ok()?).ok()?;
-        let inner = Arc::clone(self);
+        let (inner, name) = (Arc::clone(self), name.to_owned());
         let opened = tokio::task::spawn_blocking(move || {
-            let stored =
-                inner.index.stored(&uri).inspect_err(|error| tracing::error!(%error, "lookup failed"));
+            let stored = asked_for(&inner.index, &name)
+                .and_then(|uri| uri.map_or(Ok(None), |uri| inner.index.stored(&uri)))
+                .inspect_err(|error| tracing::error!(%error, "lookup failed"));
             let stored = stored.ok().flatten()?;
             let opened = open(&stored);
             opened.inspect_err(|error| tracing::warn!(file = %stored.file.display(), %error, "a manifest cannot be read")).ok()

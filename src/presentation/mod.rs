@@ -8,7 +8,7 @@ mod buffer;
 mod collapse;
 pub mod cors;
 mod fetch;
-mod gateway;
+pub mod gateway;
 mod json_repair;
 mod poison;
 mod rewrite;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Rooms that each room may name. `outcome` and `observe` are leaves that all may use; `config::settings` is data.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("outcome", &[]),
     ("manual", &[]),
     ("observe", &["outcome", "config"]),
@@ -17,8 +17,9 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("presentation", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("proxy", &["config", "heal", "iiif", "index", "observe", "outcome", "presentation", "upstream"]),
     ("listen", &["config", "observe", "proxy", "upstream"]),
-    ("admin", &["batch", "config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
-    ("batch", &["cluster", "config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
+    ("setup", &["config", "heal", "iiif", "index", "observe"]),
+    ("admin", &["config", "heal", "iiif", "index", "observe", "outcome", "setup", "upstream"]),
+    ("batch", &["cluster", "config", "heal", "iiif", "index", "observe", "outcome", "setup", "upstream"]),
     ("top", &["config", "iiif", "observe", "upstream"]),
     (
         "app",
@@ -33,6 +34,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
             "observe",
             "presentation",
             "proxy",
+            "setup",
             "upstream",
         ],
     ),

@@ -180,11 +180,11 @@ async fn the_deployment_is_looked_at_and_a_closed_resources_is_only_a_note() {
     assert_eq!(checked.code, 0, "{}", checked.stdout);
     let setup = checked.json()["setup"].as_array().expect("findings").clone();
     let states: Vec<_> = setup.iter().map(|finding| finding["state"].as_str().unwrap_or_default()).collect();
-    assert_eq!(states, ["good", "good", "good", "good"], "{setup:?}");
+    assert_eq!(states, ["good"; 7], "{setup:?}");
     batch.bed.service.closes_resources();
     let closed = batch.run(&["check", "--setup"]).await;
     assert_eq!(closed.code, 0, "{}", closed.stdout);
-    assert!(closed.stdout.contains("note /resources   closed"), "{}", closed.stdout);
+    assert!(closed.stdout.contains("note /resources"), "{}", closed.stdout);
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ const KNOWN: &str = "88c02c4f-cb78-3d8d-a4a5-2463f29a6565";
 pub(crate) fn folder(upstream: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a directory");
     let text = format!(
-        "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"us.example\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+        "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"us.example\"]\n[admin]\nlisten = \"127.0.0.1:0\"\nsetup_check = \"0s\"\n\
          [log]\nformat = \"json\"\n\
          [[routes]]\nprefix = \"/iiif/2/\"\nupstream = \"{upstream}/iiif/2/\"\nkind = \"image\"\n\
          [[routes]]\nprefix = \"/iiif-service/\"\nupstream = \"{upstream}/iiif-service/\"\nkind = \"presentation\"\n\

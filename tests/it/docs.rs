@@ -46,7 +46,7 @@ fn source() -> String {
     code.map(|entry| fs::read_to_string(entry.path()).expect("text")).collect()
 }
 
-fn pages() -> Vec<PathBuf> {
+pub(crate) fn pages() -> Vec<PathBuf> {
     let folders = ["", "docs", "docs/decisions"].map(|folder| Path::new(ROOT).join(folder));
     let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).expect("a folder"));
     let pages = entries.map(|entry| entry.expect("an entry").path());
@@ -133,6 +133,7 @@ pub(crate) fn scraped() -> BTreeMap<String, BTreeSet<String>> {
     metrics.upstream_answered("image", Duration::ZERO);
     metrics.learned("learned");
     metrics.lane_waiting("viewer", 1);
+    metrics.setup_finding("index", "bad", false);
     metrics.resource_check("alive");
     metrics.index_lookup("known");
     metrics.event(EventKind::Echo);

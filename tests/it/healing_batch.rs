@@ -215,7 +215,7 @@ async fn heal_beside_a_running_serve_shares_its_canvas_requests() {
     let text = std::fs::read_to_string(batch.file("config.toml")).expect("a file");
     let text = text.replace(
         "[server]\n",
-        "[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n[server]\nlisten = \"127.0.0.1:0\"\n",
+        "[admin]\nlisten = \"127.0.0.1:0\"\nsetup_check = \"0s\"\n[log]\nformat = \"json\"\n[server]\nlisten = \"127.0.0.1:0\"\n",
     );
     std::fs::write(batch.file("config.toml"), text).expect("a file");
     let serving = Serving::start(batch.folder.path());

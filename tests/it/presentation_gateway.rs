@@ -158,7 +158,7 @@ async fn nothing_but_what_is_indexed_from_files_is_served() {
         name(&passed),
         "..%2fconfig.toml".to_owned(),
         "%2e%2e/config.toml".to_owned(),
-        "obj_book.json".to_owned(),
+        "no_book.json".to_owned(),
         "****".to_owned(),
         "?page=2".to_owned(),
         "?page=0".to_owned(),
@@ -210,4 +210,36 @@ async fn without_the_gateway_the_path_is_like_any_other() {
     let world = World::start().await;
     let answer = world.get("/manifests/").await;
     assert_ne!(answer.json()["type"], "Collection");
+}
+
+#[tokio::test]
+async fn manifests_are_listed_by_the_names_of_their_files_and_found_by_their_ids_as_before() {
+    let world = world("").await;
+    let p3 = world.bed.manifest_json_p3("obj/book");
+    std::fs::create_dir_all(world.folder.path().join("manifests/year 1936")).expect("a folder");
+    adds(&world, "year 1936/minutes.json", &p3).await;
+    let path = path_of(&world, "obj/book").await;
+    assert_eq!(path, "/manifests/year%201936/minutes.json");
+    assert_eq!(get(&world, &path).await.text(), p3);
+    let by_id = base64::engine::Engine::encode(
+        &base64::engine::general_purpose::URL_SAFE_NO_PAD,
+        p3.parse::<Value>().expect("JSON")["id"].as_str().expect("an id"),
+    );
+    assert_eq!(get(&world, &format!("/manifests/{by_id}")).await.text(), p3);
+    // A name is compared with what the index knows: it never becomes a path.
+    std::fs::write(world.folder.path().join("secret.json"), "{}").expect("a file");
+    let absolute = world.folder.path().join("manifests/year 1936/minutes.json");
+    for name in [
+        "../secret.json",
+        "..%2fsecret.json",
+        "year%201936/../../secret.json",
+        "year%201936",
+        "minutes.json",
+        "%00",
+    ] {
+        let answer = get(&world, &format!("/manifests/{name}")).await;
+        assert!([400, 404].contains(&answer.status), "{name}: {}", answer.text());
+    }
+    let absolute = absolute.to_str().expect("text").replace(' ', "%20");
+    assert_eq!(get(&world, &format!("/manifests/{absolute}")).await.status, 404);
 }

@@ -18,10 +18,9 @@ const BY_SCRIPT: [(&str, &str, &str); 3] = [
     ("cargo build --release", "test.sh", "cargo test --locked --workspace"),
 ];
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn every_command_of_the_readme_works() {
     let folder = tempfile::tempdir().expect("a folder");
-    fs::write(folder.path().join("config.toml"), read("config.toml")).expect("a file");
     let manifests = folder.path().join("manifests");
     fs::create_dir(&manifests).expect("a folder");
     Testbed::start().await.write_manifests(&manifests).expect("manifests");

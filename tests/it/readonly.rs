@@ -61,7 +61,7 @@ impl Place {
         bed.write_manifests(&at.join("manifests")).expect("manifests");
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"api.library.tamu.edu\"]\n\
-             [admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n[index]\npath = \"state/index.sqlite3\"\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\nsetup_check = \"0s\"\n[log]\nformat = \"json\"\n[index]\npath = \"state/index.sqlite3\"\n\
              [heal]\nahead = 0\ncooldown = \"1ms\"\nladder = [\"visit\"]\n{}[[index.sources]]\npath = \"manifests\"\n",
             testbed::routes(&bed.images.origin(), &bed.service.origin())
         );

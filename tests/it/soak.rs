@@ -40,7 +40,7 @@ fn configure(folder: &Path, bed: &Testbed, images: &str, others: &str) {
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"api.library.tamu.edu\"]\n\
          max_connections_per_address = 0\n\
-         [admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\nfilter = \"info,iiif_mender::proxy=warn\"\n\
+         [admin]\nlisten = \"127.0.0.1:0\"\nsetup_check = \"0s\"\n[log]\nformat = \"json\"\nfilter = \"info,iiif_mender::proxy=warn\"\n\
          [upstream]\nfirst_byte_timeout = \"2s\"\nbody_timeout = \"2s\"\n\
          [heal]\nwait = \"3s\"\nwait_info = \"3s\"\ncooldown = \"200ms\"\nbackoff_max = \"400ms\"\n\
          breaker_open = \"200ms\"\ntimeout = \"3s\"\n{}\

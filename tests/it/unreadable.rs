@@ -170,7 +170,7 @@ async fn what_was_agreed_upon_is_spoken_and_nothing_else() {
     makes(folder.path(), "one", "one.test");
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\ntls = {{ cert = \"one.pem\", key = \"one.key\" }}\n\
-         [admin]\nlisten = \"off\"\n{}",
+         [admin]\nlisten = \"off\"\nsetup_check = \"0s\"\n{}",
         route("/", &format!("{}/", origin.url()), "plain", "")
     );
     let edge = Edge::on(checked(folder.path(), &text, "")).await;

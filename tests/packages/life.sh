@@ -50,7 +50,6 @@ as_the_unit_does() {
 say "run, with the configuration as it was shipped"
 /test/iiif-mender-testbed --public-base http://localhost:8080 --images 127.0.0.1:8182 --service 127.0.0.1:9000 --control 127.0.0.1:9999 >/test/testbed.log 2>&1 &
 patiently curl -fs http://127.0.0.1:9999/
-(as_the_unit_does ExecStartPre)
 (as_the_unit_does ExecStart) >/test/log 2>&1 &
 patiently curl -fs http://127.0.0.1:9090/readyz
 iiif-mender --config "$config" top --once >/dev/null || die "top does not find it"

@@ -6,11 +6,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use askama::Template;
 use indicatif::HumanCount;
 
-use crate::batch::deployment::{FindingState, SetupFinding};
 use crate::batch::summary::{ManifestSummary, Summary};
 use crate::batch::{ImageResult, ImageVerdict};
 use crate::iiif::image_path::{Slashes, path_of_key};
 use crate::observe::counted;
+use crate::setup::{FindingState, SetupFinding};
 
 #[derive(Template)]
 #[template(path = "batch_report.html")]

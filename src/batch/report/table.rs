@@ -9,9 +9,9 @@ use indicatif::HumanCount;
 
 use crate::batch::ImageVerdict;
 use crate::batch::check::FORGOTTEN;
-use crate::batch::deployment::FindingState;
 use crate::batch::summary::{ImageCounts, ManifestSummary, Summary};
 use crate::observe::counted;
+use crate::setup::FindingState;
 
 /// Columns of a terminal that does not tell, and the least that a table is made for.
 const WIDTH: usize = 80;

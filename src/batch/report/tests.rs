@@ -3,9 +3,9 @@
 use schemars::generate::SchemaSettings;
 
 use super::{ReportFormat, table};
-use crate::batch::deployment::{FindingState, SetupFinding};
 use crate::batch::summary::{Summary, UnreadSource};
 use crate::batch::{CanvasTask, ImageResult, ImageVerdict, ManifestRef};
+use crate::setup::{FindingState, SetupFinding};
 
 const BOOKS: &str = "https://library.test/iiif-service/fedora/presentation/obj/";
 

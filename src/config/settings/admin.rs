@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use smart_default::SmartDefault;
 use super::tls::TlsFiles;
 use crate::config::addresses::{MaybeListen, local};
 use crate::config::value::As;
-use crate::config::values::{Size, WholeNumber};
+use crate::config::values::{Size, WholeNumber, secs};
 use crate::config::viewer_url::ViewerUrl;
 
 /// `[admin]`
@@ -59,6 +60,11 @@ pub struct AdminSettings {
     /// URL of a IIIF viewer, to which the dashboard links: `{manifest}` stands for the URL of a manifest.
     #[serde(with = "As::<Option<ViewerUrl>>")]
     pub viewer: Option<ViewerUrl>,
+    /// How often the setup is checked while serving: a sample of the index, and a few requests to each server. The log,
+    /// the dashboard and a metric tell what is not as it should be. "0s": never.
+    #[default(secs(60))]
+    #[serde(with = "As::<Duration>")]
+    pub setup_check: Duration,
 }
 
 impl AdminSettings {

@@ -90,6 +90,17 @@ pub enum RouteKind {
     Plain,
 }
 
+impl RouteKind {
+    /// The word used in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Presentation => "presentation",
+            Self::Plain => "plain",
+        }
+    }
+}
+
 impl WordList for RouteKind {
     const WHAT: &'static str = "a kind of route";
     const EXPECTED: &'static str = "a kind of route such as \"image\"";

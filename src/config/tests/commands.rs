@@ -6,7 +6,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde_json::Value;
 
 use super::super::command::write_errors;
-use super::super::{ConfigCommand, Settings};
+use super::super::{ConfigCommand, ConfigOrigin, Settings};
 use super::{ROUTES, good, load};
 
 struct CommandWorld {
@@ -27,7 +27,7 @@ impl CommandWorld {
     fn run(&self, command: ConfigCommand, env: super::Env<'_>) -> (u8, String) {
         let mut out = Vec::new();
         let code = command
-            .run(&self.path(), env.iter().copied(), false, &mut out)
+            .run(ConfigOrigin::find(Some(&self.path())), env.iter().copied(), false, &mut out)
             .expect("a vector takes everything");
         let text = String::from_utf8(out).expect("text");
         (code, text.replace(&self.folder.path().display().to_string(), "FOLDER"))
@@ -135,7 +135,9 @@ fn what_show_prints_means_the_same_when_it_is_read_again() {
     ));
     let mut out = Vec::new();
     let none: [(&str, &str); 0] = [];
-    ConfigCommand::Show.run(&world.path(), none, false, &mut out).expect("a vector takes everything");
+    ConfigCommand::Show
+        .run(ConfigOrigin::find(Some(&world.path())), none, false, &mut out)
+        .expect("a vector takes everything");
     let again =
         Settings::from_text(&world.path(), &String::from_utf8_lossy(&out), none).expect("it is in order");
     assert_eq!(again, Settings::load(&world.path(), none).expect("it is in order"));

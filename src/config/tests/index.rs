@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rstest::rstest;
 
-use super::super::{ConfigCommand, settings::SourceKind};
+use super::super::{ConfigCommand, ConfigOrigin, settings::SourceKind};
 use super::{ROUTES, good, mistake};
 
 #[test]
@@ -33,7 +33,12 @@ fn show_keeps_the_keys_of_sources_to_itself_and_tells_the_rule() {
     std::fs::write(&path, text).expect("a file");
     let mut out = Vec::new();
     let none: [(&str, &str); 0] = [];
-    assert_eq!(ConfigCommand::Show.run(&path, none, false, &mut out).expect("a vector takes everything"), 0);
+    assert_eq!(
+        ConfigCommand::Show
+            .run(ConfigOrigin::find(Some(&path)), none, false, &mut out)
+            .expect("a vector takes everything"),
+        0
+    );
     let shown = String::from_utf8(out).expect("text");
     assert!(!shown.contains("Bearer"), "{shown}");
     for line in [

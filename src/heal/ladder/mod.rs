@@ -219,7 +219,7 @@ impl Ladder {
         if let Some(seen) = gone {
             return self.gone_or_in_trouble(image, seen).await;
         }
-        if cooling && !tried { HealOutcome::Cooling } else { HealOutcome::Failed }
+        HealOutcome::without_help(tried, cooling)
     }
 
     /// Judges a canvas that came without the image, while no key was written: its file is gone, or the file store is in
@@ -254,13 +254,6 @@ impl Ladder {
                 self.visits.insert(visit, CanvasResponse::Carries, VISITED_FOR);
             }
         }
-    }
-
-    /// Why no rung brought this image back, in words.
-    pub(in crate::heal) fn failure(&self, image: &IndexedImage) -> String {
-        let canvases = self.services.asked_canvases(image);
-        let failure = last_failure(&canvases).map(|failure| failure.text);
-        failure.unwrap_or_else(|| if canvases.is_empty() { NO_ROUTE } else { NO_HELP }.to_owned())
     }
 
     /// The canvases that may be asked for, each once, newest first.

@@ -28,6 +28,8 @@ pub(in crate::heal) enum HealOutcome {
     Cooling,
     /// Nothing helped.
     Failed,
+    /// No rung could be tried: no canvas of the image may be asked for, or no rung of the ladder fits it.
+    NoRung,
 }
 
 /// `FollowUp` is what a heal leaves to be done after it.
@@ -42,13 +44,22 @@ pub(in crate::heal) enum FollowUp {
 }
 
 impl HealOutcome {
+    /// Outcome where no rung helped: some were `tried`, or those that fit are `cooling`, or none fits.
+    pub(in crate::heal) fn without_help(tried: bool, cooling: bool) -> Self {
+        match (tried, cooling) {
+            (true, _) => Self::Failed,
+            (false, true) => Self::Cooling,
+            (false, false) => Self::NoRung,
+        }
+    }
+
     pub(in crate::heal) fn as_str(self) -> &'static str {
         match self {
             Self::Healed(_) => "healed",
             Self::Alive => "alive",
             Self::Missing => "missing",
             Self::Cooling => "cooling",
-            Self::Failed => "failed",
+            Self::Failed | Self::NoRung => "failed",
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::heal::background::start_heal::StartHeal;
 use crate::heal::broken_entry::{BrokenEntry, ImageFailure, READERS, Referrer};
 use crate::heal::canvas_service::circuit_breaker::BreakerState;
+use crate::heal::canvas_service::failure_log::FailureReason;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::services::AskedCanvas;
 use crate::heal::image::IndexedImage;
@@ -211,7 +212,8 @@ impl Healer {
         if canvases.is_empty() {
             return ("no_route", format!("Expired, and {NO_ROUTE}: nobody can be asked for it."), None);
         }
-        let (reason, passing) = self.reason(image, &canvases, HealOutcome::Failed);
+        let FailureReason { text: reason, passing } =
+            self.parts.heals.failure_reason(image, HealOutcome::Failed);
         let hint = if passing || !reason.contains("answered") {
             ""
         } else {

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
+use futures_util::future::join_all;
+use http::{HeaderValue, Method, StatusCode, header};
+use uuid::Uuid;
 
-use http::{HeaderValue, Method, header};
-
+use crate::config::settings::RouteKind;
 use crate::heal::Healer;
-use crate::heal::canvas_service::registration::Registration;
 use crate::heal::image::IndexedImage;
+use crate::iiif::registration::{self, Registration};
 use crate::upstream::{Caller, ErrorChain, UpstreamError};
 
 /// `DeploymentFacts` is what was seen of the deployment.
@@ -22,17 +23,51 @@ pub struct DeploymentFacts {
     pub clock_ahead: Option<i64>,
 }
 
+/// `UnreachableServer` is the upstream of a route that gives no answer of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreachableServer {
+    /// Kind of the route.
+    pub kind: RouteKind,
+    /// Scheme, host, port and path, as configured.
+    pub upstream: String,
+    /// What came instead of an answer.
+    pub why: String,
+}
+
 const LONGEST_INFO: usize = 1 << 20;
 
 impl Healer {
+    /// The upstreams of image and presentation routes that give no answer. Each is asked once, for the route's own path:
+    /// any status will do, but for those of a gateway that has nobody behind it.
+    pub async fn unreachable(&self) -> Vec<UnreachableServer> {
+        let routes = self.parts.settings.routes.iter().enumerate();
+        let asked = routes.filter(|(_, route)| route.kind != RouteKind::Plain).map(async |(at, route)| {
+            let why = match self.parts.images.status_of_route(at).await {
+                Ok(StatusCode::LOOP_DETECTED) => {
+                    "it leads back to iiif-mender (508): say by `connect` where the server really is"
+                        .to_owned()
+                }
+                Ok(
+                    status @ (StatusCode::BAD_GATEWAY
+                    | StatusCode::SERVICE_UNAVAILABLE
+                    | StatusCode::GATEWAY_TIMEOUT),
+                ) => format!("it answers {status}"),
+                Ok(_) => return None,
+                Err(error) => ErrorChain(&error).to_string(),
+            };
+            let url = &route.upstream;
+            let upstream = format!("{}://{}{}", url.scheme, url.authority, url.path);
+            Some(UnreachableServer { kind: route.kind, upstream, why })
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
     /// Inspects the deployment with this image, which should be alive.
     pub async fn inspect(&self, image: &IndexedImage) -> DeploymentFacts {
-        let parts = &self.parts;
-        let said = parts.services.ask(image).await;
-        let is_asked =
-            parts.services.of(image).iter().any(|service| service.registrations.is_available(Instant::now()));
-        let is_uuid = matches!(image.kind, crate::iiif::IdentifierKind::Uuid { .. });
-        let resources_open = is_uuid.then_some(said != Registration::Nothing && is_asked);
+        let resources_open = match image.uuid() {
+            Some(uuid) => Some(self.answers_resources(image, uuid).await),
+            None => None,
+        };
         let (info_id, clock_ahead) = match self.info_as_public(image).await {
             Ok((id, ahead)) => (Some(id), ahead),
             Err(error) => (Some(Err(ErrorChain(&error).to_string())), None),
@@ -42,6 +77,19 @@ impl Healer {
 }
 
 impl Healer {
+    /// True if a canvas service says of this identifier whether it is alive. Nothing is learned from the answer: an inspection
+    /// changes nothing.
+    async fn answers_resources(&self, image: &IndexedImage, uuid: Uuid) -> bool {
+        for service in self.parts.services.of(image) {
+            if let Ok((status, body)) = service.get_resource(uuid, &image.trace).await
+                && registration::read(uuid, status.as_u16(), &body) != Registration::Nothing
+            {
+                return true;
+            }
+        }
+        false
+    }
+
     async fn info_as_public(
         &self,
         image: &IndexedImage,

@@ -19,6 +19,7 @@ use crate::heal::background::start_heal::StartHeal;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::ask::AskCanvasService;
 use crate::heal::canvas_service::circuit_breaker::BreakerState;
+use crate::heal::canvas_service::failure_log::FailureReason;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::request::CanvasRequest;
@@ -26,8 +27,9 @@ use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::canvas_service::services::AskedCanvas;
 use crate::heal::evidence::{Evidence, Probe, proves_nothing};
 use crate::heal::flight_priority::FlightPriority;
+use crate::heal::heals::LEFT_ALONE;
 use crate::heal::image::IndexedImage;
-use crate::heal::ladder::{HealOutcome, NO_HELP, NO_ROUTE, last_failure};
+use crate::heal::ladder::{HealOutcome, NO_HELP, NO_ROUTE};
 use crate::heal::missing_files::Proof;
 use crate::iiif::IdentifierKind;
 use crate::iiif::manifest::WalkError;
@@ -187,9 +189,9 @@ impl Healer {
             HealOutcome::Missing => {
                 (ImageHealResult::Missing, Some("the file itself is gone".to_owned()), false)
             }
-            HealOutcome::Cooling | HealOutcome::Failed => {
-                let (reason, passing) = self.reason(image, &canvases, verdict);
-                (ImageHealResult::Failed, Some(reason), passing)
+            HealOutcome::Cooling | HealOutcome::Failed | HealOutcome::NoRung => {
+                let FailureReason { text, passing } = self.parts.heals.failure_reason(image, verdict);
+                (ImageHealResult::Failed, Some(text), passing)
             }
         };
         let was_withheld = reason.as_deref() == Some(LEFT_ALONE);
@@ -297,9 +299,6 @@ pub enum DocumentError {
     NoAnswer(UpstreamError),
 }
 
-const LEFT_ALONE: &str = "the canvas service only fails and is left alone for a while";
-const EMPTY: &str = "its canvas comes back without images: the file is gone, or a fault goes on";
-
 impl Healer {
     /// Confirms "registered": without effect where the image server finds no file.
     async fn confirmed(&self, verdict: HealOutcome, image: &IndexedImage) -> HealOutcome {
@@ -348,30 +347,5 @@ impl Healer {
             cured &= in_time && self.landed_visit(service, &visit, image).await == CanvasResponse::Carries;
         }
         (was_poisoned, cured)
-    }
-
-    pub(in crate::heal) fn reason(
-        &self,
-        image: &IndexedImage,
-        canvases: &[AskedCanvas],
-        verdict: HealOutcome,
-    ) -> (String, bool) {
-        if image.owners.is_empty() {
-            return ("no canvas is known that owns it".to_owned(), false);
-        }
-        if canvases.is_empty() {
-            return (NO_ROUTE.to_owned(), false);
-        }
-        if let Some(remark) = last_failure(canvases) {
-            return (remark.text, remark.passing);
-        }
-        let in_cure = |(_, allowed): &AskedCanvas| {
-            self.parts.repairs.state.canvases.find(&CanvasRequest::rebuild(allowed).flight).is_some()
-        };
-        match verdict {
-            _ if canvases.iter().any(in_cure) => (EMPTY.to_owned(), false),
-            HealOutcome::Cooling => (LEFT_ALONE.to_owned(), true),
-            _ => (NO_HELP.to_owned(), false),
-        }
     }
 }

@@ -150,6 +150,9 @@ pub(super) fn history(
             heal.request.as_deref().unwrap_or("-"),
             heal.reason.as_deref().unwrap_or("-"),
         )?;
+        if let Some(reason) = &heal.reason {
+            writeln!(out, "                      {reason}")?;
+        }
     }
     Ok(Exit::Well)
 }

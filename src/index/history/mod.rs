@@ -11,10 +11,8 @@ use crate::index::store::schema;
 
 pub mod writer;
 
-/// Version of the schema that brought the history.
+/// Version of the schema that brought the history, and the one that brought reasons.
 const SINCE: i64 = 2;
-
-/// Version of the schema that brought the reasons.
 const REASONS_SINCE: i64 = 5;
 
 /// Heals of one answer, at most.
@@ -43,7 +41,7 @@ pub struct HealRecord {
     pub waiting: u32,
     /// The id of the request that began it, where it has one.
     pub request: Option<String>,
-    /// Why it did not help, in words.
+    /// Why the image is not back; `None`: it is, or the heal is from before reasons were kept.
     pub reason: Option<String>,
 }
 
@@ -154,8 +152,8 @@ fn prune(conn: &Connection, bounds: Retention) -> rusqlite::Result<()> {
 
 fn insert(conn: &Connection, id: Option<i64>, heal: &HealRecord) -> rusqlite::Result<()> {
     conn.prepare_cached(
-        "INSERT INTO heals (id, at, identifier, canvas, manifest, rung, verdict, lane, duration_ms, waiting, request,
-           reason)
+        "INSERT INTO heals
+           (id, at, identifier, canvas, manifest, rung, verdict, lane, duration_ms, waiting, request, reason)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?
     .execute(params![
@@ -175,13 +173,12 @@ fn insert(conn: &Connection, id: Option<i64>, heal: &HealRecord) -> rusqlite::Re
     Ok(())
 }
 
-/// Columns of a heal. An old file that nobody may write to has no reasons.
+/// What [`entry`] reads. An old file that nobody may write to has no reasons.
 fn columns(conn: &Connection) -> rusqlite::Result<String> {
     let has_reasons = schema::number(conn, "PRAGMA user_version")? >= REASONS_SINCE;
     let reason = if has_reasons { "reason" } else { "NULL" };
-    Ok(format!(
-        "id, at, identifier, canvas, manifest, rung, verdict, lane, duration_ms, waiting, request, {reason}"
-    ))
+    let all = "id, at, identifier, canvas, manifest, rung, verdict, lane, duration_ms, waiting, request";
+    Ok(format!("{all}, {reason}"))
 }
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<HistoryEntry> {

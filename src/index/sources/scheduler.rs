@@ -63,12 +63,16 @@ impl SourceScheduler {
         }
         let mut looks = JoinSet::new();
         let mut busy = HashSet::new();
+        let mut is_news = true;
         loop {
             let sources = self.sources();
             watch.follow(&sources, false);
             let next = self.start_due(&sources, &mut plan, &mut busy, &mut looks);
             if busy.is_empty() && self.metrics.edge.degraded.is(PART) && self.is_filled(&sources) {
                 self.metrics.edge.degraded.ends(PART);
+            }
+            if busy.is_empty() && std::mem::take(&mut is_news) {
+                self.index.all_read.send_replace(());
             }
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
@@ -77,10 +81,12 @@ impl SourceScheduler {
                     plan.insert(location.clone(), interval.and_then(|source| self.next_look(source)));
                     busy.remove(&location);
                     self.count().await;
+                    is_news = true;
                 }
                 paths = watch.changed() => {
                     self.reread(&sources, paths).await;
                     self.count().await;
+                    is_news = true;
                 }
             }
         }

@@ -102,7 +102,7 @@ CREATE TABLE marks (                -- where something stood: 'fleet', how far t
 ) WITHOUT ROWID;
 ",
     "
-ALTER TABLE heals ADD COLUMN reason TEXT;   -- why it did not help, in words
+ALTER TABLE heals ADD COLUMN reason TEXT; -- why the image is not back
 ",
 ];
 

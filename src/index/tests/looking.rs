@@ -207,3 +207,36 @@ fn every_pair_is_exported_until_the_caller_has_enough() {
         .unwrap();
     assert_eq!(images, ["one", "two"]);
 }
+
+#[test]
+fn a_sample_is_from_all_over_the_index_and_costs_a_look_up_each() {
+    let bench = IndexBench::new();
+    let index = bench.open();
+    assert!(index.sample_leaves(10).unwrap().is_empty());
+    let names: Vec<String> = (0..900).map(|number| format!("image-{number}")).collect();
+    bench.write("a.json", &names.iter().map(String::as_str).collect::<Vec<_>>());
+    bench.refresh(&index);
+    let ids: Vec<i64> = index.sample_leaves(90).unwrap().into_iter().map(|leaf| leaf.id).collect();
+    assert_eq!(ids.len(), 90);
+    assert!(ids.is_sorted() && ids[0] < 20 && ids[89] > 880, "{ids:?}");
+    // Where there are no more, all of them.
+    assert_eq!(index.sample_leaves(5_000).unwrap().len(), 500, "and never more than an answer has");
+}
+
+#[test]
+fn sources_say_whether_an_image_is_known_from_them() {
+    let bench = IndexBench::new();
+    bench.write("a.json", &["one"]);
+    let index = bench.open();
+    bench.refresh(&index);
+    let empty = bench.path().with_file_name("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let sources = [
+        bench.sources().remove(0),
+        SourceSettings::path(&empty),
+        SourceSettings::url("https://a.test/all?key=secret"),
+    ];
+    let told = index.source_contents(&sources).unwrap();
+    assert_eq!(told.iter().map(|it| it.has_images).collect::<Vec<_>>(), [true, false, false]);
+    assert_eq!((&*told[2].location, &told[2].path), ("https://a.test/all?…", &None));
+}

@@ -264,6 +264,7 @@ impl Process {
             public_hosts = ["api.library.tamu.edu"]
             [admin]
             listen = "127.0.0.1:{admin}"
+            setup_check = "0s"
             {}
             [[index.sources]]
             path = "manifests"

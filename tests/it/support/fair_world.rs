@@ -68,7 +68,7 @@ impl Fair {
         let origin = gateway.origin();
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"api.library.tamu.edu\"]\n{server}\n\
-             [admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\nfilter = \"info,iiif_mender::proxy=warn\"\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\nsetup_check = \"0s\"\n[log]\nformat = \"json\"\nfilter = \"info,iiif_mender::proxy=warn\"\n\
              [[index.sources]]\npath = \"manifests\"\n{tables}\n\
              [[routes]]\nprefix = \"/iiif/2/\"\nupstream = \"{origin}/iiif/2/\"\nkind = \"image\"\nhealth = \"/iiif/2\"\n\
              [[routes]]\nprefix = \"/iiif-service/\"\nupstream = \"{origin}/iiif-service/\"\nkind = \"presentation\"\n\

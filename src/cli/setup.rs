@@ -1,0 +1,55 @@
+//! Tells what the setup lacks, after commands that look at the configuration or the index.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+
+use crate::app;
+use crate::batch::command::BatchServices;
+use crate::config::{ConfigOrigin, Settings};
+use crate::setup::{check, check_index, write_problems};
+
+/// How long the servers have to answer: a start may wait for this command.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Tells what keeps images from being healed: in the configuration, in the index if there is one, at the servers.
+pub(super) fn tell_of_all(origin: &ConfigOrigin, out: &mut dyn Write) -> io::Result<()> {
+    let Ok(settings) = origin.load(std::env::vars_os()) else { return Ok(()) };
+    // Without an index nothing can be said yet, and none is made.
+    if !settings.index.path.exists() {
+        return Ok(());
+    }
+    let Some((runtime, services)) = services(settings) else { return Ok(()) };
+    let BatchServices { settings, index, healer, .. } = &services;
+    let checked = runtime
+        .block_on(async { tokio::time::timeout(PATIENCE, check(healer, index, settings)).await })
+        .unwrap_or_else(|_| check_index(healer, index, settings));
+    drop(services);
+    runtime.shutdown_background();
+    let problems: Vec<_> = checked.into_iter().filter(|finding| !finding.is_good()).collect();
+    if !problems.is_empty() {
+        writeln!(out)?;
+    }
+    write_problems(&problems, out).map(drop)
+}
+
+/// Tells on stderr what keeps the images of the index from being healed. No request is sent.
+pub(super) fn tell_of_index(settings: Settings) {
+    let Some((runtime, services)) = services(settings) else { return };
+    let findings = check_index(&services.healer, &services.index, &services.settings);
+    drop(services);
+    runtime.shutdown_background();
+    let _ = write_problems(&findings, &mut io::stderr().lock());
+}
+
+/// `None`: what is wrong is told by the command itself.
+fn services(mut settings: Settings) -> Option<(Runtime, BatchServices)> {
+    // A look needs no other node.
+    settings.cluster.urls.clear();
+    let runtime = Builder::new_current_thread().enable_all().build().ok()?;
+    let entered = runtime.enter();
+    let services = app::batch_rooms(settings).ok();
+    drop(entered);
+    services.map(|services| (runtime, services))
+}
