@@ -1,6 +1,6 @@
 //! HTTP/1.1 to upstreams (RFC 9112), one connection at a time: a request goes out, and its answer is read by whoever wants
 //! it. No task drives the connection, so nothing is handed from one task to another for a request
-//! (docs/decisions/0012-an-http1-client.md).
+//! (docs/decisions/0013-an-http1-client.md).
 
 mod body;
 mod head;
