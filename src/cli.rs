@@ -18,7 +18,7 @@ use crate::config::{ConfigErrors, Settings};
 use crate::index::command::{self, Exit, IndexCommand};
 use crate::manual;
 use crate::observe;
-use crate::top::{self, TopArgs, TopError};
+use crate::top::{self, PurgeArgs, TopArgs, TopError};
 
 /// A self-healing reverse proxy for IIIF images.
 ///
@@ -51,6 +51,8 @@ enum Command {
     Heal(HealArgs),
     /// Show how a running iiif-mender is doing
     Top(TopArgs),
+    /// Have a running iiif-mender remove what it keeps of images (the cache)
+    Purge(PurgeArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -77,7 +79,10 @@ pub fn run() -> ExitCode {
         Command::Index(command) => return index(&cli, command, &mut out),
         Command::Check(args) => return batch(&cli, BatchCommand::Check(args), &mut out),
         Command::Heal(args) => return batch(&cli, BatchCommand::Heal(args), &mut out),
-        Command::Top(args) => return top(&cli.config, args, &mut out),
+        Command::Top(args) => return top(&cli.config, |settings| top::run(args, settings, &mut out)),
+        Command::Purge(args) => {
+            return top(&cli.config, |settings| top::purge(args, settings, cli.json, &mut out));
+        }
         Command::Config(command) => command.run(&cli.config, std::env::vars_os(), &mut out),
         Command::Completions { shell } => {
             // clap_complete panics where it cannot write, and `| head` is no reason to panic.
@@ -145,14 +150,15 @@ fn batch(cli: &Cli, batch: BatchCommand<'_>, out: &mut dyn Write) -> ExitCode {
     }
 }
 
-fn top(config: &Path, args: &TopArgs, out: &mut dyn Write) -> ExitCode {
+/// Asks a running iiif-mender.
+fn top(config: &Path, ask: impl FnOnce(&Settings) -> Result<(), TopError>) -> ExitCode {
     // With a URL no configuration is needed: it may run on another machine.
     let settings = if config.exists() { load(config) } else { Ok(Settings::default()) };
     let settings = match settings {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    match top::run(args, &settings, out) {
+    match ask(&settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(TopError::Terminal(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string(), Exit::Broken),

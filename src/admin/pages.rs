@@ -65,6 +65,7 @@ struct HealView {
 #[template(path = "manifest.html")]
 struct ManifestPage {
     here: &'static str,
+    has_cache: bool,
     name: String,
     uri: String,
     images: u64,
@@ -136,7 +137,10 @@ impl Admin {
         let (rooms, words) = (&*self.rooms, query);
         let query = ApiParameters::read(query);
         match page {
-            DashboardPage::Now => html(&OverviewPage { here: "/", live: now(rooms) }),
+            DashboardPage::Now => {
+                let has_cache = rooms.settings.cache.memory > 0;
+                html(&OverviewPage { here: "/", live: now(rooms), has_cache })
+            }
             DashboardPage::NowLive => html(&now(rooms)),
             DashboardPage::Heals => html(&heals(rooms, &query, words)?),
             DashboardPage::Heal(id) => html(&heal(rooms, id)?),
@@ -226,6 +230,7 @@ async fn manifest(
     let cards = health::look(rooms, leaves.items).await.into_iter().flat_map(cards).collect();
     Ok(ManifestPage {
         here: "/collections",
+        has_cache: rooms.settings.cache.memory > 0,
         name: volume.label.unwrap_or_else(|| volume.uri.clone()),
         uri: volume.uri,
         images: volume.images,

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 
 use super::services::Services;
+use crate::cache::CacheState;
 use crate::index::Index;
 use crate::index::shared::follower::LearnedFollower;
 use crate::observe::{Metrics, SAMPLE_EVERY};
@@ -111,7 +112,7 @@ fn run_health_checks(upstreams: &[Arc<Upstream>]) -> impl Future<Output = ()> + 
     }
 }
 
-pub(super) async fn prune_periodically(services: Arc<ArcSwap<Services>>) {
+pub(super) async fn prune_periodically(services: Arc<ArcSwap<Services>>, cache: CacheState) {
     let mut every = tokio::time::interval(CHORES_EVERY);
     loop {
         every.tick().await;
@@ -120,5 +121,6 @@ pub(super) async fn prune_periodically(services: Arc<ArcSwap<Services>>) {
             upstream.prune();
         }
         services.healer.prune();
+        cache.prune();
     }
 }

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use super::StartError;
 use crate::admin;
 use crate::batch::command::BatchServices;
+use crate::cache::CacheState;
 use crate::cluster::Cluster;
 use crate::config::settings::IndexStore;
 use crate::config::{Reload, Settings};
@@ -42,6 +43,7 @@ pub(super) struct ProcessState {
     pub(super) index: Arc<Index>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) budget: MemoryBudget,
+    pub(super) cache: CacheState,
     proxy: ProxyState,
     presentation: PresentationState,
 }
@@ -49,9 +51,10 @@ pub(super) struct ProcessState {
 impl ProcessState {
     pub(super) fn new(settings: &Settings, index: Arc<Index>, metrics: Arc<Metrics>) -> Self {
         let budget = MemoryBudget::new(settings.server.max_held_total, metrics.held_bytes.clone());
-        let proxy = ProxyState::new(budget.clone(), Arc::clone(&metrics));
+        let cache = CacheState::new(settings.cache.memory, &metrics);
+        let proxy = ProxyState::new(budget.clone(), cache.clone(), Arc::clone(&metrics));
         let presentation = PresentationState::new(Arc::clone(&index), budget.clone(), Arc::clone(&metrics));
-        Self { index, metrics, budget, proxy, presentation }
+        Self { index, metrics, budget, cache, proxy, presentation }
     }
 }
 
@@ -113,6 +116,7 @@ impl Services {
             metrics: Arc::clone(&state.metrics),
             index: Arc::clone(&state.index),
             healer: self.healer.clone(),
+            cache: state.cache.clone(),
             upstreams: self.upstreams.clone(),
             reload,
             step_log: step_log.clone(),

@@ -1,5 +1,6 @@
 //! Observability: metrics, logs, spans. A leaf: every module may use it, it uses none of them.
 
+mod cache_metrics;
 mod connection_metrics;
 mod degraded;
 mod event_kind;
@@ -20,6 +21,7 @@ mod spans;
 mod trace;
 mod upstream_metrics;
 
+pub use cache_metrics::{CacheMetrics, CacheResult};
 pub use connection_metrics::ConnectionMetrics;
 pub use degraded::{Degraded, DegradedReason};
 pub use event_kind::EventKind;
@@ -32,7 +34,7 @@ pub use log_writer::line_of;
 pub use logging::{LogGuard, LoggingError, install as install_logging, set_filter as set_log_filter};
 pub use metrics::Metrics;
 pub use scrape::ScrapeFormat;
-pub use snapshot::{CurrentGauges, Snapshot};
+pub use snapshot::{CacheSnapshot, CurrentGauges, Snapshot};
 pub use spans::{Span, Spans};
 pub use trace::{REQUEST_ID, RequestTrace, TRACEPARENT, TRACESTATE};
 pub use upstream_metrics::UpstreamMetrics;

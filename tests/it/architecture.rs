@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Rooms that each room may name. `outcome` and `observe` are leaves that all may use; `config::settings` is data.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("outcome", &[]),
     ("manual", &[]),
     ("observe", &["outcome", "config"]),
@@ -12,12 +12,16 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("config", &["iiif"]),
     ("upstream", &["config", "iiif", "observe"]),
     ("cluster", &["config", "observe"]),
+    ("cache", &["config", "observe", "upstream"]),
     ("index", &["cluster", "config", "iiif", "observe", "upstream"]),
     ("heal", &["cluster", "config", "iiif", "index", "observe", "outcome", "upstream"]),
     ("presentation", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
-    ("proxy", &["config", "heal", "iiif", "index", "observe", "outcome", "presentation", "upstream"]),
+    (
+        "proxy",
+        &["cache", "config", "heal", "iiif", "index", "observe", "outcome", "presentation", "upstream"],
+    ),
     ("listen", &["config", "observe", "proxy", "upstream"]),
-    ("admin", &["batch", "config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
+    ("admin", &["batch", "cache", "config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("batch", &["cluster", "config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
     ("top", &["config", "iiif", "observe", "upstream"]),
     (
@@ -25,6 +29,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
         &[
             "admin",
             "batch",
+            "cache",
             "cluster",
             "config",
             "heal",
