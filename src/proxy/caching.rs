@@ -196,7 +196,7 @@ impl ProxyInner {
         let not_kept = self.cache_routes[exchange.asked.route].not_kept.load(Relaxed);
         // SECURITY: a client who has no permit left would have others wait for his own queue.
         let shares = !lookup.is_info && not_kept < NEVER_KEPT && caller.has_room();
-        let patience = self.cache.limits().wait;
+        let patience = self.cache.limits().collapse_wait;
         let fields = &onward.headers;
         while shares {
             let waited = exchange.started.elapsed();

@@ -237,7 +237,7 @@ async fn where_nothing_is_ever_kept_nobody_waits() {
 #[tokio::test]
 async fn who_has_waited_long_enough_asks_for_himself() {
     let origin = Origin::start(|_| Origin::answer(200, MINUTE, Flow::sized("a tile")));
-    let edge = cached(&origin.url(), "cache.wait = 100ms").await;
+    let edge = cached(&origin.url(), "cache.collapse_wait = 100ms").await;
     origin.stalls();
     let readers = read(&edge, 3);
     origin.seen_at_least(3).await;

@@ -36,5 +36,5 @@ pub struct CacheSettings {
     #[default(Duration::from_secs(10))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
-    pub wait: Duration,
+    pub collapse_wait: Duration,
 }
