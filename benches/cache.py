@@ -101,6 +101,10 @@ listen = "127.0.0.1:{ADMIN}"
 prefix = "/iiif/2/"
 upstream = "http://127.0.0.1:{upstream}/iiif/2/"
 kind = "image"
+[[routes]]
+prefix = "/iiif-service/"
+upstream = "http://127.0.0.1:{upstream}/iiif-service/"
+kind = "presentation"
 [index]
 path = "mender-{upstream}-{memory}.sqlite3"
 [cache]

@@ -160,7 +160,7 @@ impl TileCache {
     /// Joins or begins the one request for a tile. `None`: this request shares nothing.
     pub fn join(&self, wanted: &CacheRequest) -> Option<FlightRole> {
         let parts = &*self.state.parts;
-        let shares = wanted.is_plain && wanted.keeps && !parts.protected.contains(wanted.identifier);
+        let shares = wanted.is_shareable && !parts.protected.contains(wanted.identifier);
         shares.then(|| parts.flights.join(wanted))
     }
 
@@ -178,7 +178,7 @@ impl TileCache {
         purges: u64,
     ) -> Option<CacheCandidate> {
         let parts = &*self.state.parts;
-        if !wanted.is_plain || !wanted.keeps || parts.protected.contains(wanted.identifier) {
+        if !wanted.is_shareable || parts.protected.contains(wanted.identifier) {
             return None;
         }
         let lifetime = lifetime(head, &self.limits, SystemTime::now())?;
@@ -265,7 +265,9 @@ fn copied(pieces: &[&Bytes], fits: impl Fn(usize) -> bool) -> Option<Bytes> {
     let size = pieces.iter().map(|piece| piece.len()).sum();
     fits(size).then(|| {
         let mut all = Vec::with_capacity(size);
-        pieces.iter().for_each(|piece| all.extend_from_slice(piece));
+        for piece in pieces {
+            all.extend_from_slice(piece);
+        }
         all.into()
     })
 }

@@ -1,6 +1,6 @@
 //! What of a request decides its answer, and what the request may do with the cache.
 
-use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::LazyLock;
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -28,9 +28,8 @@ pub struct CacheRequest {
     pub(super) has_cookie: bool,
     /// Nothing of what is kept may go out: the request is from us or from a proxy of ours, and wants a new answer.
     pub(super) refreshes: bool,
-    pub(super) keeps: bool,
-    /// The answer would be whole and for anybody: others may share it.
-    pub(super) is_plain: bool,
+    /// The answer is whole and may be kept, as far as the request goes: others may share it.
+    pub(super) is_shareable: bool,
 }
 
 /// Where a request goes and by which name it came: what all requests of one key have in common.
@@ -73,8 +72,7 @@ impl CacheRequest {
             identifier: identifier_hash(target.identifier),
             has_cookie: fields.contains_key(header::COOKIE),
             refreshes: says.no_cache && is_ours,
-            keeps: !says.no_store,
-            is_plain,
+            is_shareable: is_plain && !says.no_store,
         })
     }
 }
@@ -108,7 +106,5 @@ impl CacheTarget<'_> {
 /// Hash of an identifier (its lookup key), secret to this process: nobody can find two with the same one.
 pub(super) fn identifier_hash(key: &str) -> u64 {
     static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    let mut hasher = SECRET.build_hasher();
-    key.hash(&mut hasher);
-    hasher.finish()
+    SECRET.hash_one(key)
 }

@@ -55,12 +55,9 @@ impl CacheStore {
     /// A store of so many bytes, which is empty.
     pub(super) fn new(memory: usize, metrics: &CacheMetrics) -> Self {
         let metrics = metrics.clone();
-        let weight = |key: &Box<[u8]>, response: &CachedResponse| {
-            u32::try_from(key.len() + response.weight()).unwrap_or(u32::MAX)
-        };
-        let answers = Cache::builder()
+        let answers = Cache::<Box<[u8]>, CachedResponse>::builder()
             .max_capacity(u64::try_from(memory).unwrap_or(u64::MAX))
-            .weigher(weight)
+            .weigher(|key, response| u32::try_from(key.len() + response.weight()).unwrap_or(u32::MAX))
             .expire_after(UntilUseless)
             .eviction_listener(move |_, _, cause| match cause {
                 RemovalCause::Size => metrics.removed("size"),
@@ -128,7 +125,9 @@ impl CacheStore {
     pub(super) fn purge(&self, is_meant: impl Fn(u64) -> bool) -> usize {
         let meant = self.answers.iter().filter(|(_, response)| is_meant(response.head.identifier));
         let keys: HashSet<_> = meant.map(|(key, _)| key).collect();
-        keys.iter().for_each(|key| self.answers.invalidate(&***key));
+        for key in &keys {
+            self.answers.invalidate(&***key);
+        }
         self.answers.run_pending_tasks();
         keys.len()
     }

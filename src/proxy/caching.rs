@@ -195,10 +195,11 @@ impl ProxyInner {
     ) -> Result<Option<FlightLeader>, ProxyResponse> {
         let not_kept = self.cache_routes[exchange.asked.route].not_kept.load(Relaxed);
         // SECURITY: a client who has no permit left would have others wait for his own queue.
-        let shares = !lookup.is_info && not_kept < NEVER_KEPT && caller.has_room();
+        if lookup.is_info || not_kept >= NEVER_KEPT || !caller.has_room() {
+            return Ok(None);
+        }
         let patience = self.cache.limits().collapse_wait;
-        let fields = &onward.headers;
-        while shares {
+        loop {
             let waited = exchange.started.elapsed();
             let follower = match self.cache.join(&lookup.wanted) {
                 None => return Ok(None),
@@ -215,20 +216,17 @@ impl ProxyInner {
                 }
             };
             let _waiting = GaugeGuard::inc(&self.cache.metrics().waiting);
-            let result = follower.wait(&lookup.wanted, fields, patience.saturating_sub(waited)).await;
+            let left = patience.saturating_sub(waited);
+            let result = follower.wait(&lookup.wanted, &onward.headers, left).await;
             let now = Instant::now();
             let response = match result {
                 FlightResult::Whole(response) => response.answer(onward, now),
-                FlightResult::Streaming(shared) => shared.into_answer(now),
+                FlightResult::Streaming(streaming) => streaming.into_answer(now),
                 FlightResult::Abandoned => continue,
-                FlightResult::Failed if lookup.stale.is_some() => break,
-                FlightResult::Alone | FlightResult::Failed => return Ok(None),
+                FlightResult::Failed => return self.stale_answer(lookup, onward).map_or(Ok(None), Err),
+                FlightResult::Alone => return Ok(None),
             };
             return Err(self.finish_cached(lookup, response, CacheResult::Collapsed));
-        }
-        match self.stale_answer(lookup, onward).filter(|_| shares) {
-            Some(answer) => Err(answer),
-            None => Ok(None),
         }
     }
 
@@ -255,7 +253,8 @@ impl ProxyInner {
                 if let Some(leader) = leader {
                     leader.ends_alone(fails);
                 }
-                return self.stale_answer(&lookup, onward).filter(|_| fails).ok_or(refusal);
+                let stale = if fails { self.stale_answer(&lookup, onward) } else { None };
+                return stale.ok_or(refusal);
             }
         };
         if answer.response.extensions().get::<FromCache>().is_some() {
@@ -269,14 +268,14 @@ impl ProxyInner {
             }
             return Ok(stale);
         }
-        Ok(self.take_in(exchange, lookup, (answer, leader), (onward, caller)))
+        Ok(self.take_in(exchange, &lookup, (answer, leader), (onward, caller)))
     }
 
     /// Keeps the answer if it may be kept, and shares it.
     fn take_in(
         &self,
         exchange: &Exchange<'_>,
-        lookup: CacheLookup,
+        lookup: &CacheLookup,
         (mut answer, leader): (ProxyResponse, Option<FlightLeader>),
         (onward, caller): (&Parts, &Caller),
     ) -> ProxyResponse {
@@ -293,22 +292,19 @@ impl ProxyInner {
             (false, true) => &values.refreshed,
             (false, false) => &values.miss,
         };
-        answer.response = match candidate {
-            Some(candidate) => {
-                not_kept.store(0, Relaxed);
-                self.cache.take_in(candidate, response, leader, self.budget.of(caller.holder()))
+        answer.response = if let Some(candidate) = candidate {
+            not_kept.store(0, Relaxed);
+            self.cache.take_in(candidate, response, leader, self.budget.of(caller.holder()))
+        } else {
+            if status == StatusCode::OK && onward.method == Method::GET {
+                not_kept.fetch_update(Relaxed, Relaxed, |count| count.checked_add(1)).ok();
             }
-            None => {
-                if status == StatusCode::OK && onward.method == Method::GET {
-                    not_kept.fetch_update(Relaxed, Relaxed, |count| count.checked_add(1)).ok();
-                }
-                if let Some(leader) = leader {
-                    leader.ends_alone(false);
-                }
-                response
+            if let Some(leader) = leader {
+                leader.ends_alone(false);
             }
+            response
         };
-        self.marked(&lookup, answer, (CacheResult::Miss, told))
+        self.marked(lookup, answer, (CacheResult::Miss, told))
     }
 }
 
