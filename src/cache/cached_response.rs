@@ -71,10 +71,8 @@ impl CachedHead {
             let value = joined(asked, &name).map(|value| own(&value));
             Some((name, value))
         });
-        let left = |name: &HeaderName| *name != header::AGE && *name != header::CONTENT_LENGTH;
-        let fields = head.headers.iter().filter(|(name, _)| left(name));
         Some(Self {
-            fields: fields.map(|(name, value)| (name.clone(), own(value))).collect(),
+            fields: own_fields(&head.headers),
             version: head.version,
             selected_by: selected_by.collect::<Option<_>>()?,
             identifier: wanted.identifier,
@@ -216,6 +214,22 @@ fn joined(fields: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     }
     let lines: Vec<&[u8]> = fields.get_all(name).iter().map(HeaderValue::as_bytes).collect();
     HeaderValue::from_bytes(&lines.join(&b", "[..])).ok()
+}
+
+/// The fields, their values one behind the other in memory of their own: a hit clones each of them, and touches one count for
+/// all. `Age` and `Content-Length` are written anew each time.
+fn own_fields(fields: &HeaderMap) -> Box<[(HeaderName, HeaderValue)]> {
+    let is_kept = |name: &HeaderName| *name != header::AGE && *name != header::CONTENT_LENGTH;
+    let kept = || fields.iter().filter(|(name, _)| is_kept(name));
+    let text: Vec<&[u8]> = kept().map(|(_, value)| value.as_bytes()).collect();
+    let (text, mut at) = (Bytes::from(text.concat()), 0);
+    let own = kept().map(|(name, value)| {
+        let from = at;
+        at += value.len();
+        let own = HeaderValue::from_maybe_shared(text.slice(from..at));
+        (name.clone(), own.unwrap_or_else(|_| value.clone()))
+    });
+    own.collect()
 }
 
 /// The same value in memory of its own: what hyper read is a part of a buffer of 64 KiB, which it would keep.
