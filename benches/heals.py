@@ -85,6 +85,8 @@ upstream = "http://127.0.0.1:{self.service}/iiif-service/"
 kind = "presentation"
 [[index.sources]]
 path = "manifests/"
+[cache]
+memory = 0
 [log]
 filter = "error"
 [heal]

@@ -163,7 +163,7 @@ impl App {
         listeners.apply(prepared)?;
         let (operators, serving) = operators.unzip();
         let tasks = BackgroundTasks::start(&services.load(), &state);
-        let tidying = tokio::spawn(prune_periodically(Arc::clone(&services)));
+        let tidying = tokio::spawn(prune_periodically(Arc::clone(&services), state.cache.clone()));
         let points = tokio::spawn(sample_periodically(Arc::clone(&metrics)));
         let keeping_diary = tokio::spawn(step_log.clone().run(Arc::clone(&metrics)));
         let watching = tokio::spawn(recover::watch_over(Arc::clone(&index), Arc::clone(&metrics)));
@@ -243,6 +243,7 @@ impl App {
         self.index.reconfigure(web, Handle::current());
         self.clients.resize(settings.upstream.max_requests);
         self.state.budget.resize(settings.server.max_held_total);
+        self.state.cache.resize(settings.cache.memory);
         let services = Arc::new(services);
         self.services.store(Arc::clone(&services));
         self.publish_admin(Some(gate));

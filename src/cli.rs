@@ -21,7 +21,7 @@ use crate::config::{ConfigDraft, ConfigErrors, ConfigOrigin, Settings};
 use crate::index::command::{self, Exit, IndexCommand};
 use crate::manual;
 use crate::observe;
-use crate::top::{self, TopArgs, TopError};
+use crate::top::{self, PurgeArgs, TopArgs, TopError};
 use init::InitArgs;
 
 /// A self-healing reverse proxy for IIIF images.
@@ -57,6 +57,8 @@ enum Command {
     Heal(HealArgs),
     /// Show how a running iiif-mender is doing
     Top(TopArgs),
+    /// Have a running iiif-mender remove what it keeps of images (the cache)
+    Purge(PurgeArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -78,7 +80,7 @@ impl Command {
     /// of its own.
     fn prints_data(&self) -> bool {
         match self {
-            Self::Index(_) | Self::Check(_) | Self::Heal(_) | Self::Top(_) => true,
+            Self::Index(_) | Self::Check(_) | Self::Heal(_) | Self::Top(_) | Self::Purge(_) => true,
             Self::Config(command) => command.prints_data(),
             Self::Init(_) | Self::Serve(_) | Self::Completions { .. } | Self::Man { .. } => false,
         }
@@ -99,7 +101,10 @@ pub fn run() -> ExitCode {
         Command::Index(command) => return index(&cli, command, &mut out),
         Command::Check(args) => return batch(&cli, BatchCommand::Check(args), &mut out),
         Command::Heal(args) => return batch(&cli, BatchCommand::Heal(args), &mut out),
-        Command::Top(args) => return top(&cli, args, &mut out),
+        Command::Top(args) => return top(&cli, |settings| top::run(args, settings, cli.json, &mut out)),
+        Command::Purge(args) => {
+            return top(&cli, |settings| top::purge(args, settings, cli.json, &mut out));
+        }
         Command::Config(command) => {
             let origin = cli.origin();
             let done = command.run(origin.clone(), std::env::vars_os(), cli.json, &mut out);
@@ -191,14 +196,15 @@ fn batch(cli: &Cli, batch: BatchCommand<'_>, out: &mut dyn Write) -> ExitCode {
     }
 }
 
-fn top(cli: &Cli, args: &TopArgs, out: &mut dyn Write) -> ExitCode {
+/// Asks a running iiif-mender.
+fn top(cli: &Cli, ask: impl FnOnce(&Settings) -> Result<(), TopError>) -> ExitCode {
     // With a URL no configuration is needed: it may run on another machine.
     let has_file = cli.origin().is_ok_and(|origin| origin.path().exists());
     let settings = match if has_file { cli.settings() } else { Ok(Settings::default()) } {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    match top::run(args, &settings, cli.json, out) {
+    match ask(&settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(TopError::Terminal(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string(), Exit::Broken),

@@ -15,6 +15,8 @@ pub mod app;
 #[cfg_attr(docsrs, doc(hidden))]
 pub mod batch;
 #[cfg_attr(docsrs, doc(hidden))]
+pub mod cache;
+#[cfg_attr(docsrs, doc(hidden))]
 pub mod cli;
 #[cfg_attr(docsrs, doc(hidden))]
 pub mod cluster;

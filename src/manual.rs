@@ -22,7 +22,7 @@ impl Extra {
 
 const FAILS: &str = "2: Wrong usage, or a configuration that cannot be used.";
 
-const EXTRAS: [Extra; 10] = [
+const EXTRAS: [Extra; 11] = [
     Extra {
         command: "iiif-mender",
         exit: "0: All is well.\n1: Something is broken or unknown.",
@@ -73,6 +73,12 @@ const EXTRAS: [Extra; 10] = [
         command: "top",
         exit: "0: Ended by q, or printed.\n1: The admin listener gives no answer, or there is no terminal to draw on.",
         examples: "iiif-mender top --url http://proxy.example:9090 --once: One look at another machine.",
+    },
+    Extra {
+        command: "purge",
+        exit: "0: Done.\n1: The admin listener gives no answer, or does not know the manifest.",
+        examples: "iiif-mender purge --identifier 8ef7a1b0-0b7a-3a49-a1b2-2f4f2b2e5a11: The image has changed.\n\
+            iiif-mender purge --all: Begin anew.",
     },
     Extra {
         command: "config",

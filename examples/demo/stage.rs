@@ -184,6 +184,10 @@ fn settings(
         [[index.sources]]
         path = "manifests"
 
+        # A picture from memory would not show that it expired.
+        [cache]
+        memory = 0
+
         # Whoever plays with it presses its buttons more often than a real Redis loses its keys.
         [heal]
         cooldown = "1s"

@@ -1,6 +1,7 @@
 //! POST endpoints of the admin API. Each action is written to the log: who, what, and how it ended.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
@@ -9,12 +10,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{self, ApiProblem, json};
-use super::queries::ApiParameters;
+use super::queries::{self, ApiParameters};
 use super::route::AdminAction;
 use super::{Admin, AdminState};
 use crate::config::ReloadError;
 use crate::config::settings::Rung;
 use crate::heal::{ImageHealResult, IndexedImage};
+use crate::index::Index;
 use crate::observe::{REQUEST_ID, RequestTrace};
 use crate::upstream::Body;
 
@@ -26,6 +28,8 @@ struct ActionTarget {
     identifier: Option<String>,
     /// URL of a canvas.
     canvas: Option<String>,
+    /// Id of a manifest.
+    manifest: Option<String>,
     /// The page of ours that a form without a script goes back to.
     back: Option<String>,
 }
@@ -41,8 +45,8 @@ impl Admin {
         let trace = RequestTrace::of(request.headers(), true);
         let subject = subject(request, self.rooms.settings.admin.max_body).await?;
         let back = subject.back.clone().filter(|back| is_own_path(back));
-        let about =
-            subject.identifier.as_deref().or(subject.canvas.as_deref()).unwrap_or_default().to_owned();
+        let about = [&subject.identifier, &subject.canvas, &subject.manifest];
+        let about = about.into_iter().flatten().next().cloned().unwrap_or_default();
         let done = self.rooms.does(act, subject, &trace).await;
         let result = match &done {
             Ok((status, _)) => *status,
@@ -82,7 +86,8 @@ async fn subject(request: Request<Incoming>, longest: usize) -> Result<ActionTar
         let text = std::str::from_utf8(&body).map_err(|error| bad(&error.to_string()))?;
         let form = ApiParameters::read(text);
         let of = |name| form.text(name);
-        return Ok(ActionTarget { identifier: of("identifier"), canvas: of("canvas"), back: of("back") });
+        let [identifier, canvas, manifest] = ["identifier", "canvas", "manifest"].map(of);
+        return Ok(ActionTarget { identifier, canvas, manifest, back: of("back") });
     }
     serde_json::from_slice(&body).map_err(|error| bad(&error.to_string()))
 }
@@ -110,6 +115,11 @@ impl AdminState {
                 Ok((StatusCode::ACCEPTED, json!({ "sweep": "stopping" })))
             }
             AdminAction::StopSweep => Err(ApiProblem::new(StatusCode::CONFLICT, "there is no sweep")),
+            AdminAction::PurgeCache => self.purge(subject).await,
+            AdminAction::ClearCache => {
+                let cache = self.cache.clone();
+                purged(queries::aside(move || Ok(cache.purge_all())).await)
+            }
             AdminAction::Reload => self.reload().await,
         }
     }
@@ -172,6 +182,20 @@ impl AdminState {
         }
     }
 
+    /// Removes what is kept of an image, or of all images of a manifest.
+    async fn purge(&self, subject: ActionTarget) -> ActionResult {
+        let (cache, index) = (self.cache.clone(), Arc::clone(&self.index));
+        let purge = move || {
+            let keys = match (subject.identifier, subject.manifest) {
+                (Some(key), None) => vec![key],
+                (None, Some(manifest)) => images_of(&index, &manifest)?,
+                _ => return Err(ApiProblem::bad("say what: identifier, or manifest")),
+            };
+            Ok(cache.purge(keys.iter().map(String::as_str)))
+        };
+        purged(queries::aside(purge).await)
+    }
+
     async fn reload(&self) -> ActionResult {
         let read = match &self.reload {
             Some(reload) => reload.reload().await,
@@ -191,5 +215,21 @@ impl AdminState {
             }
             Err(error) => Err(ApiProblem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())),
         }
+    }
+}
+
+fn purged(answers: Result<usize, ApiProblem>) -> ActionResult {
+    Ok((StatusCode::OK, json!({ "purged": answers? })))
+}
+
+/// Lookup keys of all images of a manifest.
+fn images_of(index: &Index, manifest: &str) -> Result<Vec<String>, ApiProblem> {
+    let id = index.volume_of(manifest)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
+    let (mut keys, mut after) = (Vec::new(), 0);
+    loop {
+        let leaves = index.leaves(id, after, u32::MAX)?;
+        let Some(last) = leaves.last() else { return Ok(keys) };
+        after = last.id;
+        keys.extend(leaves.into_iter().flat_map(|leaf| leaf.images));
     }
 }

@@ -31,6 +31,7 @@ use tokio::sync::{Semaphore, watch};
 pub use auth::{AdminAuth, AdminAuthError};
 pub use step_log::HealStepLog;
 
+use crate::cache::CacheState;
 use crate::config::{Reload, Settings};
 use crate::heal::Healer;
 use crate::index::Index;
@@ -54,6 +55,8 @@ pub struct AdminState {
     pub index: Arc<Index>,
     /// The healer.
     pub healer: Healer,
+    /// Answers of image servers that are kept.
+    pub cache: CacheState,
     /// In the order of `settings.routes`.
     pub upstreams: Vec<Arc<Upstream>>,
     /// What the last check of the setup found.

@@ -23,6 +23,7 @@ const LAST: u32 = 8;
 pub(super) struct OverviewPage {
     pub(super) here: &'static str,
     pub(super) live: OverviewLive,
+    pub(super) has_cache: bool,
 }
 
 /// What is renewed as it changes.
@@ -65,7 +66,7 @@ pub(super) fn now(rooms: &AdminState) -> OverviewLive {
     let gauge = |value: i64| u64::try_from(value).unwrap_or(0);
     let up = humantime::format_duration(Duration::from_secs(told.uptime_seconds / 60 * 60)).to_string();
     let up = if up == "0s" { "less than a minute".to_owned() } else { up };
-    let figures = vec![
+    let mut figures = vec![
         figure("Requests", all, format!("in {up}")),
         figure("Healed", healed, format!("{} canvas requests", grouped(told.canvas_requests))),
         figure(BROKEN, gauge(told.now.broken_images), format!("{} requests not healed", grouped(broken))),
@@ -81,6 +82,13 @@ pub(super) fn now(rooms: &AdminState) -> OverviewLive {
             format!("{} with an upstream", told.now.upstream_in_flight),
         ),
     ];
+    if rooms.settings.cache.memory > 0 {
+        let from_memory = told.cache.hits + told.cache.stale;
+        let share = from_memory.checked_mul(100).and_then(|hits| hits.checked_div(told.cache.requests));
+        let kept = bytesize::ByteSize(told.cache.bytes).display().iec_short();
+        let note = format!("{} % of what may be kept, {kept} in memory", share.unwrap_or_default());
+        figures.push(figure("From the cache", from_memory, note));
+    }
     let last = rooms.index.history(&HistoryFilter::default(), HistoryPage { before: None, limit: LAST });
     // An index that cannot be read is told above; the rest of the page can be told.
     let mut labels = BookLabels::of(&rooms.index);

@@ -70,6 +70,7 @@ struct HealView {
 #[template(path = "manifest.html")]
 struct ManifestPage {
     here: &'static str,
+    has_cache: bool,
     name: String,
     uri: String,
     images: u64,
@@ -146,7 +147,10 @@ impl Admin {
         let (rooms, words) = (&*self.rooms, query);
         let query = ApiParameters::read(query);
         match page {
-            DashboardPage::Now => html(&OverviewPage { here: "/", live: now(rooms) }),
+            DashboardPage::Now => {
+                let has_cache = rooms.settings.cache.memory > 0;
+                html(&OverviewPage { here: "/", live: now(rooms), has_cache })
+            }
             DashboardPage::NowLive => html(&now(rooms)),
             DashboardPage::Heals => html(&heals(rooms, &query, words)?),
             DashboardPage::Heal(id) => html(&heal(rooms, id)?),
@@ -246,6 +250,7 @@ async fn manifest(
     let viewer = public.as_ref().zip(rooms.settings.admin.viewer.as_ref());
     Ok(ManifestPage {
         here: "/collections",
+        has_cache: rooms.settings.cache.memory > 0,
         name: volume.label.unwrap_or_else(|| volume.uri.clone()),
         uri: volume.uri,
         images: volume.images,

@@ -64,6 +64,8 @@ pub(super) enum AdminAction {
     ResetBreakers,
     StartSweep,
     StopSweep,
+    PurgeCache,
+    ClearCache,
     Reload,
 }
 
@@ -77,18 +79,22 @@ impl AdminAction {
             Self::ResetBreakers => "breakers/reset",
             Self::StartSweep => "sweep/start",
             Self::StopSweep => "sweep/stop",
+            Self::PurgeCache => "cache/purge",
+            Self::ClearCache => "cache/clear",
             Self::Reload => "reload",
         }
     }
 }
 
-const ACTS: [AdminAction; 7] = [
+const ACTS: [AdminAction; 9] = [
     AdminAction::Heal,
     AdminAction::Rebuild,
     AdminAction::Forget,
     AdminAction::ResetBreakers,
     AdminAction::StartSweep,
     AdminAction::StopSweep,
+    AdminAction::PurgeCache,
+    AdminAction::ClearCache,
     AdminAction::Reload,
 ];
 

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::services::{ProcessState, Services};
 use super::setup_check::check_setup;
+use crate::cache::CacheState;
 use crate::index::shared::follower::LearnedFollower;
 use crate::observe::{Metrics, SAMPLE_EVERY};
 use crate::upstream::Upstream;
@@ -106,7 +107,7 @@ fn run_health_checks(upstreams: &[Arc<Upstream>]) -> impl Future<Output = ()> + 
     }
 }
 
-pub(super) async fn prune_periodically(services: Arc<ArcSwap<Services>>) {
+pub(super) async fn prune_periodically(services: Arc<ArcSwap<Services>>, cache: CacheState) {
     let mut every = tokio::time::interval(CHORES_EVERY);
     loop {
         every.tick().await;
@@ -115,5 +116,6 @@ pub(super) async fn prune_periodically(services: Arc<ArcSwap<Services>>) {
             upstream.prune();
         }
         services.healer.prune();
+        cache.prune();
     }
 }

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use super::StartError;
 use crate::admin;
 use crate::batch::command::BatchServices;
+use crate::cache::CacheState;
 use crate::cluster::Cluster;
 use crate::config::settings::IndexStore;
 use crate::config::{Reload, Settings};
@@ -44,6 +45,7 @@ pub(super) struct ProcessState {
     pub(super) metrics: Arc<Metrics>,
     pub(super) budget: MemoryBudget,
     pub(super) setup: SetupStatus,
+    pub(super) cache: CacheState,
     proxy: ProxyState,
     presentation: PresentationState,
 }
@@ -51,9 +53,10 @@ pub(super) struct ProcessState {
 impl ProcessState {
     pub(super) fn new(settings: &Settings, index: Arc<Index>, metrics: Arc<Metrics>) -> Self {
         let budget = MemoryBudget::new(settings.server.max_held_total, metrics.held_bytes.clone());
-        let proxy = ProxyState::new(budget.clone(), Arc::clone(&metrics));
+        let cache = CacheState::new(settings.cache.memory, &metrics);
+        let proxy = ProxyState::new(budget.clone(), cache.clone(), Arc::clone(&metrics));
         let presentation = PresentationState::new(Arc::clone(&index), budget.clone(), Arc::clone(&metrics));
-        Self { index, metrics, budget, setup: SetupStatus::default(), proxy, presentation }
+        Self { index, metrics, budget, setup: SetupStatus::default(), cache, proxy, presentation }
     }
 }
 
@@ -116,6 +119,7 @@ impl Services {
             metrics: Arc::clone(&state.metrics),
             index: Arc::clone(&state.index),
             healer: self.healer.clone(),
+            cache: state.cache.clone(),
             upstreams: self.upstreams.clone(),
             setup: state.setup.clone(),
             reload,

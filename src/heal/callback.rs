@@ -45,7 +45,7 @@ pub fn own_vias(headers: &HeaderMap, name: &str) -> usize {
 }
 
 /// True if a request asks for info.json as the service does: Apache's HTTP client on Java, without cookies or a query.
-pub(in crate::heal) fn is_services_voice(target: Target<'_>, head: &Parts) -> bool {
+pub fn is_services_voice(target: Target<'_>, head: &Parts) -> bool {
     let headers = &head.headers;
     if target != Target::Info || head.uri.query().is_some() {
         return false;

@@ -16,6 +16,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::broadcast;
 
+use super::cache_metrics::CacheMetrics;
 use super::connection_metrics::ConnectionMetrics;
 use super::event_kind::EventKind;
 use super::histogram::{HistogramVec, ROUTES, RequestCounts, bounds, route_position};
@@ -61,6 +62,8 @@ pub struct Metrics {
     lane_waiting: Family<LaneLabel, Gauge>,
     setup_findings: Family<SetupLabels, Gauge>,
     pub(super) live: LiveFeed,
+    /// The cache of image routes.
+    pub cache: CacheMetrics,
     /// The edge and the configuration.
     pub edge: ConnectionMetrics,
     before: Mutex<Vec<ScrapeHook>>,
@@ -135,6 +138,7 @@ impl Metrics {
             lane_waiting: Family::default(),
             setup_findings: Family::default(),
             live: LiveFeed::default(),
+            cache: CacheMetrics::default(),
             edge: ConnectionMetrics::default(),
             before: Mutex::default(),
             spans: Spans::default(),
@@ -232,6 +236,7 @@ impl Metrics {
         for (name, help, gauge) in gauges {
             self.registry.register(name, help, gauge.clone());
         }
+        self.cache.register(&mut self.registry);
         self.edge.register(&mut self.registry);
         self.upstream.register(&mut self.registry);
         let waiting = self.lane_waiting.clone();

@@ -1,5 +1,6 @@
 //! Observability: metrics, logs, spans, and how numbers are written for people. A leaf: every module may use it, it uses none of them.
 
+mod cache_metrics;
 mod connection_metrics;
 mod counted;
 mod degraded;
@@ -21,6 +22,7 @@ mod spans;
 mod trace;
 mod upstream_metrics;
 
+pub use cache_metrics::{CacheMetrics, CacheResult};
 pub use connection_metrics::ConnectionMetrics;
 pub(crate) use counted::counted;
 pub use degraded::{Degraded, DegradedReason};
@@ -34,7 +36,7 @@ pub use log_writer::line_of;
 pub use logging::{LogGuard, LoggingError, install as install_logging, set_filter as set_log_filter};
 pub use metrics::Metrics;
 pub use scrape::ScrapeFormat;
-pub use snapshot::{CurrentGauges, Snapshot};
+pub use snapshot::{CacheSnapshot, CurrentGauges, Snapshot};
 pub use spans::{Span, Spans};
 pub use trace::{REQUEST_ID, RequestTrace, TRACEPARENT, TRACESTATE};
 pub use upstream_metrics::UpstreamMetrics;

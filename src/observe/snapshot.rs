@@ -25,12 +25,29 @@ pub struct Snapshot {
     pub canvas_requests: u64,
     /// Rare events so far, those that an operator should know of.
     pub events: BTreeMap<&'static str, u64>,
+    /// What the cache did so far, and what it holds.
+    pub cache: CacheSnapshot,
     /// Current values of gauges.
     pub now: CurrentGauges,
     /// Parts that are out of order while traffic is served.
     pub degraded: BTreeMap<&'static str, DegradedReason>,
     /// The last half hour, a point every five seconds, oldest first.
     pub points: Vec<Sample>,
+}
+
+/// What the cache did so far, and what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CacheSnapshot {
+    /// Requests on image routes that are ones for the cache.
+    pub requests: u64,
+    /// Of these, requests that were answered from memory while the answer was fresh.
+    pub hits: u64,
+    /// Of these, requests that were answered from memory because the image server or a heal failed.
+    pub stale: u64,
+    /// Answers that are kept.
+    pub entries: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// Current values of gauges.
@@ -81,12 +98,22 @@ impl Metrics {
     pub fn snapshot(&self) -> Snapshot {
         self.run_scrape_hooks();
         let outcomes = Outcome::ALL.map(Outcome::as_str);
+        let (hits, stale, requests) = self.cache.totals();
+        let gauge =
+            |gauge: &prometheus_client::metrics::gauge::Gauge| u64::try_from(gauge.get()).unwrap_or(0);
         Snapshot {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: started().elapsed().unwrap_or(Duration::ZERO).as_secs(),
             requests: outcomes.into_iter().zip(self.requests.by_outcome()).collect(),
             canvas_requests: self.canvas_total.get(),
             events: EVENTS.into_iter().map(|kind| (kind.as_str(), self.events(kind))).collect(),
+            cache: CacheSnapshot {
+                requests,
+                hits,
+                stale,
+                entries: gauge(&self.cache.entries),
+                bytes: gauge(&self.cache.bytes),
+            },
             now: CurrentGauges {
                 flights: self.flights.get(),
                 waiting: self.waiting.get(),

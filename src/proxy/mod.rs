@@ -1,10 +1,13 @@
 //! The life of one request. Read [`Proxy::handle`] first: it calls everything else.
 
 mod bodies;
+mod cache_status;
+mod caching;
 mod field_names;
 pub mod forwarded;
 mod forwarding;
 mod headers;
+mod leader_request;
 mod placeholder;
 mod rate_limit;
 mod refusal;
@@ -28,6 +31,7 @@ pub use forwarding::{ClientInfo, client};
 pub use headers::rules;
 pub use refusal::{MalformedHead, Refusal};
 
+use crate::cache::{CacheState, CachedResponse, TileCache};
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung};
 use crate::heal::{ExchangeError, HealedExchange, Healer, ImageExchange, RoutedImage, callback};
@@ -36,6 +40,8 @@ use crate::observe::{EventKind, Metrics, REQUEST_ID, RequestTrace, Span};
 use crate::outcome::Outcome;
 use crate::presentation::{GatewayResult, PresentationProxy, PresentationRequest, RewriteRule, cors};
 use crate::upstream::{Body, Caller, MemoryBudget, Routing, Upstream, one_client};
+use cache_status::CacheStatusValues;
+use caching::{CacheRoute, from_cache};
 use field_names::{ProxyFields, ViaValue};
 use headers::OnwardRules;
 use placeholder::ImageApi;
@@ -63,6 +69,10 @@ struct ProxyInner {
     rates: ClientRateLimiter,
     upgrades: Upgrades,
     budget: MemoryBudget,
+    cache: TileCache,
+    /// In the order of `settings.routes`.
+    cache_routes: Box<[CacheRoute]>,
+    cache_status: CacheStatusValues,
     metrics: Arc<Metrics>,
 }
 
@@ -72,13 +82,14 @@ pub struct ProxyState {
     rates: ClientRateLimiter,
     upgrades: Upgrades,
     budget: MemoryBudget,
+    cache: CacheState,
     metrics: Arc<Metrics>,
 }
 
 impl ProxyState {
     /// Creates the state of a proxy without requests.
-    pub fn new(budget: MemoryBudget, metrics: Arc<Metrics>) -> Self {
-        Self { rates: ClientRateLimiter::new(), upgrades: Upgrades::default(), budget, metrics }
+    pub fn new(budget: MemoryBudget, cache: CacheState, metrics: Arc<Metrics>) -> Self {
+        Self { rates: ClientRateLimiter::new(), upgrades: Upgrades::default(), budget, cache, metrics }
     }
 }
 
@@ -88,6 +99,10 @@ struct Exchange<'a> {
     asked: RoutedRequest<'a>,
     /// On an image route, where the path names one.
     image: Option<RoutedImage<'a>>,
+    /// When the request began.
+    started: Instant,
+    /// A fresh info.json that is kept: it goes out in the place of the image server's, unless the image expired.
+    cached: Option<CachedResponse>,
 }
 
 impl Exchange<'_> {
@@ -128,7 +143,10 @@ impl Proxy {
     /// A proxy under one configuration.
     pub fn new(routing: Routing, healer: Healer, presenter: PresentationProxy, state: &ProxyState) -> Self {
         let Routing { settings, upstreams } = routing;
-        let ProxyState { rates, upgrades, budget, metrics } = state.clone();
+        let ProxyState { rates, upgrades, budget, cache, metrics } = state.clone();
+        let cache = TileCache::new(settings.cache.clone(), cache);
+        let cache_routes = settings.routes.iter().map(|route| CacheRoute::new(route, &settings)).collect();
+        let cache_status = CacheStatusValues::new(&settings.server.name);
         let rewrite = RewriteRule::of(&settings);
         let via = ViaValue::new(&settings.server.name);
         let inner = ProxyInner {
@@ -141,6 +159,9 @@ impl Proxy {
             rates,
             upgrades,
             budget,
+            cache,
+            cache_routes,
+            cache_status,
             metrics,
         };
         Self { inner: Arc::new(inner) }
@@ -203,7 +224,7 @@ impl ProxyInner {
 
     /// By its route, or to a refusal.
     async fn dispatch(
-        &self,
+        self: &Arc<Self>,
         sender: &Sender,
         asking: &reply::RequestContext,
         head: &mut Parts,
@@ -219,12 +240,12 @@ impl ProxyInner {
         };
         let image = asked.image();
         let image = image.map(|request| RoutedImage { route: asked.route, request, trace: asked.trace });
-        let exchange = Exchange { sender, asked, image };
+        let mut exchange = Exchange { sender, asked, image, started: asking.started, cached: None };
         let kind = exchange.asked.kind();
         if let Some(protocols) = self.protocols(exchange.asked.route_kind, head, !body.is_end_stream()) {
             return (kind, Box::pin(self.upgrade(&exchange, protocols, head)).await);
         }
-        let answer = self.handle_routed(&exchange, head, body).await;
+        let answer = self.handle_routed(&mut exchange, head, body).await;
         let opened = |answer: ProxyResponse| {
             if exchange.is_document() { answer.with_cors(&head.headers) } else { answer }
         };
@@ -241,14 +262,18 @@ impl ProxyInner {
     ///
     /// Rare futures are boxed, and the head is changed in place: a future is as large as its largest branch.
     async fn handle_routed(
-        &self,
-        exchange: &Exchange<'_>,
+        self: &Arc<Self>,
+        exchange: &mut Exchange<'_>,
         head: &mut Parts,
         body: Incoming,
     ) -> Result<ProxyResponse, Refusal> {
-        let Exchange { sender, asked, image } = exchange;
+        let Exchange { sender, asked, image, started, .. } = &*exchange;
         let echo = image.as_ref().is_some_and(|image| self.healer.is_callback(image, head, sender.client));
         let raw = echo || self.skips_healing(head, sender);
+        let mut lookup = if raw || !body.is_end_stream() { None } else { self.cache_lookup(exchange, head) };
+        if let Some(hit) = lookup.as_mut().and_then(|lookup| self.tile_hit(lookup, head, *started)) {
+            return Ok(hit);
+        }
         let caller = sender.caller(asked.route_kind, head.version);
         let body = bodies::request_body(asked, &head.method, body, &self.settings.server)?;
         headers::prepare_upstream_head(head, asked, &sender.viewer, &self.onward_rules())?;
@@ -266,8 +291,12 @@ impl ProxyInner {
         // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
         let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
         let heals = |image: &&RoutedImage<'_>| repeatable && !raw && image.request.is_healable();
+        if let Some(lookup) = lookup.filter(|_| repeatable) {
+            return Box::pin(self.through_cache(exchange, lookup, onward, &caller)).await;
+        }
         if let Some(image) = image.as_ref().filter(heals) {
-            return self.heal(exchange, image, onward, &caller).await;
+            let answer = self.heal(exchange, image, onward, &caller).await;
+            return answer.map(|answer| self.past_cache(image, answer));
         }
         let answer = self.send(asked, onward, body, &caller).await?;
         if let Some(image) = image.as_ref().filter(|_| echo) {
@@ -287,9 +316,13 @@ impl ProxyInner {
         let client = one_client(exchange.sender.client);
         let budget = &self.budget;
         let image = ImageExchange { image, head: onward, client, lane: priority_of, budget, caller };
-        let answer =
-            self.healer.answer(&image, || self.send(&exchange.asked, onward, Body::Empty, caller)).await;
-        let refusal = match answer {
+        let send = || async {
+            match &exchange.cached {
+                Some(kept) => Ok(from_cache(kept.answer(onward, exchange.started))),
+                None => self.send(&exchange.asked, onward, Body::Empty, caller).await,
+            }
+        };
+        let refusal = match self.healer.answer(&image, send).await {
             Ok(HealedExchange { response, outcome, healed }) => {
                 self.healer.record_image_answer(&image, outcome, response.status());
                 let answer = ProxyResponse::of(response, outcome, healed);

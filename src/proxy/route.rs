@@ -26,7 +26,30 @@ pub(super) struct RoutedRequest<'a> {
     rest_at: usize,
 }
 
+/// Where a request belongs, without the request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RoutePlace {
+    route: usize,
+    route_kind: RouteKind,
+    found: ProxyFields,
+    rest_at: usize,
+}
+
+impl RoutePlace {
+    /// The request of this place, whose target is `uri`.
+    pub(super) fn of<'a>(self, uri: &'a Uri, trace: &'a RequestTrace) -> RoutedRequest<'a> {
+        let Self { route, route_kind, found, rest_at } = self;
+        RoutedRequest { route, route_kind, found, trace, uri, rest_at }
+    }
+}
+
 impl<'a> RoutedRequest<'a> {
+    /// Where the request belongs.
+    pub(super) fn place(&self) -> RoutePlace {
+        let Self { route, route_kind, found, rest_at, .. } = *self;
+        RoutePlace { route, route_kind, found, rest_at }
+    }
+
     /// The path behind the route's prefix, byte for byte as it came, without the query.
     pub(super) fn path_in_route(&self) -> &'a str {
         &self.uri.path()[self.rest_at..]

@@ -12,7 +12,7 @@ use crate::config::settings::{RouteKind, is_among};
 use crate::upstream::{Caller, Client};
 
 /// The sender of a request. Lists of networks are looked through once for each request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Sender {
     pub(super) viewer: ClientInfo,
     /// Address of the client: of the peer, or one that a trusted proxy names.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
-use http::{StatusCode, Uri};
+use http::{HeaderMap, Method, StatusCode};
 use serde::de::DeserializeOwned;
 
 use super::stats::{TopHeals, TopStats};
@@ -41,8 +41,8 @@ pub enum AdminClientError {
         name: String,
         /// What it said.
         status: StatusCode,
-        /// What to do.
-        advice: &'static str,
+        /// What to do, or what it said of it.
+        advice: String,
     },
     /// An answer that is not iiif-mender's.
     #[error("{name} does not answer as an iiif-mender does: {why}")]
@@ -70,8 +70,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct AdminClient {
     upstream: Upstream,
-    stats: Uri,
-    heals: Uri,
+    /// Path before that of an endpoint.
+    base: String,
     name: String,
     us: String,
     token: Option<HeaderValue>,
@@ -88,9 +88,7 @@ impl AdminClient {
         let refuse = || AdminClientError::Url(url.clone());
         let parsed = CanvasUrl::parse(&url).ok_or_else(refuse)?;
         let server = server_of(&parsed).ok_or_else(refuse)?;
-        let path = |of: &str| format!("{}/api/v1/{of}", parsed.path.trim_end_matches('/')).parse();
-        let stats = path("stats").map_err(|_| refuse())?;
-        let heals = path(&format!("heals?limit={HEALS}")).map_err(|_| refuse())?;
+        let base = parsed.path.trim_end_matches('/').to_owned();
         let upstream = Upstream::excluding(&server, &settings.upstream)?;
         let token = std::env::var(TOKEN).ok().and_then(|token| {
             let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
@@ -98,7 +96,7 @@ impl AdminClient {
             Some(value)
         });
         let times = settings.upstream.timeouts().first_byte(PATIENCE);
-        Ok(Self { upstream, stats, heals, name: url, us: settings.server.name.clone(), token, times })
+        Ok(Self { upstream, base, name: url, us: settings.server.name.clone(), token, times })
     }
 
     /// Whom we ask, as it was written.
@@ -108,41 +106,72 @@ impl AdminClient {
 
     /// Statistics, as they came.
     pub(super) async fn stats(&self) -> Result<serde_json::Value, AdminClientError> {
-        self.get(&self.stats).await
+        self.get("stats").await
     }
 
     /// Statistics and the last heals.
     pub(super) async fn look(&self) -> Result<TopStats, AdminClientError> {
-        let stats: TopStats = self.get(&self.stats).await?;
+        let stats: TopStats = self.get("stats").await?;
         // Where the index cannot be read there are no heals, and all else can be shown.
-        let heals = self.get::<TopHeals>(&self.heals).await.unwrap_or_default();
+        let heals = self.get::<TopHeals>(&format!("heals?limit={HEALS}")).await.unwrap_or_default();
         Ok(TopStats { heals: heals.items, ..stats })
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &Uri) -> Result<T, AdminClientError> {
+    /// Has the admin listener do something with this JSON.
+    pub(super) async fn act<T: DeserializeOwned>(
+        &self,
+        action: &str,
+        about: &serde_json::Value,
+    ) -> Result<T, AdminClientError> {
+        self.ask(Method::POST, action, about.to_string().into()).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, endpoint: &str) -> Result<T, AdminClientError> {
+        self.ask(Method::GET, endpoint, Body::Empty).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        endpoint: &str,
+        body: Body,
+    ) -> Result<T, AdminClientError> {
         let name = || self.name.clone();
         let silent = |why: String| AdminClientError::Silent { name: name(), why };
         let head = internal_request(self.upstream.authority().as_str(), &self.us);
         let mut head = head.map_err(|error| silent(error.to_string()))?;
-        head.uri = path.clone();
+        head.method = method;
+        head.uri =
+            format!("{}/api/v1/{endpoint}", self.base).parse().map_err(|_| AdminClientError::Url(name()))?;
         if let Some(token) = &self.token {
             head.headers.insert(header::AUTHORIZATION, token.clone());
         }
-        let answer = self.upstream.send(&head, Body::Empty, self.times).await;
+        if let Body::Full(text) = &body {
+            head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+        }
+        let answer = self.upstream.send(&head, body, self.times).await;
         let (head, body) = answer.map_err(|error| silent(ErrorChain(&error).to_string()))?.into_parts();
-        let advice = match head.status {
-            StatusCode::OK => None,
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Some("set IIIF_MENDER_TOKEN to the token of [admin]")
-            }
-            StatusCode::NOT_FOUND => Some("--url must name the admin listener, not the one for viewers"),
-            _ => Some("see its log"),
-        };
-        if let Some(advice) = advice {
+        let body = whole::read(body, LONGEST).await.map_err(|error| silent(error.to_string()))?;
+        if head.status != StatusCode::OK {
+            let advice = advice(head.status, &head.headers, &body);
             return Err(AdminClientError::Status { name: name(), status: head.status, advice });
         }
-        let body = whole::read(body, LONGEST).await.map_err(|error| silent(error.to_string()))?;
         serde_json::from_slice(&body)
             .map_err(|error| AdminClientError::Strange { name: name(), why: error.to_string() })
     }
+}
+
+/// What to do about an answer with this status: what it says itself, where it is one of ours.
+fn advice(status: StatusCode, fields: &HeaderMap, body: &[u8]) -> String {
+    let fixed = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "set IIIF_MENDER_TOKEN to the token of [admin]",
+        StatusCode::NOT_FOUND => "--url must name the admin listener, not the one for viewers",
+        _ => "see its log",
+    };
+    let is_ours = fields.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/problem+json");
+    let says =
+        || serde_json::from_slice::<serde_json::Value>(body).ok()?["detail"].as_str().map(str::to_owned);
+    let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    says().filter(|_| is_ours && !is_refused).unwrap_or_else(|| fixed.to_owned())
 }

@@ -1,6 +1,7 @@
-//! `iiif-mender top`: how a running iiif-mender is doing, in a terminal.
+//! A running iiif-mender, asked from a terminal: `top` shows how it is doing, `purge` removes what it keeps.
 
 mod client;
+mod purge;
 mod stats;
 mod ui;
 
@@ -15,6 +16,7 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers
 use crate::config::Settings;
 use client::AdminClient;
 pub use client::AdminClientError;
+pub use purge::{PurgeArgs, purge};
 use stats::TopStats;
 use ui::draw;
 

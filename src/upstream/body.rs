@@ -127,6 +127,19 @@ impl Body {
         Self::Shaped(BoxedBody(Box::pin(body)))
     }
 
+    /// The pieces of a body of which all is here already; `None`: some of it is not, or it breaks.
+    pub fn whole(&self) -> Option<Vec<&Bytes>> {
+        match self {
+            Self::Empty | Self::End => Some(Vec::new()),
+            Self::Full(bytes) => Some(vec![bytes]),
+            Self::Chain(begun, rest) => {
+                let rest = rest.whole()?;
+                Some(begun.iter().chain(rest).collect())
+            }
+            Self::Viewer(_) | Self::Broken(_) | Self::Teed(_) | Self::Shaped(_) => None,
+        }
+    }
+
     /// Reads the whole body, up to `most` bytes.
     pub async fn collect(self, most: usize) -> Result<Bytes, CollectError> {
         match self {

@@ -106,6 +106,12 @@ impl Caller {
         self.permit.as_ref()?.lock().take()
     }
 
+    /// Whether the client's next request would wait for none of its own. One that waits must not hold what others wait for.
+    pub fn has_room(&self) -> bool {
+        let (Some(client), Some(kind)) = (self.bounded(), self.kind()) else { return true };
+        client.permits().has_room(kind)
+    }
+
     pub(super) fn collects(&self) -> bool {
         self.collects
     }

@@ -68,6 +68,9 @@ pub enum BodyError {
     /// Other clients waited for the permit of this request, and its own client did not move.
     #[error("the client did not move while others waited")]
     Ended,
+    /// The request that several readers share broke.
+    #[error("the request that several readers share broke")]
+    Shared,
     /// The body cannot be unpacked, or its file cannot be read to the end.
     #[error("the body cannot be read to its end")]
     Unreadable(#[source] std::io::Error),

@@ -156,6 +156,13 @@ impl Permits {
         usize::try_from(sum).unwrap_or(usize::MAX)
     }
 
+    /// Whether a request on a route of this kind would have a permit at once.
+    pub(super) fn has_room(&self, kind: RouteKind) -> bool {
+        let of_kind = self.taken.load(SeqCst) >> shift(kind) & MASK;
+        let is_taken = u64::try_from(self.taken()).map_or(true, |taken| taken >= self.most);
+        self.waiting.load(SeqCst) == 0 && of_kind < self.most_of_a_kind && !is_taken
+    }
+
     /// A permit; waits for one as long as `patience`. `None`: there was none in time, or too many wait already.
     pub(super) async fn acquire(
         self: &Arc<Self>,

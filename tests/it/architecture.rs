@@ -12,13 +12,20 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("config", &["iiif"]),
     ("upstream", &["config", "iiif", "observe"]),
     ("cluster", &["config", "observe"]),
+    ("cache", &["config", "observe", "upstream"]),
     ("index", &["cluster", "config", "iiif", "observe", "upstream"]),
     ("heal", &["cluster", "config", "iiif", "index", "observe", "outcome", "upstream"]),
     ("presentation", &["config", "heal", "iiif", "index", "observe", "outcome", "upstream"]),
-    ("proxy", &["config", "heal", "iiif", "index", "observe", "outcome", "presentation", "upstream"]),
+    (
+        "proxy",
+        &["cache", "config", "heal", "iiif", "index", "observe", "outcome", "presentation", "upstream"],
+    ),
     ("listen", &["config", "observe", "proxy", "upstream"]),
     ("setup", &["config", "heal", "iiif", "index", "observe"]),
-    ("admin", &["config", "heal", "iiif", "index", "observe", "outcome", "setup", "upstream"]),
+    (
+        "admin",
+        &["batch", "cache", "config", "heal", "iiif", "index", "observe", "outcome", "setup", "upstream"],
+    ),
     ("batch", &["cluster", "config", "heal", "iiif", "index", "observe", "outcome", "setup", "upstream"]),
     ("top", &["config", "iiif", "observe", "upstream"]),
     (
@@ -26,6 +33,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
         &[
             "admin",
             "batch",
+            "cache",
             "cluster",
             "config",
             "heal",

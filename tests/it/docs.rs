@@ -9,7 +9,7 @@ use clap::CommandFactory as _;
 use iiif_mender::cli::Cli;
 use iiif_mender::config::Settings;
 use iiif_mender::config::settings::Rung;
-use iiif_mender::observe::{EventKind, Metrics, RequestTrace};
+use iiif_mender::observe::{CacheResult, EventKind, Metrics, RequestTrace};
 use iiif_mender::outcome::Outcome;
 use regex::Regex;
 
@@ -138,6 +138,8 @@ pub(crate) fn scraped() -> BTreeMap<String, BTreeSet<String>> {
     metrics.index_lookup("known");
     metrics.event(EventKind::Echo);
     let _export = metrics.spans.open(1, 1);
+    metrics.cache.request(false, CacheResult::Hit);
+    metrics.cache.removed("size");
     metrics.edge.connection_cut("stuck");
     metrics.edge.config_reload("applied");
     let authority = http::uri::Authority::from_static("images.test:80");

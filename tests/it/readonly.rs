@@ -62,7 +62,7 @@ impl Place {
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"api.library.tamu.edu\"]\n\
              [admin]\nlisten = \"127.0.0.1:0\"\nsetup_check = \"0s\"\n[log]\nformat = \"json\"\n[index]\npath = \"state/index.sqlite3\"\n\
-             [heal]\nahead = 0\ncooldown = \"1ms\"\nladder = [\"visit\"]\n{}[[index.sources]]\npath = \"manifests\"\n",
+             [cache]\nmemory = 0\n[heal]\nahead = 0\ncooldown = \"1ms\"\nladder = [\"visit\"]\n{}[[index.sources]]\npath = \"manifests\"\n",
             testbed::routes(&bed.images.origin(), &bed.service.origin())
         );
         fs::write(at.join("config.toml"), text).expect("a file");

@@ -14,7 +14,7 @@ fn configured(bed: &Testbed, collector: &Origin) -> tempfile::TempDir {
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"api.library.tamu.edu\"]\n\
          [admin]\nlisten = \"127.0.0.1:0\"\nsetup_check = \"0s\"\n[log]\nformat = \"json\"\naccess = \"all\"\n\
-         [heal]\nladder = [\"visit\"]\nahead = 0\n[telemetry]\notlp = \"{}\"\nsample = 1\n\
+         [cache]\nmemory = 0\n[heal]\nladder = [\"visit\"]\nahead = 0\n[telemetry]\notlp = \"{}\"\nsample = 1\n\
          [[index.sources]]\npath = \"manifests\"\n{}",
         collector.url(),
         testbed::routes(&bed.images.origin(), &bed.service.origin())

@@ -5,6 +5,7 @@
 //! Durations and sizes are numbers, paths are joined to the folder of the file, and every host name is lower case.
 
 mod admin;
+mod cache;
 mod cluster;
 mod heal;
 mod index;
@@ -26,6 +27,7 @@ use crate::iiif::image_url::ImageBases;
 pub use super::addresses::{Listen, UpstreamUrl};
 pub use super::values::{Pattern, Secret};
 pub use admin::AdminSettings;
+pub use cache::CacheSettings;
 pub use cluster::{ClusterKind, ClusterSettings};
 pub use heal::{HealSettings, MassExpirySettings, MissingImage, Rung};
 pub use index::{CanvasRule, IndexSettings, IndexStore};
@@ -52,6 +54,8 @@ pub struct Settings {
     pub routes: Vec<RouteSettings>,
     /// Which canvas owns which image.
     pub index: IndexSettings,
+    /// Answers of image servers that are kept in memory.
+    pub cache: CacheSettings,
     /// How images are brought back.
     pub heal: HealSettings,
     /// What is done for manifests and canvases on their way.

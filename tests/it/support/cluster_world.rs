@@ -275,7 +275,7 @@ impl Process {
         std::fs::write(folder.path().join("config.toml"), text).expect("a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_iiif-mender"));
         command.args(["serve", "--config"]).arg(folder.path().join("config.toml"));
-        command.envs(env.iter().copied());
+        command.envs(env.iter().copied()).env("IIIF_MENDER__CACHE__MEMORY", "0");
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let process = Self { port, admin, child: command.spawn().expect("the binary"), folder };
         let images = bed.pages().len();

@@ -3,6 +3,7 @@
 pub(crate) mod attackers;
 pub(crate) mod attackers_http2;
 pub(crate) mod batch_world;
+pub(crate) mod cache_world;
 pub(crate) mod cluster_world;
 pub(crate) mod edge;
 pub(crate) mod fair_world;

@@ -54,6 +54,8 @@ impl Process {
         let child = Command::new(program)
             .arg("serve")
             .current_dir(folder)
+            // As in the other worlds: a test counts what is sent on.
+            .env("IIIF_MENDER__CACHE__MEMORY", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

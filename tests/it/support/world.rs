@@ -208,10 +208,11 @@ pub(crate) fn library_before(origin: &str) -> String {
 pub(crate) fn checked(folder: &Path, text: &str, more: &str) -> Settings {
     let config = folder.join("config.toml");
     let lines = more.lines().map(str::trim).filter(|line| !line.is_empty());
-    // One thread, as a test has; who wants more says so. No request but those of the test; who checks the setup says so.
+    // One thread, as a test has, and nothing kept: a test counts what is sent on. No request but those of the test. Who wants
+    // more says so.
     let checks = more.contains("admin.setup_check");
     let quiet = (!checks).then_some("admin.setup_check = 0s");
-    let env = ["server.workers = 1"].into_iter().chain(quiet).chain(lines).map(|line| {
+    let env = ["server.workers = 1", "cache.memory = 0"].into_iter().chain(quiet).chain(lines).map(|line| {
         let (key, value) = line.split_once(" = ").expect("section.key = value");
         (format!("IIIF_MENDER__{}", key.to_uppercase().replace('.', "__")), value.to_owned())
     });

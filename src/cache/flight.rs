@@ -1,0 +1,326 @@
+//! Readers of one tile that is not here yet share one request: the first one sends it, the others get its answer as it comes.
+//!
+//! Who sends it may leave, and may be slow: the request goes on for those who wait, and a task reads its body at the image
+//! server's speed. An answer that is not for all ends the sharing, and those who wait send their own requests.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use futures_util::stream::unfold;
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::cached_response::{CachedHead, CachedResponse};
+use super::request::CacheRequest;
+use crate::upstream::{Body, BodyError, MemoryBudget};
+
+/// How a shared request stands.
+#[derive(Debug, Clone, Default)]
+enum FlightState {
+    /// There is no answer yet.
+    #[default]
+    Waiting,
+    /// The answer is here as far as these pieces go.
+    Streaming { head: Arc<CachedHead>, length: Option<usize>, pieces: Vec<Bytes> },
+    /// All of it is here.
+    Whole(CachedResponse),
+    /// The answer is for the first reader alone: it is an error, not for others, or too long.
+    Alone,
+    /// There is none: the image server fails.
+    Failed,
+}
+
+/// Requests for tiles that are under way, by their keys.
+#[derive(Debug, Default)]
+pub(super) struct TileFlights(Arc<DashMap<Box<[u8]>, watch::Receiver<FlightState>>>);
+
+/// What a reader does about a tile that is not here.
+#[derive(Debug)]
+pub enum FlightRole {
+    /// Sends the request, and tells the others.
+    Leader(FlightLeader),
+    /// Waits for the request of another reader.
+    Follower(FlightFollower),
+}
+
+/// The right to send the one request for a tile. Those who wait choose another leader when it is dropped unused.
+#[derive(Debug)]
+pub struct FlightLeader {
+    flights: Arc<DashMap<Box<[u8]>, watch::Receiver<FlightState>>>,
+    key: Box<[u8]>,
+    state: watch::Sender<FlightState>,
+}
+
+/// Tells whether readers wait for a leader. It must not outlive the leader's request: they would not notice its end.
+#[derive(Debug)]
+pub struct FlightWatch(watch::Sender<FlightState>);
+
+impl FlightWatch {
+    /// Whether readers wait. (One receiver stands in the list.)
+    pub fn has_followers(&self) -> bool {
+        self.0.receiver_count() > 1
+    }
+}
+
+/// An answer as it comes.
+#[derive(Debug)]
+pub struct StreamingResponse {
+    head: Arc<CachedHead>,
+    length: usize,
+    body: Body,
+}
+
+impl StreamingResponse {
+    /// The answer, as it is at `now`.
+    pub fn into_answer(self, now: Instant) -> Response<Body> {
+        let mut response = self.head.response(StatusCode::OK, self.body, now);
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(self.length));
+        response
+    }
+}
+
+/// A reader who waits for the request of another one.
+#[derive(Debug)]
+pub struct FlightFollower(watch::Receiver<FlightState>);
+
+/// What a reader who waited gets.
+#[derive(Debug)]
+pub enum FlightResult {
+    /// All of the answer.
+    Whole(CachedResponse),
+    /// The answer as it comes.
+    Streaming(StreamingResponse),
+    /// The leader left before there was an answer: somebody else must lead.
+    Abandoned,
+    /// The reader's own request is to be sent.
+    Alone,
+    /// The image server fails.
+    Failed,
+}
+
+impl TileFlights {
+    /// Joins the request for this tile, or begins one.
+    pub(super) fn join(&self, wanted: &CacheRequest) -> FlightRole {
+        let lead = |state| FlightLeader { flights: Arc::clone(&self.0), key: wanted.key.clone(), state };
+        match self.0.entry(wanted.key.clone()) {
+            // Its leader has gone.
+            Entry::Occupied(mut flight) if flight.get().has_changed().is_err() => {
+                let (state, follower) = watch::channel(FlightState::Waiting);
+                flight.insert(follower);
+                FlightRole::Leader(lead(state))
+            }
+            Entry::Occupied(flight) => FlightRole::Follower(FlightFollower(flight.get().clone())),
+            Entry::Vacant(place) => {
+                let (state, follower) = watch::channel(FlightState::Waiting);
+                place.insert(follower);
+                FlightRole::Leader(lead(state))
+            }
+        }
+    }
+}
+
+impl FlightLeader {
+    /// Tells from outside whether others wait.
+    pub fn watch(&self) -> FlightWatch {
+        FlightWatch(self.state.clone())
+    }
+
+    /// Ends the sharing: each of the others sends its own request, unless the image server has just failed.
+    pub fn ends_alone(self, has_failed: bool) {
+        self.state.send_replace(if has_failed { FlightState::Failed } else { FlightState::Alone });
+    }
+
+    /// Gives the whole answer to the others.
+    pub(super) fn lands(self, response: CachedResponse) {
+        self.state.send_replace(FlightState::Whole(response));
+    }
+
+    /// Reads the body in a task of its own, and gives what comes to all. The body that is returned is the leader's. `keep`
+    /// makes the answer of the whole body.
+    ///
+    /// A body of unknown length goes to the others at its end: nobody can tell before whether it is too long.
+    pub(super) fn streams(
+        self,
+        head: Arc<CachedHead>,
+        body: Body,
+        bounds: SharedBodyBounds,
+        keep: impl FnOnce(Bytes) -> CachedResponse + Send + 'static,
+    ) -> Body {
+        // Room for all of it, so that those who have begun to read get it to its end.
+        let reserved = bounds.length.map(|length| bounds.budget.take(length));
+        if matches!(reserved, Some(None)) {
+            self.ends_alone(false);
+            return body;
+        }
+        let rest = RestOfBody::default();
+        let streaming = FlightState::Streaming { head, length: bounds.length, pieces: Vec::new() };
+        self.state.send_replace(streaming);
+        let own = pieces(self.state.subscribe(), Some(Arc::clone(&rest)));
+        tokio::spawn(async move {
+            let _reserved = reserved;
+            match self.reads(body, &bounds).await {
+                ReadEnd::Whole(pieces) => self.lands(keep(pieces.concat().into())),
+                ReadEnd::TooLong(pieces, left) => {
+                    *rest.lock() = Some((pieces, left));
+                    self.ends_alone(false);
+                }
+                // Whoever reads it sees that it is cut.
+                ReadEnd::Broken => {}
+            }
+        });
+        own
+    }
+
+    async fn reads(&self, mut body: Body, bounds: &SharedBodyBounds) -> ReadEnd {
+        let (mut size, mut all, mut permits) = (0, Vec::new(), Vec::new());
+        loop {
+            let bytes = match body.frame().await {
+                None => break,
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+                Some(Err(_)) => return ReadEnd::Broken,
+            };
+            size += bytes.len();
+            let has_room = bounds.length.is_some() || {
+                permits.push(bounds.budget.take(bytes.len()));
+                size <= bounds.most && matches!(permits.last(), Some(Some(_)))
+            };
+            all.push(bytes.clone());
+            if !has_room {
+                return ReadEnd::TooLong(all, body);
+            }
+            self.state.send_modify(|state| {
+                if let FlightState::Streaming { pieces, .. } = state {
+                    pieces.push(bytes);
+                }
+            });
+        }
+        let is_whole = bounds.length.is_none_or(|length| length == size);
+        if is_whole { ReadEnd::Whole(all) } else { ReadEnd::Broken }
+    }
+}
+
+/// What bounds a body that several readers share.
+#[derive(Debug)]
+pub(super) struct SharedBodyBounds {
+    /// Its length, where the answer tells it.
+    pub(super) length: Option<usize>,
+    /// The longest body that is shared.
+    pub(super) most: usize,
+    /// Memory for it.
+    pub(super) budget: MemoryBudget,
+}
+
+/// How the reading of a shared body ended.
+enum ReadEnd {
+    Whole(Vec<Bytes>),
+    TooLong(Vec<Bytes>, Body),
+    Broken,
+}
+
+impl Drop for FlightLeader {
+    fn drop(&mut self) {
+        // Another flight may have begun under this key.
+        let own = self.state.subscribe();
+        self.flights.remove_if(&self.key, |_, flight| flight.same_channel(&own));
+    }
+}
+
+impl FlightFollower {
+    /// Waits for the answer, at most for `patience`.
+    pub async fn wait(
+        mut self,
+        wanted: &CacheRequest,
+        asked: &HeaderMap,
+        patience: Duration,
+    ) -> FlightResult {
+        let is_told = |state: &FlightState| {
+            !matches!(state, FlightState::Waiting | FlightState::Streaming { length: None, .. })
+        };
+        let told = tokio::time::timeout(patience, self.0.wait_for(is_told)).await;
+        let told = told.map(|told| told.map(|state| state.clone()));
+        let state = match told {
+            Err(_) => return FlightResult::Alone,
+            // A body that was to be whole broke: another request may go better.
+            Ok(Err(_)) => return FlightResult::Abandoned,
+            Ok(Ok(state)) => state,
+        };
+        match state {
+            FlightState::Whole(response) if response.head.is_for(wanted, asked) => {
+                FlightResult::Whole(response)
+            }
+            FlightState::Streaming { head, length: Some(length), .. } if head.is_for(wanted, asked) => {
+                FlightResult::Streaming(StreamingResponse { head, length, body: pieces(self.0, None) })
+            }
+            FlightState::Failed => FlightResult::Failed,
+            _ => FlightResult::Alone,
+        }
+    }
+}
+
+/// A body that is too long to be shared: what was read of it, and what is left. Its leader takes it.
+type RestOfBody = Arc<Mutex<Option<(Vec<Bytes>, Body)>>>;
+
+/// A reader of a shared body.
+struct PieceReader {
+    flight: watch::Receiver<FlightState>,
+    /// Pieces that it has had.
+    at: usize,
+    /// Bytes that it has had.
+    read: usize,
+    rest: Option<RestOfBody>,
+    /// What it reads from here on.
+    own: Option<Body>,
+}
+
+/// A shared body as one of its readers sees it.
+fn pieces(flight: watch::Receiver<FlightState>, rest: Option<RestOfBody>) -> Body {
+    let reader = PieceReader { flight, at: 0, read: 0, rest, own: None };
+    let frames = unfold(reader, |mut reader| async move { reader.next().await.map(|frame| (frame, reader)) });
+    Body::shaped(StreamBody::new(frames))
+}
+
+impl PieceReader {
+    async fn next(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
+        loop {
+            if let Some(own) = &mut self.own {
+                return own.frame().await;
+            }
+            if let Some(piece) = self.look() {
+                self.at += 1;
+                self.read += piece.len();
+                return Some(Ok(Frame::data(piece)));
+            }
+            if self.own.is_none() && self.flight.changed().await.is_err() {
+                self.own = Some(Body::broken(BodyError::Shared));
+            }
+        }
+    }
+
+    /// The next piece, if it is here.
+    fn look(&mut self) -> Option<Bytes> {
+        let state = self.flight.borrow_and_update();
+        match &*state {
+            FlightState::Streaming { pieces, .. } => return pieces.get(self.at).cloned(),
+            FlightState::Whole(response) => {
+                let left = response.body.slice(self.read.min(response.body.len())..);
+                self.own = Some(left.into());
+            }
+            FlightState::Alone => {
+                let rest = self.rest.as_ref().and_then(|rest| rest.lock().take());
+                self.own = Some(match rest {
+                    Some((all, body)) => Body::Chain(all.into_iter().skip(self.at).collect(), Box::new(body)),
+                    None => Body::broken(BodyError::Shared),
+                });
+            }
+            FlightState::Waiting | FlightState::Failed => {}
+        }
+        None
+    }
+}

@@ -1,0 +1,273 @@
+//! Answers of image servers, kept in memory for as long as they allow it.
+//!
+//! [`TileCache`] is the cache under one configuration, [`CacheState`] what lasts as long as the process. `cache_control` says
+//! what may be kept, `request` what decides an answer, `cached_response` and `conditional` what goes out, `store` bounds the memory,
+//! `flight` lets the readers of one tile share a request.
+
+mod cache_control;
+mod cached_response;
+mod conditional;
+mod flight;
+mod request;
+mod store;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode, header, response};
+
+pub use cached_response::{CachedHead, CachedResponse};
+pub use flight::{FlightFollower, FlightLeader, FlightResult, FlightRole, FlightWatch, StreamingResponse};
+pub use request::{CacheRequest, CacheTarget};
+
+use crate::config::settings::CacheSettings;
+use crate::observe::{CacheMetrics, Metrics};
+use crate::upstream::{Body, MemoryBudget};
+use cache_control::lifetime;
+use flight::{SharedBodyBounds, TileFlights};
+use request::identifier_hash;
+use store::{CacheStore, ProtectedIdentifiers};
+
+/// What lasts as long as the process: a reload keeps what is kept. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct CacheState {
+    parts: Arc<CacheParts>,
+}
+
+#[derive(Debug)]
+struct CacheParts {
+    store: ArcSwap<CacheStore>,
+    flights: TileFlights,
+    protected: ProtectedIdentifiers,
+    /// Grows with each purge: what was asked for before it is not kept.
+    purges: AtomicU64,
+    metrics: CacheMetrics,
+}
+
+/// The cache under one configuration.
+#[derive(Debug, Clone)]
+pub struct TileCache {
+    state: CacheState,
+    limits: CacheSettings,
+}
+
+/// An answer that is to be kept when all of it is here.
+#[derive(Debug, Clone)]
+pub struct CacheCandidate {
+    wanted: CacheRequest,
+    /// The fields of the request that `Vary` names.
+    asked: HeaderMap,
+    head: Arc<CachedHead>,
+    /// The count of purges when the request began.
+    purges: u64,
+}
+
+impl CacheState {
+    /// An empty cache of so many bytes.
+    pub fn new(memory: usize, metrics: &Metrics) -> Self {
+        let counts = metrics.cache.clone();
+        let parts = Arc::new(CacheParts {
+            store: ArcSwap::from_pointee(CacheStore::new(memory, &counts)),
+            flights: TileFlights::default(),
+            protected: ProtectedIdentifiers::default(),
+            purges: AtomicU64::new(0),
+            metrics: counts,
+        });
+        let shown = Arc::downgrade(&parts);
+        metrics.on_scrape(move |metrics| {
+            let Some(parts) = shown.upgrade() else { return false };
+            let (entries, bytes) = parts.store.load().settle();
+            metrics.cache.entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+            metrics.cache.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            true
+        });
+        Self { parts }
+    }
+
+    /// Begins with an empty cache of so many bytes, if they are others than before.
+    pub fn resize(&self, memory: usize) {
+        if self.parts.store.load().memory() != memory {
+            self.parts.purges.fetch_add(1, Relaxed);
+            self.parts.store.store(Arc::new(CacheStore::new(memory, &self.parts.metrics)));
+        }
+    }
+
+    /// Removes what is kept of these identifiers (lookup keys), and says how many answers that were. May take a while: all that
+    /// is kept is looked at.
+    pub fn purge<'a>(&self, identifiers: impl Iterator<Item = &'a str>) -> usize {
+        let hashes: HashSet<u64> = identifiers.map(identifier_hash).collect();
+        self.parts.purges.fetch_add(1, Relaxed);
+        self.parts.store.load().purge(|identifier| hashes.contains(&identifier))
+    }
+
+    /// Removes all that is kept, and says how many answers that were.
+    pub fn purge_all(&self) -> usize {
+        self.parts.purges.fetch_add(1, Relaxed);
+        self.parts.store.load().purge(|_| true)
+    }
+
+    /// Removes what is kept of identifiers that were found to be protected. To be called every few seconds.
+    pub fn prune(&self) {
+        let CacheParts { protected, store, .. } = &*self.parts;
+        if protected.take_news() {
+            store.load().purge(|identifier| protected.contains(identifier));
+        }
+    }
+}
+
+impl TileCache {
+    /// The cache under these settings.
+    pub fn new(limits: CacheSettings, state: CacheState) -> Self {
+        Self { state, limits }
+    }
+
+    /// Whether anything is kept.
+    pub fn is_on(&self) -> bool {
+        self.limits.memory > 0
+    }
+
+    /// The settings.
+    pub fn limits(&self) -> &CacheSettings {
+        &self.limits
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &CacheMetrics {
+        &self.state.parts.metrics
+    }
+
+    /// The answer that is kept for a request like this one, and whether it is fresh. One that is not goes out only where the
+    /// image server fails.
+    pub fn find(
+        &self,
+        wanted: &CacheRequest,
+        asked: &HeaderMap,
+        now: Instant,
+    ) -> Option<(CachedResponse, bool)> {
+        let parts = &*self.state.parts;
+        let found = parts.store.load().find(wanted, asked)?;
+        if parts.protected.contains(wanted.identifier) || !found.head.is_usable(now) {
+            return None;
+        }
+        let is_fresh = found.head.is_fresh(now) && !wanted.refreshes;
+        Some((found, is_fresh))
+    }
+
+    /// Joins or begins the one request for a tile. `None`: this request shares nothing.
+    pub fn join(&self, wanted: &CacheRequest) -> Option<FlightRole> {
+        let parts = &*self.state.parts;
+        let shares = wanted.is_shareable && !parts.protected.contains(wanted.identifier);
+        shares.then(|| parts.flights.join(wanted))
+    }
+
+    /// The count of purges so far: an answer is kept only if none came while it was on its way.
+    pub fn purges(&self) -> u64 {
+        self.state.parts.purges.load(Relaxed)
+    }
+
+    /// What of an answer to this request is to be kept; `None`: nothing. `purges`: the count when the request began.
+    pub fn candidate(
+        &self,
+        wanted: &CacheRequest,
+        asked: &HeaderMap,
+        head: &response::Parts,
+        purges: u64,
+    ) -> Option<CacheCandidate> {
+        let parts = &*self.state.parts;
+        if !wanted.is_shareable || parts.protected.contains(wanted.identifier) {
+            return None;
+        }
+        let lifetime = lifetime(head, &self.limits, SystemTime::now())?;
+        if wanted.has_cookie && !lifetime.is_public || announced(&head.headers) > Some(self.limits.max_body) {
+            return None;
+        }
+        let head = Arc::new(CachedHead::new(wanted, asked, head, lifetime, Instant::now())?);
+        let selecting = asked.iter().filter(|(name, _)| head.is_selected_by(name));
+        let asked = selecting.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Some(CacheCandidate { wanted: wanted.clone(), asked, head, purges })
+    }
+
+    /// Looks at the status of an answer: what was refused to somebody is kept for nobody, and what is gone is kept no longer.
+    pub fn note(&self, wanted: &CacheRequest, asked: &HeaderMap, status: StatusCode) {
+        let parts = &*self.state.parts;
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => parts.protected.add(wanted.identifier),
+            StatusCode::NOT_FOUND | StatusCode::GONE => parts.store.load().remove(wanted, asked),
+            _ => {}
+        }
+    }
+
+    /// Keeps the whole answer, unless something speaks against it by now.
+    fn keep(&self, candidate: &CacheCandidate, body: Bytes) -> CachedResponse {
+        let parts = &*self.state.parts;
+        let CacheCandidate { wanted, asked, head, purges } = candidate;
+        let response = CachedResponse { head: Arc::clone(head), body };
+        if *purges == self.purges() && !parts.protected.contains(wanted.identifier) {
+            parts.store.load().keep(wanted, asked, response.clone(), Instant::now());
+            parts.metrics.stored();
+        }
+        response
+    }
+
+    /// Keeps an answer when it was read to its end, and gives it to those who wait for the leader. The answer that is
+    /// returned is the reader's own. `budget`: the reader's memory for what is on its way.
+    pub fn take_in(
+        &self,
+        candidate: CacheCandidate,
+        answer: Response<Body>,
+        leader: Option<FlightLeader>,
+        budget: MemoryBudget,
+    ) -> Response<Body> {
+        let most = self.limits.max_body;
+        let length = announced(answer.headers());
+        let fits = move |size: usize| size <= most && length.is_none_or(|length| length == size);
+        let (head, body) = answer.into_parts();
+        if let Some(pieces) = body.whole() {
+            let whole = copied(&pieces, fits).map(|bytes| self.keep(&candidate, bytes));
+            match (whole, leader) {
+                (Some(response), Some(leader)) => leader.lands(response),
+                (None, Some(leader)) => leader.ends_alone(false),
+                (_, None) => {}
+            }
+            return Response::from_parts(head, body);
+        }
+        let cache = self.clone();
+        let body = match leader {
+            Some(leader) => {
+                let kept = Arc::clone(&candidate.head);
+                let keep = move |body: Bytes| cache.keep(&candidate, body);
+                leader.streams(kept, body, SharedBodyBounds { length, most, budget }, keep)
+            }
+            None => body.tee(most, move |pieces| {
+                // One that is longer is told without its pieces.
+                let pieces = pieces.as_ref().map(|pieces| pieces.iter().collect::<Vec<_>>());
+                if let Some(bytes) = pieces.and_then(|pieces| copied(&pieces, fits)) {
+                    cache.keep(&candidate, bytes);
+                }
+            }),
+        };
+        Response::from_parts(head, body)
+    }
+}
+
+/// `Content-Length`, if it is a number.
+fn announced(fields: &HeaderMap) -> Option<usize> {
+    fields.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The pieces in memory of their own; `None`: their size does not fit. What came from an upstream is a part of a buffer of
+/// 64 KiB, which it would keep, and counts against its client's share of `server.max_held_total`.
+fn copied(pieces: &[&Bytes], fits: impl Fn(usize) -> bool) -> Option<Bytes> {
+    let size = pieces.iter().map(|piece| piece.len()).sum();
+    fits(size).then(|| {
+        let mut all = Vec::with_capacity(size);
+        for piece in pieces {
+            all.extend_from_slice(piece);
+        }
+        all.into()
+    })
+}

@@ -1,0 +1,110 @@
+//! What of a request decides its answer, and what the request may do with the cache.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::LazyLock;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method};
+
+use super::cache_control::RequestDirectives;
+
+/// Fields of a request about a copy that its viewer has, or about a part: the answer is for that viewer.
+const PARTIAL: [HeaderName; 6] = [
+    header::RANGE,
+    header::IF_RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+];
+
+/// A request as the cache sees it.
+#[derive(Debug, Clone)]
+pub struct CacheRequest {
+    /// All that goes upstream and may decide the answer, but for what `Vary` names.
+    pub(super) key: Box<[u8]>,
+    /// Hash of the image's identifier.
+    pub(super) identifier: u64,
+    pub(super) has_cookie: bool,
+    /// Nothing of what is kept may go out: the request is from us or from a proxy of ours, and wants a new answer.
+    pub(super) refreshes: bool,
+    /// The answer is whole and may be kept, as far as the request goes: others may share it.
+    pub(super) is_shareable: bool,
+}
+
+/// Where a request goes and by which name it came: what all requests of one key have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheTarget<'a> {
+    /// Hash of all settings of the route that decide what goes upstream.
+    pub route: u64,
+    /// The viewer's connection is encrypted.
+    pub tls: bool,
+    /// Host by which the viewer asked.
+    pub host: &'a str,
+    /// Path and query as they came. Behind the route's prefix they go upstream as they are.
+    pub path_and_query: &'a str,
+    /// Lookup key of the image.
+    pub identifier: &'a str,
+}
+
+impl CacheRequest {
+    /// `None`: the request has nothing to do with the cache. `named`: the fields by which a trusted proxy says how the request
+    /// came; the image server writes them into its answers. `is_ours`: the client may have answers made anew.
+    ///
+    /// SECURITY: whoever shows who he is (`Authorization`) gets nothing that was kept, and nothing is kept of what he gets.
+    /// A stranger's `no-cache` is passed over, as nginx and Varnish do: it would let anybody load the image server.
+    pub fn of<'a>(
+        method: &Method,
+        fields: &HeaderMap,
+        target: &CacheTarget<'_>,
+        named: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+        is_ours: bool,
+    ) -> Option<Self> {
+        let is_read = matches!(*method, Method::GET | Method::HEAD);
+        let is_excluded = [header::AUTHORIZATION, header::IF_MATCH, header::IF_UNMODIFIED_SINCE];
+        if !is_read || is_excluded.iter().any(|name| fields.contains_key(name)) {
+            return None;
+        }
+        let says = RequestDirectives::of(fields);
+        let is_plain = *method == Method::GET && !PARTIAL.iter().any(|name| fields.contains_key(name));
+        Some(Self {
+            key: target.key(fields, named),
+            identifier: identifier_hash(target.identifier),
+            has_cookie: fields.contains_key(header::COOKIE),
+            refreshes: says.no_cache && is_ours,
+            is_shareable: is_plain && !says.no_store,
+        })
+    }
+}
+
+impl CacheTarget<'_> {
+    /// The key: parts that end with a line feed, which none of them can hold.
+    fn key<'a>(
+        &self,
+        fields: &HeaderMap,
+        named: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+    ) -> Box<[u8]> {
+        let mut key = Vec::with_capacity(16 + self.host.len() + self.path_and_query.len());
+        key.extend_from_slice(&self.route.to_ne_bytes());
+        // Image servers choose the type of an info.json by this word, and not all of them say so in `Vary`.
+        let linked = fields
+            .get(header::ACCEPT)
+            .is_some_and(|accept| memchr::memmem::find(accept.as_bytes(), b"application/ld+json").is_some());
+        key.push(u8::from(self.tls) | u8::from(linked) << 1);
+        key.extend_from_slice(self.host.as_bytes());
+        key.push(b'\n');
+        key.extend_from_slice(self.path_and_query.as_bytes());
+        for (name, value) in named {
+            for part in [&b"\n"[..], name.as_str().as_bytes(), b":", value.as_bytes()] {
+                key.extend_from_slice(part);
+            }
+        }
+        key.into()
+    }
+}
+
+/// Hash of an identifier (its lookup key), secret to this process: nobody can find two with the same one.
+pub(super) fn identifier_hash(key: &str) -> u64 {
+    static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    SECRET.hash_one(key)
+}

@@ -1,0 +1,176 @@
+//! The memory of the cache: bounded in bytes, with the answers that are asked for most.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use moka::notification::RemovalCause;
+use moka::sync::Cache;
+
+use super::cached_response::CachedResponse;
+use super::request::CacheRequest;
+use crate::observe::CacheMetrics;
+
+/// Identifiers that answered 401 or 403, at most; of more, those that are asked for least are forgotten.
+const PROTECTED: u64 = 100_000;
+
+/// The share of the memory that new answers may take before those that must go for them are gone.
+const SLACK: usize = 32;
+
+/// Answers, by their keys.
+pub(super) struct CacheStore {
+    answers: Cache<Box<[u8]>, CachedResponse>,
+    memory: usize,
+    /// Bytes that came since answers last had to go.
+    unsettled: AtomicUsize,
+}
+
+impl std::fmt::Debug for CacheStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CacheStore").field("memory", &self.memory).finish_non_exhaustive()
+    }
+}
+
+/// How long an answer stays: as long as it may be of use.
+struct UntilUseless;
+
+impl moka::Expiry<Box<[u8]>, CachedResponse> for UntilUseless {
+    fn expire_after_create(&self, _: &Box<[u8]>, response: &CachedResponse, _: Instant) -> Option<Duration> {
+        Some(response.head.kept_for())
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &Box<[u8]>,
+        response: &CachedResponse,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(response.head.kept_for())
+    }
+}
+
+impl CacheStore {
+    /// A store of so many bytes, which is empty.
+    pub(super) fn new(memory: usize, metrics: &CacheMetrics) -> Self {
+        let metrics = metrics.clone();
+        let answers = Cache::<Box<[u8]>, CachedResponse>::builder()
+            .max_capacity(u64::try_from(memory).unwrap_or(u64::MAX))
+            .weigher(|key, response| u32::try_from(key.len() + response.weight()).unwrap_or(u32::MAX))
+            .expire_after(UntilUseless)
+            .eviction_listener(move |_, _, cause| match cause {
+                RemovalCause::Size => metrics.removed("size"),
+                RemovalCause::Expired => metrics.removed("expired"),
+                RemovalCause::Explicit => metrics.removed("purged"),
+                RemovalCause::Replaced => metrics.removed("replaced"),
+            })
+            .build();
+        Self { answers, memory, unsettled: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// The answer to a request like this one, fresh or not.
+    pub(super) fn find(&self, wanted: &CacheRequest, asked: &HeaderMap) -> Option<CachedResponse> {
+        let first = self.answers.get(&wanted.key)?;
+        if first.head.is_for(wanted, asked) {
+            return Some(first);
+        }
+        let other = self.answers.get(&first.head.variant_key(wanted, asked))?;
+        other.head.is_for(wanted, asked).then_some(other)
+    }
+
+    /// Keeps an answer to this request. The first one stands under the key of its request; one that another `Accept` or the
+    /// like selects stands beside it.
+    pub(super) fn keep(
+        &self,
+        wanted: &CacheRequest,
+        asked: &HeaderMap,
+        response: CachedResponse,
+        now: Instant,
+    ) {
+        let weight = response.weight() + wanted.key.len();
+        let first = self.answers.get(&wanted.key);
+        let key = match first {
+            Some(first)
+                if first.head.is_usable(now)
+                    && !first.head.is_for(wanted, asked)
+                    && first.head.varies_as(&response.head) =>
+            {
+                first.head.variant_key(wanted, asked)
+            }
+            _ => wanted.key.clone(),
+        };
+        self.answers.insert(key, response);
+        if self.unsettled.fetch_add(weight, Relaxed) + weight > self.memory / SLACK {
+            self.unsettled.store(0, Relaxed);
+            self.answers.run_pending_tasks();
+        }
+    }
+
+    /// Removes the answer to requests like this one.
+    pub(super) fn remove(&self, wanted: &CacheRequest, asked: &HeaderMap) {
+        if let Some(first) = self.answers.get(&wanted.key) {
+            self.answers.invalidate(&first.head.variant_key(wanted, asked));
+            if first.head.is_for(wanted, asked) {
+                self.answers.invalidate(&wanted.key);
+            }
+        }
+    }
+
+    /// Removes all answers whose identifier has one of these hashes; says how many.
+    pub(super) fn purge(&self, is_meant: impl Fn(u64) -> bool) -> usize {
+        let meant = self.answers.iter().filter(|(_, response)| is_meant(response.head.identifier));
+        let keys: HashSet<_> = meant.map(|(key, _)| key).collect();
+        for key in &keys {
+            self.answers.invalidate(&***key);
+        }
+        self.answers.run_pending_tasks();
+        keys.len()
+    }
+
+    /// Takes out what has to go. Says how many answers there are, and their bytes.
+    pub(super) fn settle(&self) -> (u64, u64) {
+        self.answers.run_pending_tasks();
+        (self.answers.entry_count(), self.answers.weighted_size())
+    }
+}
+
+/// Identifiers that ever answered 401 or 403: what they answer depends on who asks, whatever it says.
+#[derive(Debug)]
+pub(super) struct ProtectedIdentifiers {
+    hashes: Cache<u64, ()>,
+    /// There is one. Nearly everywhere there is none, and then no look-up is needed.
+    any: AtomicBool,
+    /// There is one since answers were last removed.
+    news: AtomicBool,
+}
+
+impl Default for ProtectedIdentifiers {
+    fn default() -> Self {
+        Self { hashes: Cache::new(PROTECTED), any: AtomicBool::new(false), news: AtomicBool::new(false) }
+    }
+}
+
+impl ProtectedIdentifiers {
+    /// Adds an identifier; what is kept of it goes out no more.
+    pub(super) fn add(&self, identifier: u64) {
+        if !self.contains(identifier) {
+            self.hashes.insert(identifier, ());
+            self.any.store(true, Relaxed);
+            self.news.store(true, Relaxed);
+        }
+    }
+
+    pub(super) fn contains(&self, identifier: u64) -> bool {
+        self.any.load(Relaxed) && self.hashes.contains_key(&identifier)
+    }
+
+    /// Whether there are new ones since this was last asked.
+    pub(super) fn take_news(&self) -> bool {
+        self.news.swap(false, Relaxed)
+    }
+}

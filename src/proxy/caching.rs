@@ -1,0 +1,336 @@
+//! The cache on the way of an image request: what is kept goes out at once, readers of one cold tile share a request, and where
+//! the image server fails what is stale goes out.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Instant;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use http_body::Body as _;
+
+use super::field_names::ProxyFields;
+use super::leader_request::LeaderRequest;
+use super::{Exchange, ProxyInner, ProxyResponse, Refusal, forwarding, route};
+use crate::cache::{CacheRequest, CacheTarget, CachedResponse, FlightLeader, FlightResult, FlightRole};
+use crate::config::Settings;
+use crate::config::settings::RouteSettings;
+use crate::heal::{RoutedImage, callback};
+use crate::iiif::Target;
+use crate::observe::{CacheResult, GaugeGuard};
+use crate::outcome::Outcome;
+use crate::upstream::{Body, Caller};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// After so many answers in a row of which none may be kept, requests for tiles of a route are not shared any more: those who
+/// wait would wait for nothing.
+const NEVER_KEPT: u32 = 16;
+
+/// What the cache knows of a route.
+#[derive(Debug)]
+pub(super) struct CacheRoute {
+    /// Hash of the settings that decide what goes upstream, and how what is kept looks.
+    scope: u64,
+    /// Whole answers in a row that were not kept.
+    not_kept: AtomicU32,
+}
+
+impl CacheRoute {
+    pub(super) fn new(route: &RouteSettings, settings: &Settings) -> Self {
+        let mut scope = DefaultHasher::new();
+        format!("{route:?}{:?}{:?}", settings.rewrite, settings.server.public_hosts).hash(&mut scope);
+        Self { scope: scope.finish(), not_kept: AtomicU32::new(0) }
+    }
+}
+
+/// A request for an image that the cache has to do with.
+#[derive(Debug, Clone)]
+pub(super) struct CacheLookup {
+    wanted: CacheRequest,
+    /// What is kept for it, and is not fresh.
+    stale: Option<CachedResponse>,
+    /// The count of purges when the request began.
+    purges: u64,
+    is_info: bool,
+}
+
+impl ProxyInner {
+    /// This request as the cache sees it; `None`: the cache has nothing to do with it.
+    ///
+    /// SECURITY: the key is made of the head as it came, and must tell all of it that goes upstream and may decide the answer.
+    /// A field that `Connection` names does not go upstream, so a request that names one passes by.
+    pub(super) fn cache_lookup(&self, exchange: &Exchange<'_>, head: &Parts) -> Option<CacheLookup> {
+        let Exchange { sender, asked, image, .. } = exchange;
+        let image = image.as_ref().filter(|image| self.cache.is_on() && image.request.is_healable())?;
+        let is_info = image.request.target == Target::Info;
+        let is_odd = sender.is_canvas_service
+            || asked.found.has(ProxyFields::HOP_BY_HOP) && names_fields(head)
+            || is_info && callback::is_services_voice(image.request.target, head);
+        if is_odd {
+            return None;
+        }
+        let key = image.request.identifier.key();
+        let target = CacheTarget {
+            route: self.cache_routes[asked.route].scope,
+            tls: sender.viewer.tls,
+            host: route::host(head).ok()?,
+            path_and_query: asked.uri().path_and_query()?.as_str(),
+            identifier: &key,
+        };
+        let trusts = sender.peer_is_trusted;
+        let named = head.headers.iter().filter(|(name, _)| trusts && forwarding::tells_how(name.as_str()));
+        let wanted = CacheRequest::of(&head.method, &head.headers, &target, named, sender.is_trusted)?;
+        Some(CacheLookup { wanted, stale: None, purges: self.cache.purges(), is_info })
+    }
+
+    /// The answer that is kept, if it is fresh. One that is not is noted.
+    pub(super) fn cached(
+        &self,
+        lookup: &mut CacheLookup,
+        head: &Parts,
+        now: Instant,
+    ) -> Option<CachedResponse> {
+        match self.cache.find(&lookup.wanted, &head.headers, now)? {
+            (fresh, true) => Some(fresh),
+            (stale, false) => {
+                lookup.stale = Some(stale);
+                None
+            }
+        }
+    }
+
+    /// The answer to a request for a tile that is kept.
+    pub(super) fn tile_hit(
+        &self,
+        lookup: &mut CacheLookup,
+        head: &Parts,
+        now: Instant,
+    ) -> Option<ProxyResponse> {
+        if lookup.is_info {
+            return None;
+        }
+        let kept = self.cached(lookup, head, now)?;
+        Some(self.finish_cached(lookup, kept.answer(head, now), CacheResult::Hit))
+    }
+
+    /// Counts and marks an answer that came from the cache.
+    fn finish_cached(
+        &self,
+        lookup: &CacheLookup,
+        response: Response<Body>,
+        result: CacheResult,
+    ) -> ProxyResponse {
+        if let Some(bytes) = response.body().size_hint().exact() {
+            self.cache.metrics().sent(bytes);
+        }
+        let told = match result {
+            CacheResult::Stale => &self.cache_status.stale,
+            CacheResult::Collapsed => &self.cache_status.collapsed,
+            _ => &self.cache_status.hit,
+        };
+        self.marked(lookup, ProxyResponse::served(response), (result, told))
+    }
+
+    fn marked(
+        &self,
+        lookup: &CacheLookup,
+        mut answer: ProxyResponse,
+        (result, told): (CacheResult, &HeaderValue),
+    ) -> ProxyResponse {
+        self.cache.metrics().request(lookup.is_info, result);
+        answer.response.headers_mut().append(CACHE_STATUS, told.clone());
+        answer
+    }
+
+    /// Counts and marks the answer to an image request that the cache has nothing to do with.
+    pub(super) fn past_cache(&self, image: &RoutedImage<'_>, mut answer: ProxyResponse) -> ProxyResponse {
+        if self.cache.is_on() {
+            self.cache.metrics().request(image.request.target == Target::Info, CacheResult::Bypass);
+            answer.response.headers_mut().append(CACHE_STATUS, self.cache_status.bypass.clone());
+        }
+        answer
+    }
+
+    /// Answers an image request that is not answered yet: by the request of another reader, or by one of its own.
+    pub(super) async fn through_cache(
+        self: &Arc<Self>,
+        exchange: &mut Exchange<'_>,
+        mut lookup: CacheLookup,
+        onward: &Parts,
+        caller: &Caller,
+    ) -> Result<ProxyResponse, Refusal> {
+        if lookup.is_info {
+            exchange.cached = self.cached(&mut lookup, onward, exchange.started);
+        }
+        let leader = match self.share(exchange, &mut lookup, (onward, caller)).await {
+            Ok(leader) => leader,
+            Err(answer) => return Ok(answer),
+        };
+        let Some(leader) = leader else { return self.fetch(exchange, lookup, None, (onward, caller)).await };
+        let flight = leader.watch();
+        let (inner, sender, head, caller) =
+            (Arc::clone(self), exchange.sender.clone(), onward.clone(), caller.clone());
+        let (uri, trace) = (exchange.asked.uri().clone(), exchange.asked.trace.clone());
+        let (route, started) = (exchange.asked.place(), exchange.started);
+        let request = Box::pin(async move {
+            let asked = route.of(&uri, &trace);
+            let image = asked.image();
+            let image = image.map(|request| RoutedImage { route: asked.route, request, trace: asked.trace });
+            let own = Exchange { sender: &sender, asked, image, started, cached: None };
+            inner.fetch(&own, lookup, Some(leader), (&head, &caller)).await
+        });
+        LeaderRequest::new(request, flight).await
+    }
+
+    /// Waits for the request of another reader for the same tile. `Ok`: a request of one's own is to be sent, perhaps for all who
+    /// come after.
+    async fn share(
+        &self,
+        exchange: &Exchange<'_>,
+        lookup: &mut CacheLookup,
+        (onward, caller): (&Parts, &Caller),
+    ) -> Result<Option<FlightLeader>, ProxyResponse> {
+        let not_kept = self.cache_routes[exchange.asked.route].not_kept.load(Relaxed);
+        // SECURITY: a client who has no permit left would have others wait for his own queue.
+        if lookup.is_info || not_kept >= NEVER_KEPT || !caller.has_room() {
+            return Ok(None);
+        }
+        let patience = self.cache.limits().collapse_wait;
+        loop {
+            let waited = exchange.started.elapsed();
+            let follower = match self.cache.join(&lookup.wanted) {
+                None => return Ok(None),
+                Some(FlightRole::Follower(follower)) => follower,
+                // Another leader may have ended since this request looked.
+                Some(FlightRole::Leader(leader)) => {
+                    let now = Instant::now();
+                    return match self.cached(lookup, onward, now) {
+                        Some(kept) => {
+                            Err(self.finish_cached(lookup, kept.answer(onward, now), CacheResult::Hit))
+                        }
+                        None => Ok(Some(leader)),
+                    };
+                }
+            };
+            let _waiting = GaugeGuard::inc(&self.cache.metrics().waiting);
+            let left = patience.saturating_sub(waited);
+            let result = follower.wait(&lookup.wanted, &onward.headers, left).await;
+            let now = Instant::now();
+            let response = match result {
+                FlightResult::Whole(response) => response.answer(onward, now),
+                FlightResult::Streaming(streaming) => streaming.into_answer(now),
+                FlightResult::Abandoned => continue,
+                FlightResult::Failed => return self.stale_answer(lookup, onward).map_or(Ok(None), Err),
+                FlightResult::Alone => return Ok(None),
+            };
+            return Err(self.finish_cached(lookup, response, CacheResult::Collapsed));
+        }
+    }
+
+    /// What is kept and not fresh, where something failed.
+    fn stale_answer(&self, lookup: &CacheLookup, onward: &Parts) -> Option<ProxyResponse> {
+        let now = Instant::now();
+        let stale = lookup.stale.as_ref()?;
+        Some(self.finish_cached(lookup, stale.answer(onward, now), CacheResult::Stale))
+    }
+
+    /// Has the request answered by the image server, or healed, and keeps what may be kept.
+    async fn fetch(
+        &self,
+        exchange: &Exchange<'_>,
+        lookup: CacheLookup,
+        leader: Option<FlightLeader>,
+        (onward, caller): (&Parts, &Caller),
+    ) -> Result<ProxyResponse, Refusal> {
+        let Some(image) = &exchange.image else { return Err(Refusal::NoRoute) };
+        let answer = match self.heal(exchange, image, onward, caller).await {
+            Ok(answer) => answer,
+            Err(refusal) => {
+                let fails = is_failure(&refusal);
+                if let Some(leader) = leader {
+                    leader.ends_alone(fails);
+                }
+                let stale = if fails { self.stale_answer(&lookup, onward) } else { None };
+                return stale.ok_or(refusal);
+            }
+        };
+        if answer.response.extensions().get::<FromCache>().is_some() {
+            return Ok(self.finish_cached(&lookup, answer.response, CacheResult::Hit));
+        }
+        let fails = matches!(answer.response.status().as_u16(), 500 | 502 | 503 | 504)
+            || matches!(answer.outcome, Outcome::Failed | Outcome::Cooling);
+        if fails && let Some(stale) = self.stale_answer(&lookup, onward) {
+            if let Some(leader) = leader {
+                leader.ends_alone(true);
+            }
+            return Ok(stale);
+        }
+        Ok(self.take_in(exchange, &lookup, (answer, leader), (onward, caller)))
+    }
+
+    /// Keeps the answer if it may be kept, and shares it.
+    fn take_in(
+        &self,
+        exchange: &Exchange<'_>,
+        lookup: &CacheLookup,
+        (mut answer, leader): (ProxyResponse, Option<FlightLeader>),
+        (onward, caller): (&Parts, &Caller),
+    ) -> ProxyResponse {
+        let not_kept = &self.cache_routes[exchange.asked.route].not_kept;
+        let (was_stale, status) = (lookup.stale.is_some(), answer.response.status());
+        self.cache.note(&lookup.wanted, &onward.headers, status);
+        let (head, body) = answer.response.into_parts();
+        let candidate = self.cache.candidate(&lookup.wanted, &onward.headers, &head, lookup.purges);
+        let response = Response::from_parts(head, body);
+        let values = &self.cache_status;
+        let told = match (candidate.is_some(), was_stale) {
+            (true, true) => &values.renewed,
+            (true, false) => &values.stored,
+            (false, true) => &values.refreshed,
+            (false, false) => &values.miss,
+        };
+        answer.response = if let Some(candidate) = candidate {
+            not_kept.store(0, Relaxed);
+            self.cache.take_in(candidate, response, leader, self.budget.of(caller.holder()))
+        } else {
+            if status == StatusCode::OK && onward.method == Method::GET {
+                not_kept.fetch_update(Relaxed, Relaxed, |count| count.checked_add(1)).ok();
+            }
+            if let Some(leader) = leader {
+                leader.ends_alone(false);
+            }
+            response
+        };
+        self.marked(lookup, answer, (CacheResult::Miss, told))
+    }
+}
+
+/// Marks an answer that came from the cache and not from the image server.
+#[derive(Debug, Clone, Copy)]
+struct FromCache;
+
+/// The same answer, marked as one that came from the cache.
+pub(super) fn from_cache(mut response: Response<Body>) -> Response<Body> {
+    response.extensions_mut().insert(FromCache);
+    response
+}
+
+/// Whether the image server or a heal failed, and not the viewer.
+fn is_failure(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::Upstream(error) => !error.is_the_viewers(),
+        Refusal::Pending(_) | Refusal::Crowded(_) => true,
+        _ => false,
+    }
+}
+
+/// Whether `Connection` names fields of the request.
+fn names_fields(head: &Parts) -> bool {
+    let options = head.headers.get_all(header::CONNECTION).iter();
+    let mut options = options.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let plain = [&b"keep-alive"[..], b"close", b""];
+    options.any(|option| !plain.iter().any(|plain| option.trim_ascii().eq_ignore_ascii_case(plain)))
+}
