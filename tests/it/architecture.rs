@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Rooms that each room may name. `outcome` and `observe` are leaves that all may use; `config::settings` is data.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("outcome", &[]),
     ("manual", &[]),
     ("observe", &["outcome", "config"]),
