@@ -33,6 +33,17 @@ async fn a_good_canvas_whose_file_and_key_are_gone_stays_as_it_is_at_every_expir
 }
 
 #[tokio::test]
+async fn a_lost_file_whose_url_is_known_is_missing_at_the_first_request() {
+    let world = book(2, "").await;
+    let page = world.bed.page();
+    world.knows_file_of(&page);
+    world.bed.fedora.removes_file(&page.path);
+    // The service still knows the file, and no base64 identifier was answered yet: only the canvas can tell.
+    let answer = world.get(&page.image_path(&tile(0))).await;
+    assert_eq!((answer.status, answer.header("heal-status")), (404, "missing"));
+}
+
+#[tokio::test]
 async fn one_bad_second_of_the_image_server_is_not_ten_minutes_of_404() {
     let world = book(2, "").await;
     let page = world.bed.page();

@@ -297,8 +297,12 @@ impl Ladder {
         }
     }
 
-    /// Register: the service learns anew where the file is, without building anything.
+    /// Register: the service learns anew where the file is, without building anything. Where it knows the file, and the image
+    /// server does not find it, that would show nothing: a key is written whether the file is there or not.
     async fn register(&self, run: &mut HealRun<'_>) -> StepResult {
+        if self.services.is_doubted(run.image) {
+            return StepResult::Skipped;
+        }
         let Some((service, request)) = self.register_request(run.image) else { return StepResult::Skipped };
         self.try_rung(&service, request, run).await
     }
