@@ -35,7 +35,7 @@ pub struct Cli {
     /// Configuration file (default: config.toml, then /etc/iiif-mender/config.toml)
     #[arg(long, short, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print results as JSON: check, heal, index, top, config check|show|schema
+    /// Print results as JSON: check, heal, index, top, purge, config check|show|schema
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]

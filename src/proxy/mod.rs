@@ -44,7 +44,6 @@ use cache_status::CacheStatusValues;
 use caching::{CacheRoute, from_cache};
 use field_names::{ProxyFields, ViaValue};
 use headers::OnwardRules;
-use placeholder::ImageApi;
 use rate_limit::ClientRateLimiter;
 use route::RoutedRequest;
 use sender::Sender;
@@ -222,7 +221,7 @@ impl ProxyInner {
         }
     }
 
-    /// By its route, or to a refusal.
+    /// Sends the request to its route, or refuses it. Returns the kind of the route, and the answer.
     async fn dispatch(
         self: &Arc<Self>,
         sender: &Sender,
@@ -252,13 +251,13 @@ impl ProxyInner {
         (kind, answer.map(opened))
     }
 
-    /// Did it pass here twice? Our own name once is an echo.
+    /// True if `Via` names us more than once. (Once is a callback of the canvas service.)
     fn is_loop(&self, asking: &reply::RequestContext, head: &Parts) -> bool {
         asking.found.has(ProxyFields::VIA)
             && callback::own_vias(&head.headers, &self.settings.server.name) > 1
     }
 
-    /// Sends it on; an expired image is healed on the way. Anything but an expiry streams straight back.
+    /// Sends the request to its upstream; an expired image is healed on the way. Any other answer streams straight back.
     ///
     /// Rare futures are boxed, and the head is changed in place: a future is as large as its largest branch.
     async fn handle_routed(
@@ -341,44 +340,8 @@ impl ProxyInner {
         Err(refusal)
     }
 
-    /// What stands in for an image that is gone (`heal.missing_image`), or the image server's own answer.
-    async fn placeholder(
-        &self,
-        exchange: &Exchange<'_>,
-        image: &RoutedImage<'_>,
-        onward: &Parts,
-        mut answer: ProxyResponse,
-    ) -> ProxyResponse {
-        let heal = &self.settings.heal;
-        let Some(status) = heal.missing_image.status() else { return answer };
-        // What the image server remembers of its info.json tells the true size.
-        let is_not_found = heal.statuses.contains(&answer.response.status().as_u16());
-        if exchange.sender.is_canvas_service || !is_not_found {
-            return answer;
-        }
-        let Some(size) = self.healer.size_of_missing(image, onward).await else { return answer };
-        let route = &self.settings.routes[image.route];
-        let api = ImageApi::of(&route.upstream.path);
-        let Some(mut made) = placeholder::answer(onward, image.request.target, size, api, status) else {
-            return answer;
-        };
-        self.metrics.event(EventKind::Placeholder);
-        cors::copy(answer.response.headers(), made.headers_mut());
-        cors::allow_any_origin(&onward.headers, made.headers_mut());
-        (answer.response, answer.is_placeholder) = (made, true);
-        answer
-    }
-
     fn onward_rules(&self) -> OnwardRules<'_> {
         OnwardRules { settings: &self.settings, via: &self.via, rewrite: self.rewrite.as_deref() }
-    }
-
-    /// Under the host name that viewers know, if that is another one.
-    fn rewrite_host(&self, mut answer: ProxyResponse) -> ProxyResponse {
-        if let Some(rewrite) = &self.rewrite {
-            answer.response = rewrite.apply(answer.response);
-        }
-        answer
     }
 
     /// Answers requests for manifests and canvases, by way of `presentation`.
@@ -417,7 +380,12 @@ impl ProxyInner {
         let step = Span::step(&asking.trace, "reply");
         let name = &self.settings.server.name;
         let (outcome, mut response) = match answer {
-            Ok(answer) => (answer.outcome, reply::finish(self.rewrite_host(answer), &self.via)),
+            Ok(mut answer) => {
+                if let Some(rewrite) = &self.rewrite {
+                    answer.response = rewrite.apply(answer.response);
+                }
+                (answer.outcome, reply::finish(answer, &self.via))
+            }
             Err(refusal) => (refusal.outcome(), reply::refuse(&refusal, asking, asked, name)),
         };
         response.headers_mut().insert(REQUEST_ID, asking.trace.id().clone());

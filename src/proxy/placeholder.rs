@@ -9,8 +9,12 @@ use serde_json::{Value, json};
 
 use super::forwarding::{FORWARDED_HOST, FORWARDED_PATH, FORWARDED_PROTO};
 use super::striped_picture::{self, MOST};
+use super::{Exchange, ProxyInner, ProxyResponse};
+use crate::heal::RoutedImage;
 use crate::iiif::Target;
 use crate::iiif::image_size::output_size;
+use crate::observe::EventKind;
+use crate::presentation::cors;
 use crate::upstream::Body;
 
 /// Version of the Image API that a route speaks.
@@ -24,6 +28,36 @@ impl ImageApi {
     /// The version that the path of an image server names: `/iiif/3/` and the like.
     pub(super) fn of(path: &str) -> Self {
         if path.split('/').any(|segment| segment == "3") { Self::Three } else { Self::Two }
+    }
+}
+
+impl ProxyInner {
+    /// What stands in for an image that is gone (`heal.missing_image`), or the image server's own answer.
+    pub(super) async fn placeholder(
+        &self,
+        exchange: &Exchange<'_>,
+        image: &RoutedImage<'_>,
+        onward: &Parts,
+        mut answer: ProxyResponse,
+    ) -> ProxyResponse {
+        let heal = &self.settings.heal;
+        let Some(status) = heal.missing_image.status() else { return answer };
+        // What the image server remembers of its info.json tells the true size.
+        let is_not_found = heal.statuses.contains(&answer.response.status().as_u16());
+        if exchange.sender.is_canvas_service || !is_not_found {
+            return answer;
+        }
+        let Some(size) = self.healer.size_of_missing(image, onward).await else { return answer };
+        let route = &self.settings.routes[image.route];
+        let api = ImageApi::of(&route.upstream.path);
+        let Some(mut made) = self::answer(onward, image.request.target, size, api, status) else {
+            return answer;
+        };
+        self.metrics.event(EventKind::Placeholder);
+        cors::copy(answer.response.headers(), made.headers_mut());
+        cors::allow_any_origin(&onward.headers, made.headers_mut());
+        (answer.response, answer.is_placeholder) = (made, true);
+        answer
     }
 }
 

@@ -75,7 +75,7 @@ impl RequestContext {
     /// Logs a request, if it is to have a line (`[log] access`).
     pub(super) fn log(&self, log: &LogSettings, end: &ResponseEnd) {
         let ResponseEnd { route, outcome, status, took } = *end;
-        let went_well = outcome == Outcome::Served && is_not_logged(status);
+        let went_well = outcome == Outcome::Served && is_no_error(status);
         let wanted = match log.access {
             AccessLog::Off => false,
             AccessLog::Errors => !went_well,
@@ -109,8 +109,8 @@ fn told(client: IpAddr, how: LogClient) -> Option<IpAddr> {
     }
 }
 
-/// Class of a status, for logs and labels.
-fn is_not_logged(status: StatusCode) -> bool {
+/// True for 1xx, 2xx and 3xx.
+fn is_no_error(status: StatusCode) -> bool {
     status.is_informational() || status.is_success() || status.is_redirection()
 }
 

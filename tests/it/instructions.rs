@@ -140,7 +140,7 @@ fn every_act_that_the_manual_names_is_one() {
         .captures_iter(acts)
         .map(|it| it[1].to_owned())
         .collect();
-    assert_eq!(names.len(), 7, "{names:?}");
+    assert_eq!(names.len(), 9, "{names:?}");
     for name in names {
         assert!(api.contains(&format!("\"/api/v1/{name}\"")), "{name}");
     }

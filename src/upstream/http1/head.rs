@@ -45,8 +45,8 @@ impl RequestFraming {
 
 /// Writes the head of a request.
 ///
-/// SECURITY: the length and the transfer coding come from the body that follows, whatever the head says: else the rest of a
-/// body could be read as another request.
+/// SECURITY: one field says how the body ends, and the body is sent so (`RequestFraming`), whatever else the head says: else
+/// the rest of a body could be read as another request. An upload that is longer or shorter than that ends the connection.
 pub(super) fn write(to: &mut Vec<u8>, head: &Parts, body: RequestFraming) {
     let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     to.extend_from_slice(head.method.as_str().as_bytes());

@@ -212,7 +212,9 @@ impl Wire {
                 self.io = WireIo::Whole(half.unsplit(other));
             }
         }
-        is_whole && self.keeps_alive && self.read.is_empty() && matches!(self.io, WireIo::Whole(_))
+        // SECURITY: an answer may come before the whole head was written: the server would read the next one as the rest of it.
+        let is_sent = self.write.is_empty();
+        is_whole && is_sent && self.keeps_alive && self.read.is_empty() && matches!(self.io, WireIo::Whole(_))
     }
 
     /// Writes the request, and reads until the head of the answer is there.

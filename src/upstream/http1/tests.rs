@@ -357,6 +357,18 @@ async fn an_early_answer_is_read_while_the_body_still_goes_up() {
 }
 
 #[tokio::test]
+async fn an_answer_before_the_whole_head_was_sent_ends_the_connection() {
+    let (ours, mut server) = duplex(64);
+    let mut connection = Http1Connection::new(Box::new(ours));
+    let mut head = head(Method::GET);
+    head.headers.insert("x-long", "x".repeat(1000).parse().expect("a value"));
+    server.write_all(b"HTTP/1.1 431 x\r\ncontent-length: 0\r\n\r\n").await.expect("written");
+    let answer = connection.send(&head, &mut Body::Empty, &TIMES).await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    assert!(!connection.mark_idle(Instant::now()), "the server still reads the head");
+}
+
+#[tokio::test]
 async fn a_tunnel_begins_with_what_came_behind_the_answer() {
     let (mut connection, mut server) = pair();
     server.write_all(b"HTTP/1.1 101 x\r\nupgrade: echo\r\n\r\nhello").await.expect("written");
