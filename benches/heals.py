@@ -75,6 +75,7 @@ workers = 1
 max_connections_per_address = 0
 [admin]
 listen = "off"
+setup_check = "0s"
 [[routes]]
 prefix = "/iiif/2/"
 upstream = "http://127.0.0.1:{self.images}/iiif/2/"

@@ -96,6 +96,7 @@ public_hosts = ["api.library.tamu.edu"]
 workers = 1
 [admin]
 listen = "off"
+setup_check = "0s"
 [[routes]]
 prefix = "/iiif/2/"
 upstream = "http://127.0.0.1:{images}/iiif/2/"

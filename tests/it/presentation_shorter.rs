@@ -177,6 +177,10 @@ async fn a_fault_that_comes_and_goes_is_never_taken_for_the_truth() {
         let page = world.bed.page();
         let whole = world.get(&page.presentation_path).await;
         assert_eq!(canvases(&whole), PAGES);
+        // What passed is learned behind the answer.
+        let known =
+            || world.app.index.manifest_canvases(&world_name(&world)).is_ok_and(|known| known.len() == PAGES);
+        patiently("the book is known", known).await;
         let over = AtomicBool::new(false);
         let flickers = async {
             while !over.load(Ordering::Relaxed) {
@@ -195,7 +199,7 @@ async fn a_fault_that_comes_and_goes_is_never_taken_for_the_truth() {
                 let seen = world.get(&page.presentation_path).await;
                 if canvases(&seen) < PAGES {
                     poorer += 1;
-                    assert_ne!(seen.header("heal-status"), "", "closed: {closed}: {} pages", canvases(&seen));
+                    assert_ne!(seen.header("heal-status"), "", "closed: {closed}: {seen:?}");
                 }
             }
             over.store(true, Ordering::Relaxed);
