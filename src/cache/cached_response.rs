@@ -117,7 +117,7 @@ impl CachedHead {
         now.saturating_duration_since(self.received) < self.lifetime.fresh
     }
 
-    /// Whether it may go out while the image server fails.
+    /// True until fresh and stale time are over.
     pub(super) fn is_usable(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.received) < self.kept_for()
     }
@@ -232,7 +232,7 @@ fn own_fields(fields: &HeaderMap) -> Box<[(HeaderName, HeaderValue)]> {
     own.collect()
 }
 
-/// The same value in memory of its own: what hyper read is a part of a buffer of 64 KiB, which it would keep.
+/// The same value in memory of its own: what is read from upstreams is a part of a 64 KiB buffer, which it would keep.
 fn own(value: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }

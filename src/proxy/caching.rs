@@ -198,7 +198,7 @@ impl ProxyInner {
         if lookup.is_info || not_kept >= NEVER_KEPT || !caller.has_room() {
             return Ok(None);
         }
-        let patience = self.cache.limits().collapse_wait;
+        let timeout = self.cache.limits().collapse_wait;
         loop {
             let waited = exchange.started.elapsed();
             let follower = match self.cache.join(&lookup.wanted) {
@@ -216,7 +216,7 @@ impl ProxyInner {
                 }
             };
             let _waiting = GaugeGuard::inc(&self.cache.metrics().waiting);
-            let left = patience.saturating_sub(waited);
+            let left = timeout.saturating_sub(waited);
             let result = follower.wait(&lookup.wanted, &onward.headers, left).await;
             let now = Instant::now();
             let response = match result {
@@ -224,7 +224,7 @@ impl ProxyInner {
                 FlightResult::Streaming(streaming) => streaming.into_answer(now),
                 FlightResult::Abandoned => continue,
                 FlightResult::Failed => return self.stale_answer(lookup, onward).map_or(Ok(None), Err),
-                FlightResult::Alone => return Ok(None),
+                FlightResult::NotShared => return Ok(None),
             };
             return Err(self.finish_cached(lookup, response, CacheResult::Collapsed));
         }
@@ -251,7 +251,7 @@ impl ProxyInner {
             Err(refusal) => {
                 let fails = is_failure(&refusal);
                 if let Some(leader) = leader {
-                    leader.ends_alone(fails);
+                    leader.stop_sharing(fails);
                 }
                 let stale = if fails { self.stale_answer(&lookup, onward) } else { None };
                 return stale.ok_or(refusal);
@@ -264,7 +264,7 @@ impl ProxyInner {
             || matches!(answer.outcome, Outcome::Failed | Outcome::Cooling);
         if fails && let Some(stale) = self.stale_answer(&lookup, onward) {
             if let Some(leader) = leader {
-                leader.ends_alone(true);
+                leader.stop_sharing(true);
             }
             return Ok(stale);
         }
@@ -300,7 +300,7 @@ impl ProxyInner {
                 not_kept.fetch_update(Relaxed, Relaxed, |count| count.checked_add(1)).ok();
             }
             if let Some(leader) = leader {
-                leader.ends_alone(false);
+                leader.stop_sharing(false);
             }
             response
         };
