@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::cached_response::{CachedHead, CachedResponse};
 use super::request::CacheRequest;
-use crate::upstream::{Body, BodyError, MemoryBudget};
+use crate::upstream::{Body, BodyError, BudgetPermit, MemoryBudget};
 
 /// How a shared request stands.
 #[derive(Debug, Clone, Default)]
@@ -146,6 +146,9 @@ impl FlightLeader {
     /// makes the answer of the whole body.
     ///
     /// A body of unknown length goes to the others at its end: nobody can tell before whether it is too long.
+    ///
+    /// SECURITY: the leader's client answers for the memory. What is handed out has its permit until the last reader is done
+    /// with it, however slow; what the cache keeps has none, as `cache.memory` bounds it.
     pub(super) fn share_stream(
         self,
         head: Arc<CachedHead>,
@@ -154,19 +157,23 @@ impl FlightLeader {
         keep: impl FnOnce(Bytes) -> CachedResponse + Send + 'static,
     ) -> Body {
         // Room for all of it, so that those who have begun to read get it to its end.
-        let reserved = bounds.length.map(|length| bounds.budget.take(length));
-        if matches!(reserved, Some(None)) {
+        let Some(reserved) = bounds.budget.take(bounds.length.unwrap_or_default()) else {
             self.stop_sharing(false);
             return body;
-        }
+        };
         let rest = RestOfBody::default();
         let streaming = FlightState::Streaming { head, length: bounds.length, pieces: Vec::new() };
         self.state.send_replace(streaming);
         let own = pieces(self.state.subscribe(), Some(Arc::clone(&rest)));
         tokio::spawn(async move {
-            let _reserved = reserved;
-            match self.read_body(body, &bounds).await {
-                ReadEnd::Whole(pieces) => self.share_whole(keep(pieces.concat().into())),
+            match self.read_body(body, &bounds, reserved).await {
+                ReadEnd::Whole(pieces) => {
+                    let whole: Bytes = pieces.concat().into();
+                    drop(pieces);
+                    let permit = bounds.budget.count(whole.len());
+                    let CachedResponse { head, body } = keep(whole);
+                    self.share_whole(CachedResponse { head, body: permit.keep(body) });
+                }
                 ReadEnd::TooLong(pieces, left) => {
                     *rest.lock() = Some((pieces, left));
                     self.stop_sharing(false);
@@ -178,8 +185,13 @@ impl FlightLeader {
         own
     }
 
-    async fn read_body(&self, mut body: Body, bounds: &SharedBodyBounds) -> ReadEnd {
-        let (mut size, mut all, mut permits) = (0, Vec::new(), Vec::new());
+    async fn read_body(
+        &self,
+        mut body: Body,
+        bounds: &SharedBodyBounds,
+        mut reserved: BudgetPermit,
+    ) -> ReadEnd {
+        let (mut size, mut all) = (0, Vec::new());
         loop {
             let bytes = match body.frame().await {
                 None => break,
@@ -187,14 +199,17 @@ impl FlightLeader {
                 Some(Err(_)) => return ReadEnd::Broken,
             };
             size += bytes.len();
-            let has_room = bounds.length.is_some() || {
-                permits.push(bounds.budget.take(bytes.len()));
-                size <= bounds.most && matches!(permits.last(), Some(Some(_)))
+            let permit = match bounds.length {
+                Some(_) => Some(reserved.split(bytes.len())),
+                None if size <= bounds.most => bounds.budget.take(bytes.len()),
+                None => None,
             };
-            all.push(bytes.clone());
-            if !has_room {
+            let Some(permit) = permit else {
+                all.push(bytes);
                 return ReadEnd::TooLong(all, body);
-            }
+            };
+            let bytes = permit.keep(bytes);
+            all.push(bytes.clone());
             self.state.send_modify(|state| {
                 if let FlightState::Streaming { pieces, .. } = state {
                     pieces.push(bytes);

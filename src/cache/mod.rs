@@ -249,13 +249,17 @@ impl TileCache {
                 let keep = move |body: Bytes| cache.keep(&candidate, body);
                 leader.share_stream(kept, body, SharedBodyBounds { length, most, budget }, keep)
             }
-            None => body.tee(most, move |pieces| {
-                // One that is longer is told without its pieces.
-                let pieces = pieces.as_ref().map(|pieces| pieces.iter().collect::<Vec<_>>());
-                if let Some(bytes) = pieces.and_then(|pieces| copied(&pieces, fits)) {
-                    cache.keep(&candidate, bytes);
-                }
-            }),
+            None => match budget.take(length.unwrap_or(most)) {
+                None => body,
+                Some(permit) => body.tee(most, move |pieces| {
+                    let _until_the_end = permit;
+                    // One that is longer is told without its pieces.
+                    let pieces = pieces.as_ref().map(|pieces| pieces.iter().collect::<Vec<_>>());
+                    if let Some(bytes) = pieces.and_then(|pieces| copied(&pieces, fits)) {
+                        cache.keep(&candidate, bytes);
+                    }
+                }),
+            },
         };
         Response::from_parts(head, body)
     }
