@@ -174,6 +174,33 @@ fn loses(world: &World, page: &testbed::Page) {
     world.bed.expires_everything();
 }
 
+/// Whether an info.json says that a heal came to nothing.
+fn is_not_healed(answer: &Fetched) -> bool {
+    let is_told = ["missing", "failed", "cooling"].contains(&answer.header("heal-status"));
+    (answer.status, answer.header("cache-control")) == (200, "no-store") && is_told
+}
+
+#[tokio::test]
+async fn an_info_json_that_is_kept_says_that_the_heal_came_to_nothing() {
+    let world = kept("heal.alive_for = 0s\nheal.ladder = visit").await;
+    let page = world.bed.page();
+    let path = page.image_path("info.json");
+    world.get(&path).await;
+    loses(&world, &page);
+    let gone = world.get(&path).await;
+    assert!(did(&gone) == "hit" && is_not_healed(&gone), "{} {:?}", gone.status, gone.headers);
+}
+
+#[tokio::test]
+async fn an_info_json_whose_tiles_are_gone_is_never_kept() {
+    let world = kept("heal.alive_for = 0s\nheal.ladder = visit").await;
+    let page = world.bed.page();
+    loses(&world, &page);
+    let gone = world.get(&page.image_path("info.json")).await;
+    assert!(did(&gone) == "fwd=uri-miss" && is_not_healed(&gone), "{} {:?}", gone.status, gone.headers);
+    assert_eq!(world.metric("iiif_mender_cache_stored_total"), 0.0);
+}
+
 #[tokio::test]
 async fn a_placeholder_takes_away_what_was_kept() {
     let world = kept("cache.max_age = 1s\nheal.missing_image = 200").await;
