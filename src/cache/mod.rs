@@ -326,6 +326,18 @@ mod tests {
     }
 
     #[test]
+    fn a_short_body_is_copied_out_of_the_buffer_that_it_was_read_into() {
+        let (cache, wanted) = (cache(), wanted(&HeaderMap::new(), false));
+        let buffer = Bytes::from(vec![7; 64 << 10]);
+        let budget = MemoryBudget::new(1 << 20, prometheus_client::metrics::gauge::Gauge::default());
+        let answer = Response::new(Body::from(buffer.slice(9..10)));
+        cache.take_in(candidate(&cache, &wanted), answer, None, budget);
+        let (kept, _) = cache.find(&wanted, &HeaderMap::new(), Instant::now()).expect("it is kept");
+        let range = buffer.as_ptr_range();
+        assert!(kept.body.len() == 1 && !range.contains(&kept.body.as_ptr()));
+    }
+
+    #[test]
     fn a_trusted_no_cache_gets_no_answer_to_an_earlier_request() {
         let cache = cache();
         let leader = cache.join(&wanted(&HeaderMap::new(), false));
