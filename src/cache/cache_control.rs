@@ -41,7 +41,9 @@ impl CacheControl {
         let mut all = Self::default();
         for value in fields.get_all(header::CACHE_CONTROL) {
             // What cannot be read forbids: nobody knows what it says.
-            let Ok(text) = value.to_str() else { return Self { forbids: true, ..all } };
+            let Some(text) = value.to_str().ok().filter(|text| closes_quotes(text)) else {
+                return Self { forbids: true, ..all };
+            };
             for directive in members(text) {
                 all.take(directive);
             }
@@ -75,18 +77,37 @@ fn least(own: &mut Option<Duration>, argument: &str) {
     *own = Some(own.map_or(time, |before| before.min(time)));
 }
 
-/// The members of a list, without those that are empty. A comma within quotes ends none.
-fn members(text: &str) -> impl Iterator<Item = &str> {
-    let mut is_quoted = false;
-    let mut is_escaped = false;
-    let parts = text.split(move |c: char| {
+/// Whether a place in a field's value is within quotes (RFC 9110 section 5.6.4).
+#[derive(Default)]
+struct QuoteState {
+    is_quoted: bool,
+    is_escaped: bool,
+}
+
+impl QuoteState {
+    fn pass(&mut self, c: char) {
         match c {
-            _ if is_escaped => is_escaped = false,
-            '\\' if is_quoted => is_escaped = true,
-            '"' => is_quoted = !is_quoted,
+            _ if self.is_escaped => self.is_escaped = false,
+            '\\' if self.is_quoted => self.is_escaped = true,
+            '"' => self.is_quoted = !self.is_quoted,
             _ => {}
         }
-        c == ',' && !is_quoted
+    }
+}
+
+/// Whether all quotes are closed. One that is not swallows what follows it: nobody knows what that says.
+fn closes_quotes(text: &str) -> bool {
+    let mut state = QuoteState::default();
+    text.chars().for_each(|c| state.pass(c));
+    !state.is_quoted
+}
+
+/// The members of a list, without those that are empty. A comma within quotes ends none.
+fn members(text: &str) -> impl Iterator<Item = &str> {
+    let mut state = QuoteState::default();
+    let parts = text.split(move |c: char| {
+        state.pass(c);
+        c == ',' && !state.is_quoted
     });
     parts.map(str::trim).filter(|part| !part.is_empty())
 }
@@ -148,13 +169,28 @@ pub(super) fn lifetime(
 }
 
 /// Fields that we write into each request, with another value for each: what they select is for nobody else.
-const OWN_FIELDS: [&str; 6] =
-    ["x-forwarded-for", "forwarded", "via", "x-request-id", "traceparent", "tracestate"];
+const OWN_FIELDS: [&str; 5] = ["forwarded", "via", "x-request-id", "traceparent", "tracestate"];
+
+/// Fields that name the viewer's address alone. Every viewer has another one, and an image is the same for all of them,
+/// unless its answer names one of these in `Vary`.
+pub(crate) const ADDRESS_FIELDS: [&str; 10] = [
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "fastly-client-ip",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-envoy-external-address",
+    "x-forwarded-for",
+    "x-original-forwarded-for",
+    "x-real-ip",
+];
 
 /// Whether `Vary` names whatever else shows that the answer was made for this request.
 fn is_selected_as_told(fields: &HeaderMap) -> bool {
     let names = |wanted: &HeaderName| varies(fields).any(|name| name.eq_ignore_ascii_case(wanted.as_str()));
-    let is_told = |name: &str| name != "*" && !OWN_FIELDS.iter().any(|own| name.eq_ignore_ascii_case(own));
+    let excluded = OWN_FIELDS.iter().chain(&ADDRESS_FIELDS);
+    let is_told = |name: &str| name != "*" && !excluded.clone().any(|own| name.eq_ignore_ascii_case(own));
     if !varies(fields).all(is_told) {
         return false;
     }
@@ -239,6 +275,8 @@ mod tests {
     #[case::no_store("cache-control: no-store, max-age=60, public", None)]
     #[case::no_cache("cache-control: max-age=60, no-cache", None)]
     #[case::within_quotes("cache-control: ext=\"a, private, b\", max-age=60", Some(60))]
+    #[case::unclosed_quote("cache-control: max-age=60, x=\"a, no-store", None)]
+    #[case::escaped_quote("cache-control: max-age=60, x=\"a\\\", no-store", None)]
     #[case::not_text("cache-control: max-age=60\ncache-control: \u{e9}", None)]
     #[case::expires("expires: Mon, 12 Jan 1970 13:47:40 GMT", Some(60))]
     #[case::expires_by_its_own_date(
@@ -253,6 +291,8 @@ mod tests {
     #[case::dated_ahead("cache-control: max-age=60\ndate: Mon, 12 Jan 1970 14:46:30 GMT", Some(60))]
     #[case::cookie("cache-control: max-age=60, public\nset-cookie: a=b", None)]
     #[case::star("cache-control: max-age=60\nvary: Accept, *", None)]
+    #[case::address("cache-control: max-age=60\nvary: X-Real-IP", None)]
+    #[case::own_address("cache-control: max-age=60\nvary: accept, x-forwarded-for", None)]
     #[case::reflected_origin("cache-control: max-age=60\naccess-control-allow-origin: https://a.test", None)]
     #[case::any_origin("cache-control: max-age=60\naccess-control-allow-origin: *", Some(60))]
     #[case::origin_that_is_told(

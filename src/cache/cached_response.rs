@@ -10,10 +10,13 @@ use http::{HeaderMap, Response, StatusCode, Version, request, response};
 use super::cache_control::{CacheLifetime, varies};
 use super::conditional::{ResponsePart, Validators, part};
 use super::request::CacheRequest;
-use crate::upstream::Body;
+use crate::upstream::{Body, MemoryBudget};
 
 /// Memory that an answer takes besides the bytes of its head, body and key: places in the store and in lists.
 const OVERHEAD: usize = 640;
+
+/// The longest body that goes out without a permit: connections are bounded, and a permit costs an allocation.
+const UNCOUNTED: usize = 16 << 10;
 
 /// Fields that we write from what stands in the key.
 const KEYED: [&str; 5] =
@@ -117,7 +120,7 @@ impl CachedHead {
         now.saturating_duration_since(self.received) < self.lifetime.fresh
     }
 
-    /// Whether it may go out while the image server fails.
+    /// True until fresh and stale time are over.
     pub(super) fn is_usable(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.received) < self.kept_for()
     }
@@ -200,6 +203,16 @@ impl CachedResponse {
         response
     }
 
+    /// The same answer, a long body with a permit of its client: whoever reads slowly holds it though the cache has dropped it.
+    /// `None`: the client holds too much. `budget` is asked for only where there is a long body.
+    pub fn with_permit(self, budget: impl FnOnce() -> MemoryBudget) -> Option<Self> {
+        if self.body.len() <= UNCOUNTED {
+            return Some(self);
+        }
+        let permit = budget().take(self.body.len())?;
+        Some(Self { body: permit.keep(self.body), ..self })
+    }
+
     pub(super) fn weight(&self) -> usize {
         self.head.weight() + self.body.len()
     }
@@ -232,7 +245,48 @@ fn own_fields(fields: &HeaderMap) -> Box<[(HeaderName, HeaderValue)]> {
     own.collect()
 }
 
-/// The same value in memory of its own: what hyper read is a part of a buffer of 64 KiB, which it would keep.
+/// The same value in memory of its own: what is read from upstreams is a part of a 64 KiB buffer, which it would keep.
 fn own(value: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::gauge::Gauge;
+
+    use super::*;
+
+    /// An answer of so many bytes.
+    fn response(length: usize) -> CachedResponse {
+        let lifetime = CacheLifetime {
+            age: Duration::ZERO,
+            fresh: Duration::from_secs(1),
+            stale: Duration::ZERO,
+            is_public: true,
+        };
+        let head = CachedHead {
+            fields: Box::default(),
+            version: Version::HTTP_11,
+            selected_by: Box::default(),
+            identifier: 0,
+            lifetime,
+            received: Instant::now(),
+        };
+        CachedResponse { head: Arc::new(head), body: vec![7; length].into() }
+    }
+
+    #[test]
+    fn a_short_body_goes_out_as_it_is_and_a_long_one_within_the_clients_memory() {
+        let short = response(UNCOUNTED);
+        let kept = short.body.as_ptr();
+        let short = short.with_permit(|| unreachable!("no memory is asked for")).expect("no bound");
+        assert_eq!(short.body.as_ptr(), kept, "nothing is copied");
+        let budget = MemoryBudget::new(UNCOUNTED + 1, Gauge::default());
+        let long = response(UNCOUNTED + 1);
+        let held = long.clone().with_permit(|| budget.clone()).expect("there is room");
+        assert_eq!((held.body.as_ptr(), budget.taken()), (long.body.as_ptr(), UNCOUNTED + 1));
+        assert!(long.clone().with_permit(|| budget.clone()).is_none());
+        drop(held);
+        assert_eq!(budget.taken(), 0);
+    }
 }

@@ -1,5 +1,5 @@
-//! What a request asks of an answer that is kept: is it another one than I have, and which part of it (RFC 9110 sections
-//! 13 and 14).
+//! What a request asks of an answer that is kept: does the viewer's copy still match it, and which bytes does the viewer want
+//! (RFC 9110 sections 13 and 14).
 
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method};

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::cached_response::{CachedHead, CachedResponse};
 use super::request::CacheRequest;
-use crate::upstream::{Body, BodyError, MemoryBudget};
+use crate::upstream::{Body, BodyError, BudgetPermit, MemoryBudget};
 
 /// How a shared request stands.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +32,7 @@ enum FlightState {
     /// All of it is here.
     Whole(CachedResponse),
     /// The answer is for the first reader alone: it is an error, not for others, or too long.
-    Alone,
+    NotShared,
     /// There is none: the image server fails.
     Failed,
 }
@@ -100,7 +100,7 @@ pub enum FlightResult {
     /// The leader left before there was an answer: somebody else must lead.
     Abandoned,
     /// The reader's own request is to be sent.
-    Alone,
+    NotShared,
     /// The image server fails.
     Failed,
 }
@@ -133,12 +133,12 @@ impl FlightLeader {
     }
 
     /// Ends the sharing: each of the others sends its own request, unless the image server has just failed.
-    pub fn ends_alone(self, has_failed: bool) {
-        self.state.send_replace(if has_failed { FlightState::Failed } else { FlightState::Alone });
+    pub fn stop_sharing(self, has_failed: bool) {
+        self.state.send_replace(if has_failed { FlightState::Failed } else { FlightState::NotShared });
     }
 
     /// Gives the whole answer to the others.
-    pub(super) fn lands(self, response: CachedResponse) {
+    pub(super) fn share_whole(self, response: CachedResponse) {
         self.state.send_replace(FlightState::Whole(response));
     }
 
@@ -146,7 +146,10 @@ impl FlightLeader {
     /// makes the answer of the whole body.
     ///
     /// A body of unknown length goes to the others at its end: nobody can tell before whether it is too long.
-    pub(super) fn streams(
+    ///
+    /// SECURITY: the leader's client answers for the memory. What is handed out has its permit until the last reader is done
+    /// with it, however slow; what the cache keeps has none, as `cache.memory` bounds it.
+    pub(super) fn share_stream(
         self,
         head: Arc<CachedHead>,
         body: Body,
@@ -154,22 +157,26 @@ impl FlightLeader {
         keep: impl FnOnce(Bytes) -> CachedResponse + Send + 'static,
     ) -> Body {
         // Room for all of it, so that those who have begun to read get it to its end.
-        let reserved = bounds.length.map(|length| bounds.budget.take(length));
-        if matches!(reserved, Some(None)) {
-            self.ends_alone(false);
+        let Some(reserved) = bounds.budget.take(bounds.length.unwrap_or_default()) else {
+            self.stop_sharing(false);
             return body;
-        }
+        };
         let rest = RestOfBody::default();
         let streaming = FlightState::Streaming { head, length: bounds.length, pieces: Vec::new() };
         self.state.send_replace(streaming);
         let own = pieces(self.state.subscribe(), Some(Arc::clone(&rest)));
         tokio::spawn(async move {
-            let _reserved = reserved;
-            match self.reads(body, &bounds).await {
-                ReadEnd::Whole(pieces) => self.lands(keep(pieces.concat().into())),
+            match self.read_body(body, &bounds, reserved).await {
+                ReadEnd::Whole(pieces) => {
+                    let whole: Bytes = pieces.concat().into();
+                    drop(pieces);
+                    let permit = bounds.budget.count(whole.len());
+                    let CachedResponse { head, body } = keep(whole);
+                    self.share_whole(CachedResponse { head, body: permit.keep(body) });
+                }
                 ReadEnd::TooLong(pieces, left) => {
                     *rest.lock() = Some((pieces, left));
-                    self.ends_alone(false);
+                    self.stop_sharing(false);
                 }
                 // Whoever reads it sees that it is cut.
                 ReadEnd::Broken => {}
@@ -178,8 +185,13 @@ impl FlightLeader {
         own
     }
 
-    async fn reads(&self, mut body: Body, bounds: &SharedBodyBounds) -> ReadEnd {
-        let (mut size, mut all, mut permits) = (0, Vec::new(), Vec::new());
+    async fn read_body(
+        &self,
+        mut body: Body,
+        bounds: &SharedBodyBounds,
+        mut reserved: BudgetPermit,
+    ) -> ReadEnd {
+        let (mut size, mut all) = (0, Vec::new());
         loop {
             let bytes = match body.frame().await {
                 None => break,
@@ -187,14 +199,17 @@ impl FlightLeader {
                 Some(Err(_)) => return ReadEnd::Broken,
             };
             size += bytes.len();
-            let has_room = bounds.length.is_some() || {
-                permits.push(bounds.budget.take(bytes.len()));
-                size <= bounds.most && matches!(permits.last(), Some(Some(_)))
+            let permit = match bounds.length {
+                Some(_) => Some(reserved.split(bytes.len())),
+                None if size <= bounds.most => bounds.budget.take(bytes.len()),
+                None => None,
             };
-            all.push(bytes.clone());
-            if !has_room {
+            let Some(permit) = permit else {
+                all.push(bytes);
                 return ReadEnd::TooLong(all, body);
-            }
+            };
+            let bytes = permit.keep(bytes);
+            all.push(bytes.clone());
             self.state.send_modify(|state| {
                 if let FlightState::Streaming { pieces, .. } = state {
                     pieces.push(bytes);
@@ -233,20 +248,15 @@ impl Drop for FlightLeader {
 }
 
 impl FlightFollower {
-    /// Waits for the answer, at most for `patience`.
-    pub async fn wait(
-        mut self,
-        wanted: &CacheRequest,
-        asked: &HeaderMap,
-        patience: Duration,
-    ) -> FlightResult {
+    /// Waits for the answer, at most for `timeout`.
+    pub async fn wait(mut self, wanted: &CacheRequest, asked: &HeaderMap, timeout: Duration) -> FlightResult {
         let is_told = |state: &FlightState| {
             !matches!(state, FlightState::Waiting | FlightState::Streaming { length: None, .. })
         };
-        let told = tokio::time::timeout(patience, self.0.wait_for(is_told)).await;
+        let told = tokio::time::timeout(timeout, self.0.wait_for(is_told)).await;
         let told = told.map(|told| told.map(|state| state.clone()));
         let state = match told {
-            Err(_) => return FlightResult::Alone,
+            Err(_) => return FlightResult::NotShared,
             // A body that was to be whole broke: another request may go better.
             Ok(Err(_)) => return FlightResult::Abandoned,
             Ok(Ok(state)) => state,
@@ -259,7 +269,7 @@ impl FlightFollower {
                 FlightResult::Streaming(StreamingResponse { head, length, body: pieces(self.0, None) })
             }
             FlightState::Failed => FlightResult::Failed,
-            _ => FlightResult::Alone,
+            _ => FlightResult::NotShared,
         }
     }
 }
@@ -312,7 +322,7 @@ impl PieceReader {
                 let left = response.body.slice(self.read.min(response.body.len())..);
                 self.own = Some(left.into());
             }
-            FlightState::Alone => {
+            FlightState::NotShared => {
                 let rest = self.rest.as_ref().and_then(|rest| rest.lock().take());
                 self.own = Some(match rest {
                     Some((all, body)) => Body::Chain(all.into_iter().skip(self.at).collect(), Box::new(body)),

@@ -13,13 +13,14 @@ mod store;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header, response};
 
+pub(crate) use cache_control::ADDRESS_FIELDS;
 pub use cached_response::{CachedHead, CachedResponse};
 pub use flight::{FlightFollower, FlightLeader, FlightResult, FlightRole, FlightWatch, StreamingResponse};
 pub use request::{CacheRequest, CacheTarget};
@@ -91,7 +92,7 @@ impl CacheState {
     /// Begins with an empty cache of so many bytes, if they are others than before.
     pub fn resize(&self, memory: usize) {
         if self.parts.store.load().memory() != memory {
-            self.parts.purges.fetch_add(1, Relaxed);
+            self.parts.purges.fetch_add(1, SeqCst);
             self.parts.store.store(Arc::new(CacheStore::new(memory, &self.parts.metrics)));
         }
     }
@@ -100,13 +101,13 @@ impl CacheState {
     /// is kept is looked at.
     pub fn purge<'a>(&self, identifiers: impl Iterator<Item = &'a str>) -> usize {
         let hashes: HashSet<u64> = identifiers.map(identifier_hash).collect();
-        self.parts.purges.fetch_add(1, Relaxed);
+        self.parts.purges.fetch_add(1, SeqCst);
         self.parts.store.load().purge(|identifier| hashes.contains(&identifier))
     }
 
     /// Removes all that is kept, and says how many answers that were.
     pub fn purge_all(&self) -> usize {
-        self.parts.purges.fetch_add(1, Relaxed);
+        self.parts.purges.fetch_add(1, SeqCst);
         self.parts.store.load().purge(|_| true)
     }
 
@@ -157,16 +158,17 @@ impl TileCache {
         Some((found, is_fresh))
     }
 
-    /// Joins or begins the one request for a tile. `None`: this request shares nothing.
+    /// Joins or begins the one request for a tile. `None`: this request shares nothing. One that wants a new answer must not
+    /// get that of a request which was sent before it.
     pub fn join(&self, wanted: &CacheRequest) -> Option<FlightRole> {
         let parts = &*self.state.parts;
-        let shares = wanted.is_shareable && !parts.protected.contains(wanted.identifier);
+        let shares = wanted.is_shareable && !wanted.refreshes && !parts.protected.contains(wanted.identifier);
         shares.then(|| parts.flights.join(wanted))
     }
 
     /// The count of purges so far: an answer is kept only if none came while it was on its way.
     pub fn purges(&self) -> u64 {
-        self.state.parts.purges.load(Relaxed)
+        self.state.parts.purges.load(SeqCst)
     }
 
     /// What of an answer to this request is to be kept; `None`: nothing. `purges`: the count when the request began.
@@ -207,8 +209,13 @@ impl TileCache {
         let CacheCandidate { wanted, asked, head, purges } = candidate;
         let response = CachedResponse { head: Arc::clone(head), body };
         if *purges == self.purges() && !parts.protected.contains(wanted.identifier) {
-            parts.store.load().keep(wanted, asked, response.clone(), Instant::now());
+            let store = parts.store.load();
+            let key = store.keep(wanted, asked, response.clone(), Instant::now());
             parts.metrics.stored();
+            // A purge may have looked at the store just before the answer was there.
+            if *purges != self.purges() {
+                store.discard(&key);
+            }
         }
         response
     }
@@ -229,8 +236,8 @@ impl TileCache {
         if let Some(pieces) = body.whole() {
             let whole = copied(&pieces, fits).map(|bytes| self.keep(&candidate, bytes));
             match (whole, leader) {
-                (Some(response), Some(leader)) => leader.lands(response),
-                (None, Some(leader)) => leader.ends_alone(false),
+                (Some(response), Some(leader)) => leader.share_whole(response),
+                (None, Some(leader)) => leader.stop_sharing(false),
                 (_, None) => {}
             }
             return Response::from_parts(head, body);
@@ -240,15 +247,19 @@ impl TileCache {
             Some(leader) => {
                 let kept = Arc::clone(&candidate.head);
                 let keep = move |body: Bytes| cache.keep(&candidate, body);
-                leader.streams(kept, body, SharedBodyBounds { length, most, budget }, keep)
+                leader.share_stream(kept, body, SharedBodyBounds { length, most, budget }, keep)
             }
-            None => body.tee(most, move |pieces| {
-                // One that is longer is told without its pieces.
-                let pieces = pieces.as_ref().map(|pieces| pieces.iter().collect::<Vec<_>>());
-                if let Some(bytes) = pieces.and_then(|pieces| copied(&pieces, fits)) {
-                    cache.keep(&candidate, bytes);
-                }
-            }),
+            None => match budget.take(length.unwrap_or(most)) {
+                None => body,
+                Some(permit) => body.tee(most, move |pieces| {
+                    let _until_the_end = permit;
+                    // One that is longer is told without its pieces.
+                    let pieces = pieces.as_ref().map(|pieces| pieces.iter().collect::<Vec<_>>());
+                    if let Some(bytes) = pieces.and_then(|pieces| copied(&pieces, fits)) {
+                        cache.keep(&candidate, bytes);
+                    }
+                }),
+            },
         };
         Response::from_parts(head, body)
     }
@@ -270,4 +281,70 @@ fn copied(pieces: &[&Bytes], fits: impl Fn(usize) -> bool) -> Option<Bytes> {
         }
         all.into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use std::sync::Barrier;
+
+    use super::*;
+
+    fn cache() -> TileCache {
+        let metrics = Metrics::new();
+        TileCache::new(CacheSettings::default(), CacheState::new(1 << 20, &metrics))
+    }
+
+    fn wanted(fields: &HeaderMap, is_ours: bool) -> CacheRequest {
+        let target =
+            CacheTarget { route: 1, tls: false, host: "a.test", path_and_query: "/x", identifier: "x" };
+        CacheRequest::of(&Method::GET, fields, &target, std::iter::empty(), is_ours).expect("cacheable")
+    }
+
+    fn candidate(cache: &TileCache, wanted: &CacheRequest) -> CacheCandidate {
+        let answer = Response::builder().header("cache-control", "max-age=60").header("content-length", "1");
+        let head = answer.body(()).expect("a response").into_parts().0;
+        cache.candidate(wanted, &HeaderMap::new(), &head, cache.purges()).expect("it may be kept")
+    }
+
+    #[test]
+    fn what_was_asked_for_before_a_purge_is_not_kept_behind_it() {
+        let (cache, wanted) = (cache(), wanted(&HeaderMap::new(), false));
+        for round in 0..2_000 {
+            let (candidate, begin) = (candidate(&cache, &wanted), Barrier::new(2));
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    begin.wait();
+                    cache.keep(&candidate, Bytes::from_static(b"x"));
+                });
+                begin.wait();
+                cache.state.purge_all();
+            });
+            let found = cache.find(&wanted, &HeaderMap::new(), Instant::now());
+            assert!(found.is_none(), "round {round}");
+        }
+    }
+
+    #[test]
+    fn a_short_body_is_copied_out_of_the_buffer_that_it_was_read_into() {
+        let (cache, wanted) = (cache(), wanted(&HeaderMap::new(), false));
+        let buffer = Bytes::from(vec![7; 64 << 10]);
+        let budget = MemoryBudget::new(1 << 20, prometheus_client::metrics::gauge::Gauge::default());
+        let answer = Response::new(Body::from(buffer.slice(9..10)));
+        cache.take_in(candidate(&cache, &wanted), answer, None, budget);
+        let (kept, _) = cache.find(&wanted, &HeaderMap::new(), Instant::now()).expect("it is kept");
+        let range = buffer.as_ptr_range();
+        assert!(kept.body.len() == 1 && !range.contains(&kept.body.as_ptr()));
+    }
+
+    #[test]
+    fn a_trusted_no_cache_gets_no_answer_to_an_earlier_request() {
+        let cache = cache();
+        let leader = cache.join(&wanted(&HeaderMap::new(), false));
+        assert!(matches!(leader, Some(FlightRole::Leader(_))));
+        let fields =
+            HeaderMap::from_iter([(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache"))]);
+        assert!(matches!(cache.join(&wanted(&fields, false)), Some(FlightRole::Follower(_))), "a stranger's");
+        assert!(cache.join(&wanted(&fields, true)).is_none());
+    }
 }

@@ -84,14 +84,14 @@ impl CacheStore {
     }
 
     /// Keeps an answer to this request. The first one stands under the key of its request; one that another `Accept` or the
-    /// like selects stands beside it.
+    /// like selects stands beside it. Says under which key the answer stands.
     pub(super) fn keep(
         &self,
         wanted: &CacheRequest,
         asked: &HeaderMap,
         response: CachedResponse,
         now: Instant,
-    ) {
+    ) -> Box<[u8]> {
         let weight = response.weight() + wanted.key.len();
         let first = self.answers.get(&wanted.key);
         let key = match first {
@@ -104,14 +104,21 @@ impl CacheStore {
             }
             _ => wanted.key.clone(),
         };
-        self.answers.insert(key, response);
+        self.answers.insert(key.clone(), response);
         if self.unsettled.fetch_add(weight, Relaxed) + weight > self.memory / SLACK {
             self.unsettled.store(0, Relaxed);
             self.answers.run_pending_tasks();
         }
+        key
     }
 
-    /// Removes the answer to requests like this one.
+    /// Removes the answer under this key.
+    pub(super) fn discard(&self, key: &[u8]) {
+        self.answers.invalidate(key);
+    }
+
+    /// Removes the answer to requests like this one. Where that is the first one, the variants beside it cannot be reached
+    /// any more: they stay until they expire.
     pub(super) fn remove(&self, wanted: &CacheRequest, asked: &HeaderMap) {
         if let Some(first) = self.answers.get(&wanted.key) {
             self.answers.invalidate(&first.head.variant_key(wanted, asked));

@@ -36,6 +36,8 @@ pub struct ImageExchange<'a> {
     pub lane: fn(Target<'_>) -> Priority,
     /// Memory budget for first answers that wait.
     pub budget: &'a MemoryBudget,
+    /// How long the client has waited for the request of another one: a part of `heal.wait`.
+    pub waited: Duration,
 }
 
 impl ImageExchange<'_> {
@@ -190,7 +192,7 @@ impl Healer {
         };
         let target = exchange.image.request.target;
         let wait = if target == Target::Info { rules.wait_info } else { rules.wait };
-        match self.heal_for_viewer(image, exchange, wait).await {
+        match self.heal_for_viewer(image, exchange, wait.saturating_sub(exchange.waited)).await {
             HealResponse::Good { answer, rung, took } => Ok(HealedExchange::healed(answer, rung, took)),
             HealResponse::Pending(after) => Err(ExchangeError::Pending(after)),
             HealResponse::Crowded(after) => Err(ExchangeError::Crowded(after)),

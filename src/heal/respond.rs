@@ -147,7 +147,7 @@ impl Healer {
     ) -> Option<(Response<Body>, Duration)> {
         let started = Instant::now();
         match timeout(
-            self.parts.settings.heal.wait,
+            self.parts.settings.heal.wait.saturating_sub(exchange.waited),
             self.parts.ladder.direct(image, exchange.head, exchange.caller),
         )
         .await

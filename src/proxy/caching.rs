@@ -21,7 +21,7 @@ use crate::heal::{RoutedImage, callback};
 use crate::iiif::Target;
 use crate::observe::{CacheResult, GaugeGuard};
 use crate::outcome::Outcome;
-use crate::upstream::{Body, Caller};
+use crate::upstream::{Body, Caller, MemoryBudget};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -86,44 +86,51 @@ impl ProxyInner {
         Some(CacheLookup { wanted, stale: None, purges: self.cache.purges(), is_info })
     }
 
-    /// The answer that is kept, if it is fresh. One that is not is noted.
-    pub(super) fn cached(
+    /// The answer that is kept, if it is fresh. One that is not is noted. Where the client holds too much already there is none.
+    fn cached(
         &self,
+        exchange: &Exchange<'_>,
         lookup: &mut CacheLookup,
         head: &Parts,
         now: Instant,
     ) -> Option<CachedResponse> {
-        match self.cache.find(&lookup.wanted, &head.headers, now)? {
-            (fresh, true) => Some(fresh),
-            (stale, false) => {
-                lookup.stale = Some(stale);
-                None
-            }
+        let (kept, is_fresh) = self.cache.find(&lookup.wanted, &head.headers, now)?;
+        let kept = kept.with_permit(|| self.body_budget(exchange, head))?;
+        if is_fresh {
+            return Some(kept);
         }
+        lookup.stale = Some(kept);
+        None
+    }
+
+    /// Memory for bodies that this client holds.
+    fn body_budget(&self, exchange: &Exchange<'_>, head: &Parts) -> MemoryBudget {
+        self.budget.of(exchange.sender.caller(exchange.asked.route_kind, head.version).holder())
     }
 
     /// The answer to a request for a tile that is kept.
     pub(super) fn tile_hit(
         &self,
+        exchange: &Exchange<'_>,
         lookup: &mut CacheLookup,
         head: &Parts,
-        now: Instant,
     ) -> Option<ProxyResponse> {
         if lookup.is_info {
             return None;
         }
-        let kept = self.cached(lookup, head, now)?;
-        Some(self.finish_cached(lookup, kept.answer(head, now), CacheResult::Hit))
+        let now = exchange.started;
+        let kept = self.cached(exchange, lookup, head, now)?;
+        Some(self.finish_cached(lookup, ProxyResponse::served(kept.answer(head, now)), CacheResult::Hit))
     }
 
     /// Counts and marks an answer that came from the cache.
     fn finish_cached(
         &self,
         lookup: &CacheLookup,
-        response: Response<Body>,
+        answer: ProxyResponse,
         result: CacheResult,
     ) -> ProxyResponse {
-        if let Some(bytes) = response.body().size_hint().exact() {
+        if let Some(bytes) = answer.response.body().size_hint().exact() {
             self.cache.metrics().sent(bytes);
         }
         let told = match result {
@@ -131,7 +138,7 @@ impl ProxyInner {
             CacheResult::Collapsed => &self.cache_status.collapsed,
             _ => &self.cache_status.hit,
         };
-        self.marked(lookup, ProxyResponse::served(response), (result, told))
+        self.marked(lookup, answer, (result, told))
     }
 
     fn marked(
@@ -163,14 +170,15 @@ impl ProxyInner {
         caller: &Caller,
     ) -> Result<ProxyResponse, Refusal> {
         if lookup.is_info {
-            exchange.cached = self.cached(&mut lookup, onward, exchange.started);
+            exchange.cached = self.cached(exchange, &mut lookup, onward, exchange.started);
         }
         let leader = match self.share(exchange, &mut lookup, (onward, caller)).await {
             Ok(leader) => leader,
             Err(answer) => return Ok(answer),
         };
+        (exchange.waited, exchange.has_stale) = (exchange.started.elapsed(), lookup.stale.is_some());
         let Some(leader) = leader else { return self.fetch(exchange, lookup, None, (onward, caller)).await };
-        let flight = leader.watch();
+        let (flight, waited, has_stale) = (leader.watch(), exchange.waited, exchange.has_stale);
         let (inner, sender, head, caller) =
             (Arc::clone(self), exchange.sender.clone(), onward.clone(), caller.clone());
         let (uri, trace) = (exchange.asked.uri().clone(), exchange.asked.trace.clone());
@@ -179,7 +187,7 @@ impl ProxyInner {
             let asked = route.of(&uri, &trace);
             let image = asked.image();
             let image = image.map(|request| RoutedImage { route: asked.route, request, trace: asked.trace });
-            let own = Exchange { sender: &sender, asked, image, started, cached: None };
+            let own = Exchange { sender: &sender, asked, image, started, waited, has_stale, cached: None };
             inner.fetch(&own, lookup, Some(leader), (&head, &caller)).await
         });
         LeaderRequest::new(request, flight).await
@@ -198,7 +206,7 @@ impl ProxyInner {
         if lookup.is_info || not_kept >= NEVER_KEPT || !caller.has_room() {
             return Ok(None);
         }
-        let patience = self.cache.limits().collapse_wait;
+        let timeout = self.cache.limits().collapse_wait;
         loop {
             let waited = exchange.started.elapsed();
             let follower = match self.cache.join(&lookup.wanted) {
@@ -207,26 +215,33 @@ impl ProxyInner {
                 // Another leader may have ended since this request looked.
                 Some(FlightRole::Leader(leader)) => {
                     let now = Instant::now();
-                    return match self.cached(lookup, onward, now) {
+                    return match self.cached(exchange, lookup, onward, now) {
                         Some(kept) => {
-                            Err(self.finish_cached(lookup, kept.answer(onward, now), CacheResult::Hit))
+                            let answer = ProxyResponse::served(kept.answer(onward, now));
+                            Err(self.finish_cached(lookup, answer, CacheResult::Hit))
                         }
                         None => Ok(Some(leader)),
                     };
                 }
             };
             let _waiting = GaugeGuard::inc(&self.cache.metrics().waiting);
-            let left = patience.saturating_sub(waited);
+            let left = timeout.saturating_sub(waited);
             let result = follower.wait(&lookup.wanted, &onward.headers, left).await;
             let now = Instant::now();
             let response = match result {
-                FlightResult::Whole(response) => response.answer(onward, now),
+                FlightResult::Whole(response) => {
+                    match response.with_permit(|| self.budget.of(caller.holder())) {
+                        Some(response) => response.answer(onward, now),
+                        None => return Ok(None),
+                    }
+                }
                 FlightResult::Streaming(streaming) => streaming.into_answer(now),
                 FlightResult::Abandoned => continue,
                 FlightResult::Failed => return self.stale_answer(lookup, onward).map_or(Ok(None), Err),
-                FlightResult::Alone => return Ok(None),
+                FlightResult::NotShared => return Ok(None),
             };
-            return Err(self.finish_cached(lookup, response, CacheResult::Collapsed));
+            let answer = ProxyResponse::served(response);
+            return Err(self.finish_cached(lookup, answer, CacheResult::Collapsed));
         }
     }
 
@@ -234,7 +249,8 @@ impl ProxyInner {
     fn stale_answer(&self, lookup: &CacheLookup, onward: &Parts) -> Option<ProxyResponse> {
         let now = Instant::now();
         let stale = lookup.stale.as_ref()?;
-        Some(self.finish_cached(lookup, stale.answer(onward, now), CacheResult::Stale))
+        let answer = ProxyResponse::served(stale.answer(onward, now));
+        Some(self.finish_cached(lookup, answer, CacheResult::Stale))
     }
 
     /// Has the request answered by the image server, or healed, and keeps what may be kept.
@@ -249,22 +265,23 @@ impl ProxyInner {
         let answer = match self.heal(exchange, image, onward, caller).await {
             Ok(answer) => answer,
             Err(refusal) => {
-                let fails = is_failure(&refusal);
+                let fails = refusal.is_failure();
                 if let Some(leader) = leader {
-                    leader.ends_alone(fails);
+                    leader.stop_sharing(fails);
                 }
                 let stale = if fails { self.stale_answer(&lookup, onward) } else { None };
                 return stale.ok_or(refusal);
             }
         };
         if answer.response.extensions().get::<FromCache>().is_some() {
-            return Ok(self.finish_cached(&lookup, answer.response, CacheResult::Hit));
+            // What the gate found out of the image stays: an info.json whose tiles are gone must not look well.
+            return Ok(self.finish_cached(&lookup, answer, CacheResult::Hit));
         }
-        let fails = matches!(answer.response.status().as_u16(), 500 | 502 | 503 | 504)
-            || matches!(answer.outcome, Outcome::Failed | Outcome::Cooling);
-        if fails && let Some(stale) = self.stale_answer(&lookup, onward) {
+        if is_in_need(answer.outcome, answer.response.status())
+            && let Some(stale) = self.stale_answer(&lookup, onward)
+        {
             if let Some(leader) = leader {
-                leader.ends_alone(true);
+                leader.stop_sharing(true);
             }
             return Ok(stale);
         }
@@ -281,9 +298,17 @@ impl ProxyInner {
     ) -> ProxyResponse {
         let not_kept = &self.cache_routes[exchange.asked.route].not_kept;
         let (was_stale, status) = (lookup.stale.is_some(), answer.response.status());
-        self.cache.note(&lookup.wanted, &onward.headers, status);
+        // Behind a placeholder stands a 404, whatever its own status is.
+        let noted = if answer.is_placeholder { StatusCode::NOT_FOUND } else { status };
+        self.cache.note(&lookup.wanted, &onward.headers, noted);
         let (head, body) = answer.response.into_parts();
-        let candidate = self.cache.candidate(&lookup.wanted, &onward.headers, &head, lookup.purges);
+        // An info.json may be 200 although its tiles are gone.
+        let is_well = matches!(answer.outcome, Outcome::Served | Outcome::Healed);
+        let candidate = if is_well {
+            self.cache.candidate(&lookup.wanted, &onward.headers, &head, lookup.purges)
+        } else {
+            None
+        };
         let response = Response::from_parts(head, body);
         let values = &self.cache_status;
         let told = match (candidate.is_some(), was_stale) {
@@ -296,11 +321,11 @@ impl ProxyInner {
             not_kept.store(0, Relaxed);
             self.cache.take_in(candidate, response, leader, self.budget.of(caller.holder()))
         } else {
-            if status == StatusCode::OK && onward.method == Method::GET {
+            if is_well && status == StatusCode::OK && onward.method == Method::GET {
                 not_kept.fetch_update(Relaxed, Relaxed, |count| count.checked_add(1)).ok();
             }
             if let Some(leader) = leader {
-                leader.ends_alone(false);
+                leader.stop_sharing(false);
             }
             response
         };
@@ -318,13 +343,10 @@ pub(super) fn from_cache(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-/// Whether the image server or a heal failed, and not the viewer.
-fn is_failure(refusal: &Refusal) -> bool {
-    match refusal {
-        Refusal::Upstream(error) => !error.is_the_viewers(),
-        Refusal::Pending(_) | Refusal::Crowded(_) => true,
-        _ => false,
-    }
+/// Whether a stale answer goes out in the place of this one: the image server failed, or a heal, and there is no picture.
+pub(super) fn is_in_need(outcome: Outcome, status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+        || matches!(outcome, Outcome::Failed | Outcome::Cooling) && !status.is_success()
 }
 
 /// Whether `Connection` names fields of the request.

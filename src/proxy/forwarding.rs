@@ -9,6 +9,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use super::forwarded::{self, ForwardedElement};
+use crate::cache::ADDRESS_FIELDS;
 use crate::config::settings::is_among;
 use crate::upstream::Client;
 
@@ -88,23 +89,9 @@ fn is_hearsay(name: &str) -> bool {
         || HEARSAY.iter().any(|own| own.len() == name.len() && begins(own))
 }
 
-/// Fields that name the viewer's address alone. Every viewer has another one, and an image is the same for all of them.
-const ADDRESSES: [&str; 10] = [
-    "cf-connecting-ip",
-    "cf-connecting-ipv6",
-    "fastly-client-ip",
-    "true-client-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-envoy-external-address",
-    "x-forwarded-for",
-    "x-original-forwarded-for",
-    "x-real-ip",
-];
-
 /// Is this a field by which a trusted proxy says how a request came: by which name, scheme, path, for which image?
 pub(super) fn tells_how(name: &str) -> bool {
-    is_hearsay(name) && !ADDRESSES.contains(&name)
+    is_hearsay(name) && !ADDRESS_FIELDS.contains(&name)
 }
 
 /// Removes fields that no trusted proxy vouches for.

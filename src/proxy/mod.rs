@@ -41,7 +41,7 @@ use crate::outcome::Outcome;
 use crate::presentation::{GatewayResult, PresentationProxy, PresentationRequest, RewriteRule, cors};
 use crate::upstream::{Body, Caller, MemoryBudget, Routing, Upstream, one_client};
 use cache_status::CacheStatusValues;
-use caching::{CacheRoute, from_cache};
+use caching::{CacheRoute, from_cache, is_in_need};
 use field_names::{ProxyFields, ViaValue};
 use headers::OnwardRules;
 use rate_limit::ClientRateLimiter;
@@ -100,6 +100,10 @@ struct Exchange<'a> {
     image: Option<RoutedImage<'a>>,
     /// When the request began.
     started: Instant,
+    /// How long it waited for the request of another reader: a heal must not add its whole wait.
+    waited: Duration,
+    /// A stale answer is kept, which goes out where the image server or a heal fails.
+    has_stale: bool,
     /// A fresh info.json that is kept: it goes out in the place of the image server's, unless the image expired.
     cached: Option<CachedResponse>,
 }
@@ -239,7 +243,8 @@ impl ProxyInner {
         };
         let image = asked.image();
         let image = image.map(|request| RoutedImage { route: asked.route, request, trace: asked.trace });
-        let mut exchange = Exchange { sender, asked, image, started: asking.started, cached: None };
+        let (started, waited) = (asking.started, Duration::ZERO);
+        let mut exchange = Exchange { sender, asked, image, started, waited, has_stale: false, cached: None };
         let kind = exchange.asked.kind();
         if let Some(protocols) = self.protocols(exchange.asked.route_kind, head, !body.is_end_stream()) {
             return (kind, Box::pin(self.upgrade(&exchange, protocols, head)).await);
@@ -266,11 +271,11 @@ impl ProxyInner {
         head: &mut Parts,
         body: Incoming,
     ) -> Result<ProxyResponse, Refusal> {
-        let Exchange { sender, asked, image, started, .. } = &*exchange;
+        let Exchange { sender, asked, image, .. } = &*exchange;
         let echo = image.as_ref().is_some_and(|image| self.healer.is_callback(image, head, sender.client));
         let raw = echo || self.skips_healing(head, sender);
         let mut lookup = if raw || !body.is_end_stream() { None } else { self.cache_lookup(exchange, head) };
-        if let Some(hit) = lookup.as_mut().and_then(|lookup| self.tile_hit(lookup, head, *started)) {
+        if let Some(hit) = lookup.as_mut().and_then(|lookup| self.tile_hit(exchange, lookup, head)) {
             return Ok(hit);
         }
         let caller = sender.caller(asked.route_kind, head.version);
@@ -313,8 +318,10 @@ impl ProxyInner {
         caller: &Caller,
     ) -> Result<ProxyResponse, Refusal> {
         let client = one_client(exchange.sender.client);
-        let budget = &self.budget;
-        let image = ImageExchange { image, head: onward, client, lane: priority_of, budget, caller };
+        let (budget, waited) = (&self.budget, exchange.waited);
+        let image = ImageExchange { image, head: onward, client, lane: priority_of, budget, caller, waited };
+        // Only what the reader gets is recorded: not a failure behind which something stale is kept.
+        let has_stale = exchange.has_stale;
         let send = || async {
             match &exchange.cached {
                 Some(kept) => Ok(from_cache(kept.answer(onward, exchange.started))),
@@ -323,7 +330,9 @@ impl ProxyInner {
         };
         let refusal = match self.healer.answer(&image, send).await {
             Ok(HealedExchange { response, outcome, healed }) => {
-                self.healer.record_image_answer(&image, outcome, response.status());
+                if !(has_stale && is_in_need(outcome, response.status())) {
+                    self.healer.record_image_answer(&image, outcome, response.status());
+                }
                 let answer = ProxyResponse::of(response, outcome, healed);
                 if outcome == Outcome::Missing {
                     return Ok(Box::pin(self.placeholder(exchange, image.image, onward, answer)).await);
@@ -334,7 +343,7 @@ impl ProxyInner {
             Err(ExchangeError::Crowded(after)) => Refusal::Crowded(after),
             Err(ExchangeError::Failed(refusal)) => refusal,
         };
-        if refusal.is_about_the_image() {
+        if refusal.is_about_the_image() && !(has_stale && refusal.is_failure()) {
             self.healer.record_image_answer(&image, refusal.outcome(), refusal.status());
         }
         Err(refusal)

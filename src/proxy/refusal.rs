@@ -59,6 +59,15 @@ impl Refusal {
         }
     }
 
+    /// Whether the image server or a heal failed, and not the viewer.
+    pub(super) fn is_failure(&self) -> bool {
+        match self {
+            Self::Upstream(error) => !error.is_the_viewers(),
+            Self::Pending(_) | Self::Crowded(_) => true,
+            _ => false,
+        }
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(status) => *status,

@@ -130,6 +130,14 @@ pub(super) fn add(taken: &AtomicUsize, bytes: usize, most: usize) -> Option<()> 
 }
 
 impl BudgetPermit {
+    /// Splits off the share of some of the bytes, as far as the permit goes.
+    #[must_use]
+    pub fn split(&mut self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { budget: self.budget.clone(), bytes, is_waiting: self.is_waiting }
+    }
+
     /// Binds the share to `bytes`: the share is given back when the last clone of them is dropped.
     pub fn keep(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(BudgetedBytes { bytes, _share: self })
@@ -167,6 +175,13 @@ mod tests {
         assert!(budget.take(5).is_none());
         assert_eq!((shown.get(), &piece[..]), (6, &b"2"[..]));
         drop(piece);
+        assert_eq!(shown.get(), 0);
+        let mut rest = budget.take(6).expect("it fits");
+        let part = rest.split(2);
+        assert_eq!((shown.get(), rest.split(9).bytes), (6, 4));
+        drop(rest);
+        assert_eq!(shown.get(), 2);
+        drop(part);
         assert_eq!(shown.get(), 0);
         let both = [budget.take(5).expect("it fits"), budget.take(5).expect("it fits")];
         assert_eq!(shown.get(), 10);

@@ -283,3 +283,52 @@ async fn while_the_image_server_is_silent_a_stale_tile_goes_to_all_who_wait() {
     }
     origin.releases();
 }
+
+/// Longer than what the system buffers for a reader who takes nothing.
+const HUGE: usize = 12 << 20;
+
+/// A cache before an image server whose tiles are huge.
+async fn huge(more: &str) -> (Origin, Edge) {
+    let origin = Origin::start(|_| Origin::answer(200, MINUTE, Flow::sized(vec![7; HUGE])));
+    let edge = cached(&origin.url(), &format!("cache.max_body = 12MiB\n{more}")).await;
+    (origin, edge)
+}
+
+/// Waits until the memory for bodies is, or is not, that of one huge tile.
+async fn holds(edge: &Edge, is_held: bool) {
+    let what = if is_held { "the tile is held" } else { "nothing is held" };
+    let is_so = |held: f64| if is_held { held >= HUGE as f64 } else { held == 0.0 };
+    patiently(what, || is_so(edge.metric("iiif_mender_held_bytes"))).await;
+}
+
+#[tokio::test]
+async fn a_tile_counts_as_held_until_its_reader_has_it() {
+    let (origin, edge) = huge("").await;
+    let mut leader = edge.viewer().await;
+    leader.gets(TILE).await;
+    patiently("it is kept", || edge.metric("iiif_mender_cache_stored_total") == 1.0).await;
+    holds(&edge, true).await;
+    leader.leaves();
+    holds(&edge, false).await;
+    let mut reader = edge.viewer().await;
+    reader.gets(TILE).await;
+    holds(&edge, true).await;
+    reader.leaves();
+    holds(&edge, false).await;
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn who_holds_too_much_gets_no_long_tile_from_memory() {
+    let (origin, edge) = huge("server.max_held_total = 64MiB").await;
+    assert_eq!(edge.get_with(TILE, &[HOST]).await.body.len(), HUGE);
+    holds(&edge, false).await;
+    let mut reader = edge.viewer().await;
+    reader.gets(TILE).await;
+    holds(&edge, true).await;
+    let own = edge.get_with(TILE, &[HOST]).await;
+    assert_eq!((own.status, own.body.len(), origin.seen().len()), (200, HUGE, 2), "{:?}", own.headers);
+    reader.leaves();
+    holds(&edge, false).await;
+    assert_eq!(did(&edge.get_with(TILE, &[HOST]).await), "hit");
+}

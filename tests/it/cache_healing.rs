@@ -5,7 +5,7 @@ use std::time::Duration;
 use testbed::{Fetched, Kind, Testbed};
 
 use crate::support::cache_world::did;
-use crate::support::world::{TILE, World};
+use crate::support::world::{TILE, World, patiently};
 
 /// A world with a cache, in which nothing is healed ahead.
 async fn kept(more: &str) -> World {
@@ -99,6 +99,7 @@ async fn a_tile_that_cannot_be_healed_goes_out_stale() {
     let stale = no_hit(&world, &path).await;
     assert_eq!((stale.status, did(&stale)), (200, "fwd=stale; detail=stale-if-error"), "{:?}", stale.headers);
     assert_eq!((&stale.body, stale.header("heal-status")), (&first.body, ""));
+    assert_eq!(world.metric("iiif_mender_broken_images"), 0.0, "readers have their picture");
 }
 
 #[tokio::test]
@@ -163,4 +164,72 @@ async fn a_raw_answer_is_not_one_of_the_cache() {
     assert_eq!(did(&world.get(&path).await), "hit");
     let raw = world.client.get(&world.url(&path), &[("x-raw", "1")]).await.expect("an answer");
     assert_eq!((raw.status, did(&raw)), (200, ""));
+}
+
+/// Loses the file behind a page whose info.json the image server remembers.
+fn loses(world: &World, page: &testbed::Page) {
+    world.knows_file_of(page);
+    world.bed.heats_info();
+    world.bed.fedora.removes_file(&page.path);
+    world.bed.expires_everything();
+}
+
+/// Whether an info.json says that a heal came to nothing.
+fn is_not_healed(answer: &Fetched) -> bool {
+    let is_told = ["missing", "failed", "cooling"].contains(&answer.header("heal-status"));
+    (answer.status, answer.header("cache-control")) == (200, "no-store") && is_told
+}
+
+#[tokio::test]
+async fn an_info_json_that_is_kept_says_that_the_heal_came_to_nothing() {
+    let world = kept("heal.alive_for = 0s\nheal.ladder = visit").await;
+    let page = world.bed.page();
+    let path = page.image_path("info.json");
+    world.get(&path).await;
+    loses(&world, &page);
+    let gone = world.get(&path).await;
+    assert!(did(&gone) == "hit" && is_not_healed(&gone), "{} {:?}", gone.status, gone.headers);
+}
+
+#[tokio::test]
+async fn an_info_json_whose_tiles_are_gone_is_never_kept() {
+    let world = kept("heal.alive_for = 0s\nheal.ladder = visit").await;
+    let page = world.bed.page();
+    loses(&world, &page);
+    let gone = world.get(&page.image_path("info.json")).await;
+    assert!(did(&gone) == "fwd=uri-miss" && is_not_healed(&gone), "{} {:?}", gone.status, gone.headers);
+    assert_eq!(world.metric("iiif_mender_cache_stored_total"), 0.0);
+}
+
+#[tokio::test]
+async fn a_placeholder_takes_away_what_was_kept() {
+    let world = kept("cache.max_age = 1s\nheal.missing_image = 200").await;
+    let page = world.bed.page();
+    let path = page.image_path(TILE);
+    world.get(&path).await;
+    loses(&world, &page);
+    let gone = no_hit(&world, &path).await;
+    assert_eq!((gone.status, gone.header("heal-status")), (200, "missing; placeholder"));
+    world.bed.images.goes_down().await;
+    let answer = world.get(&path).await;
+    assert!(!did(&answer).contains("stale"), "{} {:?}", answer.status, answer.headers);
+}
+
+#[tokio::test]
+async fn who_waited_for_another_reader_waits_for_a_heal_no_longer_than_that_one() {
+    let world = kept("heal.ladder = visit\nheal.wait = 3s\ncache.collapse_wait = 2s").await;
+    let path = world.bed.page().image_path(TILE);
+    world.bed.expires_everything();
+    world.bed.service.stalls_canvas();
+    let leader = world.asks(&path);
+    world.bed.ledger.until(|counts| counts.canvas == 1).await;
+    let began = tokio::time::Instant::now();
+    let follower = world.asks(&path);
+    patiently("the follower waits", || world.metric("iiif_mender_cache_waiting") == 1.0).await;
+    let follower = follower.await.expect("a task");
+    let held = began.elapsed();
+    assert_eq!((follower.status, follower.header("heal-status")), (503, "pending"));
+    assert!(held > Duration::from_millis(1_900) && held < Duration::from_millis(4_500), "{held:?}");
+    assert_eq!(leader.await.expect("a task").status, 503);
+    world.bed.service.releases();
 }

@@ -155,6 +155,7 @@ impl CaseRun {
             lane: |_| Priority::Viewer,
             budget: &self.budget,
             caller: &caller,
+            waited: Duration::ZERO,
         };
         let healer = self.healer();
         let times: Timeouts = self.settings.timeouts(route);
