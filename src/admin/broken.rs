@@ -9,11 +9,12 @@ use serde::Serialize;
 
 use super::AdminState;
 use super::answer::{self, ApiProblem, json};
-use super::format::{grouped, time_of};
+use super::format::time_of;
 use super::labels::BookLabels;
 use super::queries::{ApiParameters, PagedList, aside, listing};
 use crate::batch::report::csv::CsvTable;
 use crate::heal::{BrokenFilter, BrokenImage, Referrer};
+use crate::observe::counted;
 use crate::upstream::Body;
 
 /// A broken image, with the label of its book.
@@ -33,7 +34,7 @@ pub(super) struct LabelledBroken {
 #[template(path = "broken.html")]
 pub(super) struct BrokenPage {
     here: &'static str,
-    /// One kind alone, and where its page begins.
+    /// The one kind that is shown; `None`: both.
     kind: Option<&'static str>,
     total: String,
     groups: Vec<BrokenGroup>,
@@ -152,7 +153,7 @@ fn table(rows: &[LabelledBroken]) -> std::io::Result<Vec<u8>> {
         }
         let time = |at: i64| time_of(at).0;
         csv.line([
-            image.reason,
+            image.reason.as_str(),
             &image.why,
             &image.until.map(time).unwrap_or_default(),
             book.as_deref().unwrap_or_default(),
@@ -197,7 +198,7 @@ pub(super) async fn page(rooms: &Arc<AdminState>, query: &str) -> Result<BrokenP
                 next: next.map(|before| format!("/broken?kind={kind}&before={before}")),
             });
         }
-        let total = grouped(count(now.broken_images) + count(now.unknown_images));
+        let total = counted(count(now.broken_images) + count(now.unknown_images), "image");
         Ok(BrokenPage { here: "/broken", kind: wanted.map(|(kind, _)| kind), total, groups })
     })
     .await
@@ -205,30 +206,18 @@ pub(super) async fn page(rooms: &Arc<AdminState>, query: &str) -> Result<BrokenP
 
 fn view(row: LabelledBroken, is_known: bool) -> BrokenView {
     let LabelledBroken { image, book, link } = row;
-    let class = match image.reason {
-        "missing" | "failed" | "no_route" | "error" => "bad",
-        "cooling" | "pending" | "expired" => "note",
-        _ => "",
-    };
-    let readers = match image.readers {
-        1 => "1 reader".to_owned(),
-        most if most >= BrokenImage::MOST_READERS => format!("{most} readers or more"),
-        some => format!("{some} readers"),
-    };
-    let requests = match image.requests {
-        1 => "1 request".to_owned(),
-        some => format!("{} requests", grouped(some)),
-    };
+    let or_more = if image.readers >= BrokenImage::MOST_READERS { " or more" } else { "" };
+    let readers = format!("{}{or_more}", counted(image.readers, "reader"));
     let label = image.owner.as_ref().and_then(|owner| owner.label.clone());
     BrokenView {
         title: label.unwrap_or_else(|| image.identifier.clone()),
         book: book.or_else(|| image.owner.map(|owner| owner.manifest)),
-        reason: word(image.reason),
-        class,
+        reason: image.reason.label(),
+        class: image.reason.class(),
         why: image.why,
         until: image.until.map(|until| time_of(until).0),
         readers,
-        requests,
+        requests: counted(image.requests, "request"),
         status: image.status,
         first: time_of(image.first),
         last: time_of(image.last),
@@ -240,16 +229,25 @@ fn view(row: LabelledBroken, is_known: bool) -> BrokenView {
     }
 }
 
-/// The reason as a word for people.
-fn word(reason: &'static str) -> &'static str {
-    match reason {
-        "missing" => "file is gone",
-        "cooling" => "cooling down",
-        "failed" => "heal failed",
-        "pending" => "being healed",
-        "no_route" => "no route",
-        "off" => "not healed",
-        "error" => "server error",
-        other => other,
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use crate::heal::BrokenReason;
+
+    #[test]
+    fn every_reason_is_in_the_api_and_in_the_manual() {
+        let schema = schemars::schema_for!(BrokenReason).to_value();
+        let reasons = schema["oneOf"].as_array().expect("a reason each");
+        let words: Vec<&Value> = reasons.iter().map(|reason| &reason["const"]).collect();
+        let api: Value = serde_json::from_str(super::super::OPENAPI).expect("JSON");
+        let listed = &api["components"]["schemas"]["Broken"]["properties"]["reason"]["enum"];
+        assert_eq!(listed.as_array().expect("a list").iter().collect::<Vec<_>>(), words);
+        let manual = include_str!("../../docs/OPERATIONS.md");
+        for word in words {
+            let reason: BrokenReason = serde_json::from_value(word.clone()).expect("a reason");
+            assert_eq!(word, reason.as_str());
+            assert!(manual.contains(&format!("| `{}` |", reason.as_str())), "{word}");
+        }
     }
 }

@@ -4,9 +4,9 @@ use askama::Template;
 
 use super::AdminState;
 use super::answer::ApiProblem;
-use super::format::grouped;
 use super::queries::{self, ApiParameters, ManifestDetail};
 use crate::index::browse::SourceRow;
+use crate::observe::counted;
 
 /// The sources, or the manifests of one of them, or of all.
 #[derive(Template)]
@@ -34,7 +34,7 @@ struct SourceView {
 pub(super) struct ManifestView {
     pub(super) id: i64,
     pub(super) name: String,
-    pub(super) images: u64,
+    pub(super) images: String,
     pub(super) vanished: bool,
     pub(super) healed: u64,
     pub(super) failed: u64,
@@ -58,7 +58,7 @@ pub(super) async fn collections(
         sources: Vec::new(),
         source: None,
         volumes: Vec::new(),
-        total: grouped(total),
+        total: counted(total, "manifest"),
         is_first,
         next: None,
     };
@@ -82,7 +82,8 @@ fn room(source: SourceRow) -> SourceView {
         "traffic" => "Learned from traffic".to_owned(),
         _ => source.location,
     };
-    SourceView { id: source.id, name, manifests: grouped(source.manifests), images: grouped(source.images) }
+    let (manifests, images) = (counted(source.manifests, "manifest"), counted(source.images, "image"));
+    SourceView { id: source.id, name, manifests, images }
 }
 
 pub(super) fn shelf(told: ManifestDetail) -> ManifestView {
@@ -90,7 +91,7 @@ pub(super) fn shelf(told: ManifestDetail) -> ManifestView {
     ManifestView {
         id: volume.id,
         name: volume.label.unwrap_or(volume.uri),
-        images: volume.images,
+        images: counted(volume.images, "image"),
         vanished: volume.vanished.is_some(),
         healed: health.healed,
         failed: health.failed,

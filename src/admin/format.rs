@@ -66,11 +66,6 @@ fn ago(since: Duration) -> String {
     }
 }
 
-/// 1234567 as 1,234,567.
-pub(super) fn grouped(number: u64) -> String {
-    indicatif::HumanCount(number).to_string()
-}
-
 /// A finding in a list of them.
 pub(super) struct SetupRow {
     pub(super) class: &'static str,

@@ -5,11 +5,11 @@ use std::time::Duration;
 use askama::Template;
 
 use super::chart::{self, Chart};
-use super::format::{HealRow, SetupRow, grouped, row, setup_row, time_of};
+use super::format::{HealRow, SetupRow, row, setup_row, time_of};
 use super::labels::BookLabels;
 use super::{AdminState, queries};
 use crate::index::history::{HistoryFilter, HistoryPage};
-use crate::observe::Snapshot;
+use crate::observe::{Snapshot, counted, grouped};
 use crate::setup::SetupFinding;
 
 /// The figure that leads to the broken images.
@@ -68,13 +68,17 @@ pub(super) fn now(rooms: &AdminState) -> OverviewLive {
     let up = if up == "0s" { "less than a minute".to_owned() } else { up };
     let mut figures = vec![
         figure("Requests", all, format!("in {up}")),
-        figure("Healed", healed, format!("{} canvas requests", grouped(told.canvas_requests))),
-        figure(BROKEN, gauge(told.now.broken_images), format!("{} requests not healed", grouped(broken))),
-        figure("Viewers waiting", gauge(told.now.waiting), format!("{} heals under way", told.now.flights)),
+        figure("Healed", healed, counted(told.canvas_requests, "canvas request")),
+        figure(BROKEN, gauge(told.now.broken_images), format!("{} not healed", counted(broken, "request"))),
+        figure(
+            "Viewers waiting",
+            gauge(told.now.waiting),
+            format!("{} under way", counted(gauge(told.now.flights), "heal")),
+        ),
         figure(
             "Images known",
             gauge(told.now.index_images),
-            format!("in {} manifests", grouped(gauge(told.now.index_manifests))),
+            format!("in {}", counted(gauge(told.now.index_manifests), "manifest")),
         ),
         figure(
             "Connections",
@@ -137,7 +141,11 @@ fn summary(rooms: &AdminState, told: &Snapshot) -> (&'static str, String) {
     } else if told.now.flights > 0 {
         (
             "busy",
-            format!("{} heals are under way, {} viewers wait for them.", told.now.flights, told.now.waiting),
+            format!(
+                "{} under way, {} waiting.",
+                counted(told.now.flights, "heal"),
+                counted(told.now.waiting.max(0), "viewer")
+            ),
         )
     } else if told.now.broken_images > 0 {
         let broken = match told.now.broken_images {

@@ -15,6 +15,7 @@ use super::overview::{OverviewPage, now};
 use super::queries::{self, ApiParameters};
 use super::route::DashboardPage;
 use super::{Admin, AdminState};
+use crate::observe::counted;
 use crate::setup;
 use crate::upstream::Body;
 
@@ -73,7 +74,7 @@ struct ManifestPage {
     has_cache: bool,
     name: String,
     uri: String,
-    images: u64,
+    images: String,
     /// The manifest itself, and the same in a viewer (`[admin] viewer`).
     public: Option<String>,
     viewer: Option<String>,
@@ -161,7 +162,7 @@ impl Admin {
                 let (rooms, words) = (Arc::clone(&self.rooms), query.text("q").unwrap_or_default());
                 html(&queries::aside(move || search(&rooms, &words)).await?)
             }
-            DashboardPage::Setup => html(&check(rooms).await),
+            DashboardPage::Setup => html(&check(rooms).await?),
         }
     }
 }
@@ -253,7 +254,7 @@ async fn manifest(
         has_cache: rooms.settings.cache.memory > 0,
         name: volume.label.unwrap_or_else(|| volume.uri.clone()),
         uri: volume.uri,
-        images: volume.images,
+        images: counted(volume.images, "image"),
         viewer: viewer.map(|(manifest, viewer)| viewer.open(manifest)),
         public,
         cards,
@@ -328,9 +329,11 @@ fn search(rooms: &AdminState, words: &str) -> Result<SearchPage, ApiProblem> {
     Ok(page)
 }
 
-async fn check(rooms: &AdminState) -> SetupPage {
+async fn check(rooms: &AdminState) -> Result<SetupPage, ApiProblem> {
     let findings = setup::check(&rooms.healer, &rooms.index, &rooms.settings).await;
+    let findings =
+        findings.ok_or_else(|| ApiProblem::internal("the setup cannot be checked: the log says why"))?;
     rooms.setup.update(&findings, &rooms.metrics);
     let findings = findings.into_iter().map(setup_row).collect();
-    SetupPage { here: "/setup", findings, is_sweeping: rooms.healer.is_sweeping() }
+    Ok(SetupPage { here: "/setup", findings, is_sweeping: rooms.healer.is_sweeping() })
 }

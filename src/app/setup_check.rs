@@ -30,7 +30,10 @@ pub(super) fn check_setup(
         }
         while !every.is_zero() {
             let _ = tokio::time::timeout(pause, read.changed()).await;
-            status.update(&setup::check(&healer, &index, &settings).await, &metrics);
+            // What cannot be looked at is as it was.
+            if let Some(findings) = setup::check(&healer, &index, &settings).await {
+                status.update(&findings, &metrics);
+            }
             tokio::time::sleep(SHORTEST.min(every)).await;
             pause = every;
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{CanvasTask, ImageVerdict};
-use crate::heal::{Healer, ImageCheck, IndexedImage};
+use crate::heal::{FILE_GONE, Healer, ImageCheck, IndexedImage};
 use crate::index::Owner;
 
 /// How one image was found.
@@ -52,7 +52,7 @@ pub(crate) async fn unit(healer: &Healer, unit: &CanvasTask, tiles: bool) -> Vec
             (ImageCheck::Alive, Some(lacks)) => (ImageVerdict::Poisoned, Some(lacks.to_owned())),
             (ImageCheck::Alive, None) => (ImageVerdict::Ok, None),
             (ImageCheck::Expired, _) => (ImageVerdict::Expired, Some(FORGOTTEN.to_owned())),
-            (ImageCheck::Missing, _) => (ImageVerdict::Missing, Some("the file itself is gone".to_owned())),
+            (ImageCheck::Missing, _) => (ImageVerdict::Missing, Some(FILE_GONE.to_owned())),
             (ImageCheck::Unwell(why) | ImageCheck::Hidden(why), _) => (ImageVerdict::Error, Some(why)),
         };
         all.push(CheckedImage { indexed: Some(indexed), image: image.clone(), verdict, reason, is_hidden });

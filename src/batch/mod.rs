@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::heal::IndexedImage;
+use crate::heal::{FILE_GONE, IndexedImage};
 use crate::iiif::manifest::Canvas;
 
 mod check;
@@ -182,10 +182,9 @@ impl ImageResult {
                 "every rung of the ladder was tried in vain",
                 "open its canvas: where the image is missing there, ask the canvas service for it with ?update=true",
             ),
-            ImageVerdict::Missing => (
-                "the file itself is gone",
-                "restore the file in the repository, or take the canvas out of its manifest",
-            ),
+            ImageVerdict::Missing => {
+                (FILE_GONE, "restore the file in the repository, or take the canvas out of its manifest")
+            }
             ImageVerdict::Poisoned if !was_tried && !self.image.is_empty() => {
                 ("its canvas was stored without it", heal_again())
             }

@@ -11,6 +11,7 @@ use super::CanvasResult;
 use super::{CanvasTask, ImageResult, ImageVerdict};
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Timeouts};
+use crate::heal::FILE_GONE;
 use crate::iiif::CanvasUrl;
 use crate::iiif::image_path::{Slashes, path_of_key};
 use crate::upstream::fetch::retry_after;
@@ -112,7 +113,7 @@ impl RemoteHealer {
             // Also with 200, where something stands in for it.
             (_, "missing") => {
                 entry.before = ImageVerdict::Missing;
-                entry.reason = Some("the file itself is gone".to_owned());
+                entry.reason = Some(FILE_GONE.to_owned());
             }
             (status, _) if status.is_success() => return None,
             (status, "cooling" | "failed") => {

@@ -10,7 +10,7 @@ use super::check::{self, CheckedImage, with_timeout};
 use super::journal::Journal;
 use super::manifest_pages::ManifestsInWork;
 use super::{CanvasResult, CanvasTask, ImageResult, ImageVerdict};
-use crate::heal::{CanvasVisit, Healer, ImageCheck, ImageHealResult, IndexedImage};
+use crate::heal::{CanvasVisit, FILE_GONE, Healer, ImageCheck, ImageHealResult, IndexedImage};
 
 /// How far a run goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -229,7 +229,7 @@ impl CanvasWorker {
                 ImageVerdict::Expired
             }
             ImageCheck::Missing => {
-                entry.reason = Some("the file itself is gone".to_owned());
+                entry.reason = Some(FILE_GONE.to_owned());
                 ImageVerdict::Missing
             }
             ImageCheck::Unwell(why) | ImageCheck::Hidden(why) => {

@@ -24,14 +24,14 @@ pub(super) fn tell_of_all(origin: &ConfigOrigin, out: &mut dyn Write) -> io::Res
     let BatchServices { settings, index, healer, .. } = &services;
     let checked = runtime
         .block_on(async { tokio::time::timeout(PATIENCE, check(healer, index, settings)).await })
-        .unwrap_or_else(|_| check_index(healer, index, settings));
+        .unwrap_or_else(|_| Some(check_index(healer, index, settings)));
     drop(services);
     runtime.shutdown_background();
-    let problems: Vec<_> = checked.into_iter().filter(|finding| !finding.is_good()).collect();
+    let problems: Vec<_> = checked.into_iter().flatten().filter(|finding| !finding.is_good()).collect();
     if !problems.is_empty() {
         writeln!(out)?;
     }
-    write_problems(&problems, out).map(drop)
+    write_problems(&problems, out)
 }
 
 /// Tells on stderr what keeps the images of the index from being healed. No request is sent.

@@ -1,7 +1,6 @@
 //! Heals: each image is healed once for all who wait, up the ladder, with the work that follows.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -27,7 +26,8 @@ pub(in crate::heal) const LEFT_ALONE: &str = "the canvas service only fails and 
 const NO_RUNG: &str = "no rung of [heal] ladder fits it: \"variant\" is for services that build beside what they have stored, \
     \"visit\" and \"rebuild\" for those that cannot, \"register\" needs to know the file";
 const EMPTY: &str = "its canvas comes back without images: the file is gone, or a fault goes on";
-const FILE_GONE: &str = "the file itself is gone";
+/// `FILE_GONE` is the reason of an image whose file is gone.
+pub const FILE_GONE: &str = "the file itself is gone";
 
 /// `Heals` runs heals, records them, and passes on the work that they leave.
 #[derive(Debug)]
@@ -120,11 +120,16 @@ impl Heals {
             identifier = %image.key,
             verdict = outcome.as_str(),
             heal.rung = rung,
-            reason,
+            reason = reason.as_deref(),
             duration_ms,
             "heal ended"
         );
-        self.record(image, outcome, lane, took, urgency.viewers());
+        let (lane, waiting) = (lane.as_str().to_owned(), urgency.viewers());
+        self.record(
+            image,
+            outcome,
+            HealRecord { lane, duration_ms, waiting, reason, ..HealRecord::default() },
+        );
         outcome
     }
 
@@ -145,7 +150,7 @@ impl Heals {
         image: &IndexedImage,
         outcome: HealOutcome,
     ) -> FailureReason {
-        let because = |text: &str, passing| FailureReason { text: text.to_owned(), passing };
+        let because = |text: &str, passing| FailureReason { text: text.to_owned(), passing, status: None };
         if image.owners.is_empty() {
             return because("no canvas is known that owns it", false);
         }
@@ -174,17 +179,10 @@ impl Heals {
         }
     }
 
-    /// Records how a heal ended, for `waiting` viewers. Nothing waits for the record. Heals that tried nothing (the image
-    /// was alive, or all rungs are cooling down) are left out: a sweep or an impatient crawler would fill the history with
-    /// them.
-    pub(in crate::heal) fn record(
-        &self,
-        image: &IndexedImage,
-        outcome: HealOutcome,
-        lane: Priority,
-        took: Duration,
-        waiting: u32,
-    ) {
+    /// Records how a heal ended: `heal` says its lane, duration, viewers and reason, the image and the outcome the rest.
+    /// Nothing waits for the record. Heals that tried nothing (the image was alive, or all rungs are cooling down) are left
+    /// out: a sweep or an impatient crawler would fill the history with them.
+    pub(in crate::heal) fn record(&self, image: &IndexedImage, outcome: HealOutcome, heal: HealRecord) {
         let rung = match outcome {
             HealOutcome::Alive | HealOutcome::Cooling => return,
             HealOutcome::Healed(rung) => Some(rung.as_str().to_owned()),
@@ -197,12 +195,8 @@ impl Heals {
             manifest: owner.map(|owner| owner.manifest.clone()),
             rung,
             verdict: outcome.as_str().to_owned(),
-            lane: lane.as_str().to_owned(),
-            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            waiting,
             request: Some(image.trace.to_string()),
-            reason: self.reason(image, outcome),
-            ..HealRecord::default()
+            ..heal
         });
     }
 }

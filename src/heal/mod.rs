@@ -8,6 +8,7 @@ mod answer;
 mod background;
 mod broken_entry;
 mod broken_images;
+mod broken_reason;
 pub mod callback;
 mod canvas_service;
 mod completion;
@@ -51,11 +52,13 @@ use tokio::time::Instant;
 pub use answer::{ExchangeError, HealedExchange, ImageExchange};
 pub use background::book::PagesSeen;
 pub use broken_entry::Referrer;
+pub use broken_reason::BrokenReason;
 pub use canvas_service::circuit_breaker::{BreakerState, BreakerStatus};
 pub use canvas_service::priority_semaphore::Priority;
 pub use canvas_service::status::CanvasServiceStatus;
 pub use canvas_service::viewer_request::{ViewerRequest, without_update};
 pub use evidence::Evidence;
+pub use heals::FILE_GONE;
 pub use image::{IndexedImage, RoutedImage};
 pub use operator::broken::{BrokenFilter, BrokenImage};
 pub use operator::inspect::{DeploymentFacts, UnreachableServer};
@@ -69,7 +72,7 @@ use crate::config::settings::Rung;
 use crate::iiif::Target;
 use crate::index::history::writer::HistoryWriter;
 use crate::index::{Index, Owner};
-use crate::observe::{EventKind, Metrics, RequestTrace};
+use crate::observe::{EventKind, Metrics, RequestTrace, now_ms};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, UpstreamError};
 use canvas_service::registration::Registration;
@@ -310,7 +313,7 @@ impl Healer {
     /// Forgets old entries. To be called every minute or so.
     pub fn prune(&self) {
         self.parts.limits.prune();
-        self.parts.broken.prune(operator::broken::now_ms());
+        self.parts.broken.prune(now_ms());
     }
 
     fn note(&self, error: &UpstreamError) {

@@ -11,11 +11,13 @@ use tokio::time::{Instant, timeout};
 use super::answer::ImageExchange;
 use super::background::start_heal::StartHeal;
 use super::evidence::{Evidence, Probe, proves_nothing};
+use super::heals::FILE_GONE;
 use super::ladder::HealOutcome;
 use super::ladder::direct::DirectResult;
 use super::missing_files::Proof;
 use super::{COME_BACK, HealResponse, Healer, IndexedImage, Priority};
 use crate::config::settings::Rung;
+use crate::index::history::HealRecord;
 use crate::observe::{EventKind, GaugeGuard, Span};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, UpstreamError};
@@ -42,6 +44,13 @@ impl Healer {
             .await
             .unwrap_or(DirectResult::NoWay);
         let lane = exchange.lane();
+        let heal = |took: Duration, reason: Option<&str>| HealRecord {
+            lane: lane.as_str().to_owned(),
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            waiting: 1,
+            reason: reason.map(str::to_owned),
+            ..HealRecord::default()
+        };
         match direct {
             DirectResult::Answer(answer) => {
                 // The viewer has the picture; the lasting repair follows without hurry.
@@ -51,12 +60,12 @@ impl Healer {
                 let took = started.elapsed();
                 self.record_page_view(image, Some(started));
                 parts.metrics.heal("healed", Rung::Direct.as_str(), lane.as_str(), took, &image.trace);
-                parts.heals.record(image, HealOutcome::Healed(Rung::Direct), lane, took, 1);
+                parts.heals.record(image, HealOutcome::Healed(Rung::Direct), heal(took, None));
                 return HealResponse::Good { answer, rung: Some(Rung::Direct), took };
             }
             DirectResult::FileIsGone => {
                 parts.missing.note(image, Proof::Shown);
-                parts.heals.record(image, HealOutcome::Missing, lane, started.elapsed(), 1);
+                parts.heals.record(image, HealOutcome::Missing, heal(started.elapsed(), Some(FILE_GONE)));
                 return HealResponse::Original(Outcome::Missing);
             }
             DirectResult::NoWay => {}

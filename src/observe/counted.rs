@@ -1,6 +1,11 @@
-//! Numbers with their noun, for people.
+//! Numbers for people, alone and with their noun.
 
 use indicatif::HumanCount;
+
+/// `1,234,567`.
+pub(crate) fn grouped(number: u64) -> String {
+    HumanCount(number).to_string()
+}
 
 /// `1 image`, `2 images`, `1,204 canvases`.
 pub(crate) fn counted(count: impl TryInto<u64>, noun: &str) -> String {
@@ -10,12 +15,17 @@ pub(crate) fn counted(count: impl TryInto<u64>, noun: &str) -> String {
         (_, true) => "es",
         (_, false) => "s",
     };
-    format!("{} {noun}{ending}", HumanCount(count))
+    format!("{} {noun}{ending}", grouped(count))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::counted;
+    use super::{counted, grouped};
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1000, 12_345_678].map(grouped), ["0", "999", "1,000", "12,345,678"]);
+    }
 
     #[test]
     fn one_is_not_many() {

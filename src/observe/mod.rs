@@ -24,12 +24,13 @@ mod upstream_metrics;
 
 pub use cache_metrics::{CacheMetrics, CacheResult};
 pub use connection_metrics::ConnectionMetrics;
-pub(crate) use counted::counted;
+pub(crate) use counted::{counted, grouped};
 pub use degraded::{Degraded, DegradedReason};
 pub use event_kind::EventKind;
 pub use export::Export;
 pub use gauge_guard::GaugeGuard;
 pub use labels::{LabelValue, RequestLabels};
+pub(crate) use live_feed::now_ms;
 pub use live_feed::{LiveEvent, PublishedEvent, SAMPLE_EVERY, Sample};
 #[doc(hidden)]
 pub use log_writer::line_of;

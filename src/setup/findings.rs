@@ -85,11 +85,11 @@ pub(super) const ABOUT: [(&str, &str); 9] = [
     (CLOCK, "clock"),
 ];
 
-/// What image URLs start with for the public.
+/// The beginning of image URLs as readers know them; empty: no public host or no image route is known.
 pub(crate) fn image_base(settings: &Settings) -> String {
     let route = settings.routes.iter().find(|route| route.kind == RouteKind::Image);
-    match (settings.server.public_hosts.first(), route) {
-        (Some(host), Some(route)) => format!("https://{host}{}", route.prefix),
+    match (settings.first_public_origin(), route) {
+        (Some(origin), Some(route)) => format!("{origin}{}", route.prefix),
         _ => String::new(),
     }
 }
@@ -100,7 +100,7 @@ const CLOCKS: i64 = 60;
 /// Hosts that a text names.
 const NAMED: usize = 5;
 
-/// What the facts mean.
+/// The findings that follow from the facts.
 pub(crate) fn findings(settings: &Settings, facts: &SetupFacts) -> Vec<SetupFinding> {
     let mut all = vec![ladder(settings, facts)];
     match &facts.index {
@@ -130,7 +130,7 @@ pub(crate) fn findings(settings: &Settings, facts: &SetupFacts) -> Vec<SetupFind
     all
 }
 
-/// Is there a rung that can bring an image back?
+/// The finding about `heal.ladder`: whether one of its rungs can bring an image back.
 fn ladder(settings: &Settings, facts: &SetupFacts) -> SetupFinding {
     let (heal, images) = (&settings.heal, RouteKind::Image);
     let rungs: Vec<&str> = heal.ladder.iter().map(|rung| rung.as_str()).collect();
@@ -158,6 +158,7 @@ fn ladder(settings: &Settings, facts: &SetupFacts) -> SetupFinding {
     SetupFinding::new(LADDER, state, text)
 }
 
+/// The findings about the index and its sources: which ones give no image, and whether there is any.
 fn index_and_sources(settings: &Settings, index: &IndexFacts) -> Vec<SetupFinding> {
     let mut all = Vec::new();
     for (location, unreadable) in &index.useless {
@@ -198,7 +199,7 @@ fn index_and_sources(settings: &Settings, index: &IndexFacts) -> Vec<SetupFindin
     all
 }
 
-/// Can the canvases of the index be asked for?
+/// The finding about canvases: how many of the index's can be asked for.
 fn canvases(settings: &Settings, unmapped: &UnmappedCanvases) -> SetupFinding {
     let UnmappedCanvases { canvases, strange, hosts } = unmapped;
     let mut text = format!("{} of {canvases} canvases belong to a presentation route", canvases - strange);
@@ -221,7 +222,7 @@ fn canvases(settings: &Settings, unmapped: &UnmappedCanvases) -> SetupFinding {
     SetupFinding::new(CANVASES, state, text)
 }
 
-/// What makes this canvas belong to a presentation route.
+/// The change to the configuration that makes this canvas belong to a presentation route.
 fn remedy(settings: &Settings, host: &str, example: &str) -> String {
     let Some(url) = CanvasUrl::parse(example) else {
         return "A canvas must be named by a URL".to_owned();
@@ -240,7 +241,7 @@ fn remedy(settings: &Settings, host: &str, example: &str) -> String {
     if lacks_route { format!("{line}; and {route}") } else { line }
 }
 
-/// Do the servers of routes of this kind answer?
+/// The findings about servers: which ones of the routes of this kind do not answer, or that all do.
 fn servers(
     settings: &Settings,
     unreachable: &[UnreachableServer],
@@ -261,7 +262,7 @@ fn servers(
     all
 }
 
-/// Does info.json send viewers to us?
+/// The finding about the `@id` of an info.json: whether it sends viewers to us.
 fn public_id(settings: &Settings, id: &Result<String, String>) -> SetupFinding {
     let hosts = &settings.server.public_hosts;
     let (state, text) = match id {
@@ -273,7 +274,7 @@ fn public_id(settings: &Settings, id: &Result<String, String>) -> SetupFinding {
             let parsed = CanvasUrl::parse(id);
             let names_us = parsed.is_some_and(|url| {
                 let on_route = settings.route_of(&url.host(), url.path).map(|at| settings.routes[at].kind);
-                hosts.iter().any(|host| url.authority_is(host)) && on_route == Some(RouteKind::Image)
+                settings.public_origin(id).is_some() && on_route == Some(RouteKind::Image)
             });
             if names_us {
                 (FindingState::Good, id.clone())
@@ -291,6 +292,7 @@ fn public_id(settings: &Settings, id: &Result<String, String>) -> SetupFinding {
     SetupFinding::new(PUBLIC_ID, state, text)
 }
 
+/// The finding about `/resources`: whether the canvas service answers it.
 fn resources(open: bool) -> SetupFinding {
     let (state, text) = if open {
         (FindingState::Good, "open: expiry is told from a missing file by one look into Redis")
@@ -302,6 +304,7 @@ fn resources(open: bool) -> SetupFinding {
     SetupFinding::new(RESOURCES, state, text)
 }
 
+/// The finding about clocks, by the seconds that the image server's is ahead of ours.
 fn clock(ahead: i64) -> SetupFinding {
     let (state, text) = if ahead.abs() <= CLOCKS {
         (FindingState::Good, format!("{} s apart from the image server's", ahead.abs()))
@@ -311,4 +314,33 @@ fn clock(ahead: i64) -> SetupFinding {
         (FindingState::Bad, text)
     };
     SetupFinding::new(CLOCK, state, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn readers_are_led_to_the_address_by_which_they_reach_us() {
+        let read = |more: &str| {
+            let text = format!(
+                "[server]\npublic_hosts = [\"lib.example\"]\n[[routes]]\nprefix = \"/iiif/2/\"\n\
+                 upstream = \"http://127.0.0.1:9/iiif/2/\"\nkind = \"image\"\n[heal]\nenabled = false\n{more}"
+            );
+            let none: [(String, String); 0] = [];
+            Settings::from_text(Path::new("config.toml"), &text, none).expect("a configuration")
+        };
+        let state = |settings: &Settings, id: &str| public_id(settings, &Ok(id.to_owned())).state;
+        let (old, new) = ("https://lib.example/iiif/2/x", "http://localhost:8080/iiif/2/x");
+        let plain = read("");
+        assert_eq!(image_base(&plain), "https://lib.example/iiif/2/");
+        assert_eq!((state(&plain, old), state(&plain, new)), (FindingState::Good, FindingState::Bad));
+        // As `init` writes it: beside the old name, which is rewritten on the way.
+        let beside = read("[rewrite]\npublic_url = \"http://localhost:8080\"\n");
+        assert_eq!(image_base(&beside), "http://localhost:8080/iiif/2/");
+        assert_eq!((state(&beside, old), state(&beside, new)), (FindingState::Good, FindingState::Good));
+        assert_eq!(state(&beside, "http://127.0.0.1:9/iiif/2/x"), FindingState::Bad);
+    }
 }

@@ -22,13 +22,18 @@ use crate::index::Index;
 use crate::observe::Metrics;
 use facts::look_at_index;
 
-/// Checks the setup: the index as [`check_index`] does, and each server by a few requests. Nothing is healed.
-pub async fn check(healer: &Healer, index: &Arc<Index>, settings: &Arc<Settings>) -> Vec<SetupFinding> {
+/// Checks the setup: the index as [`check_index`] does, and each server by a few requests. Nothing is healed. `None`: the look
+/// at the index did not end (it panicked, or the process ends), so nothing is known.
+pub async fn check(
+    healer: &Healer,
+    index: &Arc<Index>,
+    settings: &Arc<Settings>,
+) -> Option<Vec<SetupFinding>> {
     let look = || (healer.clone(), Arc::clone(index), Arc::clone(settings));
     let (own, index, of) = look();
-    let Ok((mut facts, witnesses)) = spawn_blocking(move || look_at_index(&own, &index, &of)).await else {
-        return Vec::new();
-    };
+    let looked = spawn_blocking(move || look_at_index(&own, &index, &of)).await;
+    let (mut facts, witnesses) =
+        looked.inspect_err(|error| tracing::error!(%error, "the setup cannot be checked")).ok()?;
     facts.unreachable = Some(healer.unreachable().await);
     for witness in witnesses {
         let seen = healer.inspect(&witness).await;
@@ -38,7 +43,7 @@ pub async fn check(healer: &Healer, index: &Arc<Index>, settings: &Arc<Settings>
             break;
         }
     }
-    findings(settings, &facts)
+    Some(findings(settings, &facts))
 }
 
 /// Checks what the settings and the index say, without a request.
@@ -93,11 +98,11 @@ impl SetupStatus {
     }
 }
 
-/// Writes each finding that is not as it should be, with what to do. True: one of them keeps images from being healed.
-pub fn write_problems(findings: &[SetupFinding], out: &mut dyn Write) -> io::Result<bool> {
+/// Writes each finding that is not as it should be, with what to do.
+pub fn write_problems(findings: &[SetupFinding], out: &mut dyn Write) -> io::Result<()> {
     for finding in findings.iter().filter(|finding| !finding.is_good()) {
         let word = if finding.is_bad() { "wrong" } else { "note" };
         writeln!(out, "{word}: {}: {}", finding.about, finding.text)?;
     }
-    Ok(findings.iter().any(SetupFinding::is_bad))
+    Ok(())
 }

@@ -215,6 +215,24 @@ async fn a_setup_that_is_right_is_not_warned_of_and_the_start_says_what_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_image_server_is_asked_by_the_address_that_readers_use() {
+    let library = Library::start().await;
+    let config = format!("{}[rewrite]\npublic_url = \"http://beside.test:8080\"\n", library.config());
+    let serving = Serving::start(library.write(&config));
+    serving.says("opened the index");
+    let url = format!("http://{}/setup", serving.admin);
+    let mut page = String::new();
+    for _ in 0..1000 {
+        page = testbed::get(&url).await.text();
+        if page.contains("3 of 3 canvases") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(page.contains("http://beside.test:8080/iiif/2/") && !page.contains("state bad"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_setup_is_checked_again_and_what_is_mended_is_told() {
     let world = World::with("admin.setup_check = 50ms").await;
     let finding = |about: &str| {

@@ -22,6 +22,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::iiif::CanvasUrl;
 use crate::iiif::image_url::ImageBases;
 
 pub use super::addresses::{Listen, UpstreamUrl};
@@ -97,6 +98,24 @@ impl Settings {
             bases.push(None, path);
         }
         bases
+    }
+
+    /// Scheme and host by which readers reach us, for a URL of one of our hosts: those of `rewrite.public_url`, or the URL's
+    /// own. `None`: the URL is of another host.
+    pub(crate) fn public_origin(&self, url: &str) -> Option<String> {
+        let (parsed, rewritten) = (CanvasUrl::parse(url)?, self.rewrite.public_url.as_ref());
+        let own = rewritten.map(|own| own.authority.as_str());
+        let mut hosts = self.server.public_hosts.iter().map(String::as_str).chain(own);
+        hosts.any(|host| parsed.authority_is(host)).then(|| match rewritten {
+            Some(own) => format!("{}://{}", own.scheme, own.authority),
+            None => format!("{}://{}", parsed.scheme, parsed.authority),
+        })
+    }
+
+    /// Scheme and host by which readers reach us: those of `rewrite.public_url`, or https and the first public host. `None`: no
+    /// public host is known.
+    pub(crate) fn first_public_origin(&self) -> Option<String> {
+        self.public_origin(&format!("https://{}/", self.server.public_hosts.first()?))
     }
 
     /// The route of a request: the longest prefix of `path` among the routes that are for `host`, which is a host

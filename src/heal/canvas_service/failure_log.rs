@@ -27,6 +27,8 @@ pub(in crate::heal) struct FailureReason {
     pub(in crate::heal) text: String,
     /// A retry after a while may succeed.
     pub(in crate::heal) passing: bool,
+    /// Status that the service answered with; `None`: there was no whole answer, or no request.
+    pub(in crate::heal) status: Option<StatusCode>,
 }
 
 /// `FailureLog` holds the failures of one canvas service.
@@ -59,22 +61,24 @@ impl FailureLog {
         // UPSTREAM: 500 is an unknown canvas or a Fedora that refuses; asking again does not change that.
         let passing = status == StatusCode::TOO_MANY_REQUESTS
             || (status.is_server_error() && status != StatusCode::INTERNAL_SERVER_ERROR);
-        self.note(target, text, passing);
+        self.note(target, FailureReason { text, passing, status: Some(status) });
     }
 
     /// Notes that the request to `target` was not answered.
     pub(in crate::heal) fn record_error(&self, target: &str, error: &UpstreamError) {
-        self.note(target, format!("the canvas service: {}", ErrorChain(error)), true);
+        let text = format!("the canvas service: {}", ErrorChain(error));
+        self.note(target, FailureReason { text, passing: true, status: None });
     }
 
     /// Notes that the answer to `target` ended early.
     pub(in crate::heal) fn record_truncated(&self, target: &str) {
-        self.note(target, "the canvas service: the answer broke off, or stopped".to_owned(), true);
+        let text = "the canvas service: the answer broke off, or stopped".to_owned();
+        self.note(target, FailureReason { text, passing: true, status: None });
     }
 
-    fn note(&self, target: &str, text: String, passing: bool) {
-        *self.latest.lock() = Some(text.clone());
-        self.last.insert(target.into(), FailureReason { text, passing });
+    fn note(&self, target: &str, reason: FailureReason) {
+        *self.latest.lock() = Some(reason.text.clone());
+        self.last.insert(target.into(), reason);
     }
 
     /// Why the last request failed, whatever its target; `None` where it succeeded.
@@ -106,11 +110,18 @@ mod tests {
         remarks.answered("/canvas/a", StatusCode::INTERNAL_SERVER_ERROR, &HeaderMap::new());
         let remark = remarks.last("/canvas/a").expect("a remark");
         assert_eq!(remark.text, "the canvas service answered 500 Internal Server Error");
-        assert!(!remark.passing);
+        assert_eq!((remark.passing, remark.status), (false, Some(StatusCode::INTERNAL_SERVER_ERROR)));
         assert_eq!(remarks.last("/canvas/b"), None);
         assert_eq!(remarks.latest().as_ref(), Some(&remark.text));
         remarks.answered("/canvas/a", StatusCode::OK, &HeaderMap::new());
         assert_eq!((remarks.last("/canvas/a"), remarks.latest()), (None, None));
+        remarks.record_truncated("/canvas/a");
+        let remark = remarks.last("/canvas/a").expect("a remark");
+        assert_eq!(
+            (remark.passing, remark.status),
+            (true, None),
+            "a broken answer proves nothing of the canvas"
+        );
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Broken images for operators: noted as requests end, and explained when somebody looks.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::{StatusCode, header};
 use tokio::time::Instant;
 
 use crate::heal::background::start_heal::StartHeal;
 use crate::heal::broken_entry::{BrokenEntry, ImageFailure, READERS, Referrer};
+use crate::heal::broken_reason::BrokenReason;
 use crate::heal::canvas_service::circuit_breaker::BreakerState;
 use crate::heal::canvas_service::failure_log::FailureReason;
 use crate::heal::canvas_service::request::CanvasRequest;
@@ -16,7 +17,7 @@ use crate::heal::ladder::{HealOutcome, NO_ROUTE};
 use crate::heal::{Healer, ImageExchange};
 use crate::iiif::{CanvasUrl, Target};
 use crate::index::{IndexError, Owner};
-use crate::observe::{EventKind, RequestTrace};
+use crate::observe::{EventKind, RequestTrace, now_ms};
 use crate::outcome::Outcome;
 
 /// `BrokenImage` is an image that readers did not get, and that was not seen well since.
@@ -29,8 +30,8 @@ pub struct BrokenImage {
     /// The canvas that owns it, and the manifest, where the index knows them.
     #[serde(flatten)]
     pub owner: Option<Owner>,
-    /// `missing`, `cooling`, `failed`, `pending`, `expired`, `no_route`, `off`, `error` or `unknown`.
-    pub reason: &'static str,
+    /// Why readers do not get it.
+    pub reason: BrokenReason,
     /// The reason in a sentence.
     pub why: String,
     /// Earliest time at which a heal is tried again, unix milliseconds, where one has just failed.
@@ -67,8 +68,8 @@ pub struct BrokenFilter {
     pub limit: usize,
 }
 
-/// `BrokenReason` is the word, the sentence, and the end of a cool-down.
-type BrokenReason = (&'static str, String, Option<Duration>);
+/// `ExplainedReason` is the reason, a sentence, and the rest of a cool-down.
+type ExplainedReason = (BrokenReason, String, Option<Duration>);
 
 impl Healer {
     /// Notes how a reader's request for an image ended. Where it went well, that costs one atomic load while nothing is
@@ -115,31 +116,17 @@ impl Healer {
     /// URL by which readers ask for a picture of this image: through us, so that it is healed. `None`: the host that readers
     /// know is not known here.
     pub fn picture_url(&self, image: &IndexedImage) -> Option<String> {
-        let origin = image.owners.iter().find_map(|owner| self.public_origin(&owner.canvas))?;
+        let origin =
+            image.owners.iter().find_map(|owner| self.parts.settings.public_origin(&owner.canvas))?;
         let prefix = &self.parts.settings.routes[image.route].prefix;
         Some(format!("{origin}{prefix}{}/full/!1000,1000/0/default.jpg", image.sent))
     }
 
     /// URL by which readers ask for this document, if it is one of ours.
     pub fn public_url(&self, url: &str) -> Option<String> {
-        let (origin, parsed) = (self.public_origin(url)?, CanvasUrl::parse(url)?);
+        let (origin, parsed) = (self.parts.settings.public_origin(url)?, CanvasUrl::parse(url)?);
         let query = parsed.query.map(|query| format!("?{query}")).unwrap_or_default();
         Some(format!("{origin}{}{query}", parsed.path))
-    }
-
-    /// Scheme and host under which readers know us, for a URL that names us.
-    fn public_origin(&self, url: &str) -> Option<String> {
-        let settings = &self.parts.settings;
-        let parsed = CanvasUrl::parse(url)?;
-        let rewritten = settings.rewrite.public_url.as_ref();
-        let is_rewritten = rewritten.is_some_and(|own| parsed.authority_is(own.authority.as_str()));
-        if !is_rewritten && !settings.server.public_hosts.iter().any(|host| parsed.authority_is(host)) {
-            return None;
-        }
-        Some(match rewritten {
-            Some(own) => format!("{}://{}", own.scheme, own.authority),
-            None => format!("{}://{}", parsed.scheme, parsed.authority),
-        })
     }
 
     fn explained(&self, entry: BrokenEntry) -> Result<BrokenImage, IndexError> {
@@ -175,11 +162,10 @@ impl Healer {
         entry: &BrokenEntry,
         owners: &[Owner],
         image: Option<&IndexedImage>,
-    ) -> BrokenReason {
-        let told = |word, why: &str| (word, why.to_owned(), None);
+    ) -> ExplainedReason {
         if entry.outcome == Outcome::Refused {
             return (
-                "error",
+                BrokenReason::Error,
                 format!("There was no answer of the image server: readers got {}.", entry.status),
                 None,
             );
@@ -188,47 +174,74 @@ impl Healer {
             // UPSTREAM: the image server asks the canvas service's Redis, and may answer 500 while that is down.
             let is_down = self.parts.services.all().iter().any(|service| !service.breaker_is_closed());
             let hint = if is_down { " A canvas service only fails, too: mend that first." } else { "" };
-            return ("error", format!("The image server answered {}.{hint}", entry.status), None);
+            return (BrokenReason::Error, format!("The image server answered {}.{hint}", entry.status), None);
         }
         if owners.is_empty() {
-            return told("unknown", "No manifest in the index names it: nothing here can bring it back.");
+            return told(
+                BrokenReason::Unknown,
+                "No manifest in the index names it: nothing here can bring it back.",
+            );
         }
         if !self.parts.lookup.heals(&entry.key) {
             return told(
-                "off",
+                BrokenReason::Off,
                 "It is not healed: [heal] enabled is false, or [heal] identifiers leaves it out.",
             );
         }
-        let Some(image) = image else {
-            return told("failed", "Its identifier fits no URL of the image server: it cannot be asked for.");
-        };
+        match image {
+            Some(image) => self.expired_reason(entry, image),
+            None => told(
+                BrokenReason::Failed,
+                "Its identifier fits no URL of the image server: it cannot be asked for.",
+            ),
+        }
+    }
+
+    /// Reason of an image that heals are for.
+    fn expired_reason(&self, entry: &BrokenEntry, image: &IndexedImage) -> ExplainedReason {
         let canvases = self.parts.services.asked_canvases(image);
         if self.parts.heals.is_under_way(image) {
-            return told("pending", "Expired, and being healed now: it takes longer than readers can wait.");
+            return told(
+                BrokenReason::Pending,
+                "Expired, and being healed now: it takes longer than readers can wait.",
+            );
         }
         if entry.outcome == Outcome::Missing || self.parts.missing.is_known(image) {
-            return told("missing", "Its file is gone from the repository: nothing here can bring it back.");
+            return told(
+                BrokenReason::Missing,
+                "Its file is gone from the repository: nothing here can bring it back.",
+            );
         }
         if canvases.is_empty() {
-            return ("no_route", format!("Expired, and {NO_ROUTE}: nobody can be asked for it."), None);
+            return (
+                BrokenReason::NoRoute,
+                format!("Expired, and {NO_ROUTE}: nobody can be asked for it."),
+                None,
+            );
         }
-        let FailureReason { text: reason, passing } =
+        let FailureReason { text, passing, status } =
             self.parts.heals.failure_reason(image, HealOutcome::Failed);
-        let hint = if passing || !reason.contains("answered") {
-            ""
-        } else {
-            ": it does not know the canvas, or cannot read it from the repository"
+        let hint = match status {
+            Some(_) if !passing => ": it does not know the canvas, or cannot read it from the repository",
+            _ => "",
         };
-        let tail = format!("{reason}{hint}.");
+        let tail = format!("{text}{hint}.");
         let pause = self.pause(&canvases);
         match entry.outcome {
-            Outcome::Pending => told("pending", "Expired: its heal took longer than the reader could wait."),
-            Outcome::Unknown => {
-                told("expired", "It has come into the index since: the next request heals it.")
+            Outcome::Pending => {
+                told(BrokenReason::Pending, "Expired: its heal took longer than the reader could wait.")
             }
-            Outcome::Cooling => ("cooling", format!("Expired, and its last heal failed: {tail}"), pause),
-            _ if pause.is_some() => ("cooling", format!("Expired, and its last heal failed: {tail}"), pause),
-            _ => ("failed", format!("Expired, and no rung of the ladder brought it back: {tail}"), None),
+            Outcome::Unknown => {
+                told(BrokenReason::Expired, "It has come into the index since: the next request heals it.")
+            }
+            outcome if outcome == Outcome::Cooling || pause.is_some() => {
+                (BrokenReason::Cooling, format!("Expired, and its last heal failed: {tail}"), pause)
+            }
+            _ => (
+                BrokenReason::Failed,
+                format!("Expired, and no rung of the ladder brought it back: {tail}"),
+                None,
+            ),
         }
     }
 
@@ -250,8 +263,6 @@ impl Healer {
     }
 }
 
-/// Unix milliseconds.
-pub(in crate::heal) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+fn told(reason: BrokenReason, why: &str) -> ExplainedReason {
+    (reason, why.to_owned(), None)
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::config::settings::RouteKind;
 use crate::heal::Healer;
 use crate::heal::image::IndexedImage;
+use crate::iiif::CanvasUrl;
 use crate::iiif::registration::{self, Registration};
 use crate::upstream::{Caller, ErrorChain, UpstreamError};
 
@@ -17,7 +18,7 @@ use crate::upstream::{Caller, ErrorChain, UpstreamError};
 pub struct DeploymentFacts {
     /// True if `/resources/{uuid}` is answered; `None`: there is no image to ask about.
     pub resources_open: Option<bool>,
-    /// The `@id` of a live image's info.json, asked for as the proxy does for the first public host.
+    /// The `@id` of a live image's info.json, asked for as the proxy does for a reader.
     pub info_id: Option<Result<String, String>>,
     /// Seconds by which the image server's clock is ahead of ours.
     pub clock_ahead: Option<i64>,
@@ -96,7 +97,9 @@ impl Healer {
     ) -> Result<(Result<String, String>, Option<i64>), UpstreamError> {
         let route = &self.parts.settings.routes[image.route];
         let own = route.upstream.authority.as_str();
-        let public = self.parts.settings.server.public_hosts.first().map_or(own, String::as_str);
+        let origin = self.parts.settings.first_public_origin().unwrap_or_else(|| format!("https://{own}"));
+        let public = CanvasUrl::parse(&origin).ok_or(UpstreamError::Target)?;
+        let (proto, public, port) = (public.scheme, public.authority, public.port().to_string());
         let (mut head, ()) = http::Request::new(()).into_parts();
         head.method = Method::GET;
         let target = format!("{}{}/info.json", route.upstream.path, image.sent);
@@ -104,9 +107,8 @@ impl Healer {
         let text = |text: &str| HeaderValue::from_str(text).map_err(|_| UpstreamError::Target);
         head.headers.insert(header::HOST, text(if route.preserve_host { public } else { own })?);
         head.headers.insert("x-forwarded-host", text(public)?);
-        head.headers.insert("x-forwarded-proto", text("https")?);
-        let port = public.rsplit_once(':').map_or("443", |(_, port)| port);
-        head.headers.insert("x-forwarded-port", text(port)?);
+        head.headers.insert("x-forwarded-proto", text(proto)?);
+        head.headers.insert("x-forwarded-port", text(&port)?);
         head.headers.insert(header::VIA, text(&format!("1.1 {}", self.parts.settings.server.name))?);
         let answer = self.parts.images.send(image, &head, &Caller::default()).await?;
         let date = answer.headers().get(header::DATE).and_then(|date| date.to_str().ok());

@@ -27,7 +27,7 @@ use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::canvas_service::services::AskedCanvas;
 use crate::heal::evidence::{Evidence, Probe, proves_nothing};
 use crate::heal::flight_priority::FlightPriority;
-use crate::heal::heals::LEFT_ALONE;
+use crate::heal::heals::{FILE_GONE, LEFT_ALONE};
 use crate::heal::image::IndexedImage;
 use crate::heal::ladder::{HealOutcome, NO_HELP, NO_ROUTE};
 use crate::heal::missing_files::Proof;
@@ -186,11 +186,9 @@ impl Healer {
             }
             HealOutcome::Healed(rung) => (ImageHealResult::Healed(rung), None, false),
             HealOutcome::Alive => (ImageHealResult::Alive, None, false),
-            HealOutcome::Missing => {
-                (ImageHealResult::Missing, Some("the file itself is gone".to_owned()), false)
-            }
+            HealOutcome::Missing => (ImageHealResult::Missing, Some(FILE_GONE.to_owned()), false),
             HealOutcome::Cooling | HealOutcome::Failed | HealOutcome::NoRung => {
-                let FailureReason { text, passing } = self.parts.heals.failure_reason(image, verdict);
+                let FailureReason { text, passing, .. } = self.parts.heals.failure_reason(image, verdict);
                 (ImageHealResult::Failed, Some(text), passing)
             }
         };

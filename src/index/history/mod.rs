@@ -8,6 +8,7 @@ use rusqlite::{Connection, Row, params, params_from_iter};
 use crate::index::Index;
 use crate::index::store::error::IndexError;
 use crate::index::store::schema;
+use crate::observe::now_ms;
 
 pub mod writer;
 
@@ -247,10 +248,4 @@ pub(in crate::index) fn carry_over(old: &Connection, new: &Connection) -> rusqli
         insert(new, Some(id), &heal)?;
     }
     Ok(())
-}
-
-/// Unix milliseconds.
-pub(in crate::index) fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -11,8 +11,8 @@ use parking_lot::{Condvar, Mutex};
 use uuid::Uuid;
 
 use crate::index::Index;
-use crate::index::history::{HealRecord, Retention, now_ms, prune_history, record};
-use crate::observe::{EventKind, Metrics};
+use crate::index::history::{HealRecord, Retention, prune_history, record};
+use crate::observe::{EventKind, Metrics, now_ms};
 
 /// Heals, and file URLs, that wait to be written, at most.
 const QUEUE: usize = 1024;

@@ -1,12 +1,10 @@
 //! The history of heals.
 
 use super::super::history::writer::HistoryWriter;
-use super::super::history::{
-    HealRecord, HistoryFilter, HistoryPage, Retention, now_ms, prune_history, record,
-};
+use super::super::history::{HealRecord, HistoryFilter, HistoryPage, Retention, prune_history, record};
 use super::*;
 use crate::index::sources::build::Build;
-use crate::observe::Metrics;
+use crate::observe::{Metrics, now_ms};
 
 const BOUNDS: Retention = Retention { age: Duration::from_hours(24), rows: 10 };
 
