@@ -126,6 +126,16 @@ impl TileCache {
         Self { state, limits }
     }
 
+    /// True if nothing is kept now.
+    pub fn is_empty(&self) -> bool {
+        self.state.parts.store.load().is_empty()
+    }
+
+    /// Notes that what this identifier (a lookup key) answers depends on who asks.
+    pub fn protect(&self, identifier: &str) {
+        self.state.parts.protected.add(identifier_hash(identifier));
+    }
+
     /// Whether anything is kept.
     pub fn is_on(&self) -> bool {
         self.limits.memory > 0

@@ -139,6 +139,11 @@ impl CacheStore {
         keys.len()
     }
 
+    /// True if nothing is kept, as far as the store has counted: what was kept a moment ago may be missing in that.
+    pub(super) fn is_empty(&self) -> bool {
+        self.answers.entry_count() == 0
+    }
+
     /// Takes out what has to go. Says how many answers there are, and their bytes.
     pub(super) fn settle(&self) -> (u64, u64) {
         self.answers.run_pending_tasks();

@@ -29,12 +29,16 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// wait would wait for nothing.
 const NEVER_KEPT: u32 = 16;
 
+/// Such a route passes by the cache while nothing at all is kept: a look-up costs a sixth of a request's instructions. One
+/// request of so many looks whether the image server allows more by now.
+const LOOKS_AGAIN: u32 = 64;
+
 /// What the cache knows of a route.
 #[derive(Debug)]
 pub(super) struct CacheRoute {
     /// Hash of the settings that decide what goes upstream, and how what is kept looks.
     scope: u64,
-    /// Whole answers in a row that were not kept.
+    /// Whole answers in a row that were not kept, and requests that passed by for that reason.
     not_kept: AtomicU32,
 }
 
@@ -43,6 +47,11 @@ impl CacheRoute {
         let mut scope = DefaultHasher::new();
         format!("{route:?}{:?}{:?}", settings.rewrite, settings.server.public_hosts).hash(&mut scope);
         Self { scope: scope.finish(), not_kept: AtomicU32::new(0) }
+    }
+
+    /// True for all but one of `LOOKS_AGAIN` requests, where nothing was kept for long.
+    fn is_never_kept(&self) -> bool {
+        self.not_kept.load(Relaxed) >= NEVER_KEPT && self.not_kept.fetch_add(1, Relaxed) % LOOKS_AGAIN != 0
     }
 }
 
@@ -65,6 +74,9 @@ impl ProxyInner {
     pub(super) fn cache_lookup(&self, exchange: &Exchange<'_>, head: &Parts) -> Option<CacheLookup> {
         let Exchange { sender, asked, image, .. } = exchange;
         let image = image.as_ref().filter(|image| self.cache.is_on() && image.request.is_healable())?;
+        if self.cache_routes[asked.route].is_never_kept() && self.cache.is_empty() {
+            return None;
+        }
         let is_info = image.request.target == Target::Info;
         let is_odd = sender.is_canvas_service
             || asked.found.has(ProxyFields::HOP_BY_HOP) && names_fields(head)
@@ -155,6 +167,9 @@ impl ProxyInner {
     /// Counts and marks the answer to an image request that the cache has nothing to do with.
     pub(super) fn past_cache(&self, image: &RoutedImage<'_>, mut answer: ProxyResponse) -> ProxyResponse {
         if self.cache.is_on() {
+            if matches!(answer.response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                self.cache.protect(&image.request.identifier.key());
+            }
             self.cache.metrics().request(image.request.target == Target::Info, CacheResult::Bypass);
             answer.response.headers_mut().append(CACHE_STATUS, self.cache_status.bypass.clone());
         }

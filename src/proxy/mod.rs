@@ -7,6 +7,7 @@ mod field_names;
 pub mod forwarded;
 mod forwarding;
 mod headers;
+mod healing;
 mod leader_request;
 mod placeholder;
 mod rate_limit;
@@ -34,20 +35,19 @@ pub use refusal::{MalformedHead, Refusal};
 use crate::cache::{CacheState, CachedResponse, TileCache};
 use crate::config::Settings;
 use crate::config::settings::{RouteKind, Rung};
-use crate::heal::{ExchangeError, HealedExchange, Healer, ImageExchange, RoutedImage, callback};
+use crate::heal::{Healer, RoutedImage, callback};
 use crate::iiif::Target;
 use crate::observe::{EventKind, Metrics, REQUEST_ID, RequestTrace, Span};
 use crate::outcome::Outcome;
 use crate::presentation::{GatewayResult, PresentationProxy, PresentationRequest, RewriteRule, cors};
-use crate::upstream::{Body, Caller, MemoryBudget, Routing, Upstream, one_client};
+use crate::upstream::{Body, Caller, MemoryBudget, Routing, Upstream};
 use cache_status::CacheStatusValues;
-use caching::{CacheRoute, from_cache, is_in_need};
+use caching::CacheRoute;
 use field_names::{ProxyFields, ViaValue};
 use headers::OnwardRules;
 use rate_limit::ClientRateLimiter;
 use route::RoutedRequest;
 use sender::Sender;
-use thumbnail::priority_of;
 use upgrade::Upgrades;
 
 /// The reverse proxy. Cheap to clone.
@@ -307,46 +307,6 @@ impl ProxyInner {
             self.healer.record_callback(image, answer.status());
         }
         Ok(ProxyResponse::served(answer))
-    }
-
-    /// The image, which is healed where it expired.
-    async fn heal(
-        &self,
-        exchange: &Exchange<'_>,
-        image: &RoutedImage<'_>,
-        onward: &Parts,
-        caller: &Caller,
-    ) -> Result<ProxyResponse, Refusal> {
-        let client = one_client(exchange.sender.client);
-        let (budget, waited) = (&self.budget, exchange.waited);
-        let image = ImageExchange { image, head: onward, client, lane: priority_of, budget, caller, waited };
-        // Only what the reader gets is recorded: not a failure behind which something stale is kept.
-        let has_stale = exchange.has_stale;
-        let send = || async {
-            match &exchange.cached {
-                Some(kept) => Ok(from_cache(kept.answer(onward, exchange.started))),
-                None => self.send(&exchange.asked, onward, Body::Empty, caller).await,
-            }
-        };
-        let refusal = match self.healer.answer(&image, send).await {
-            Ok(HealedExchange { response, outcome, healed }) => {
-                if !(has_stale && is_in_need(outcome, response.status())) {
-                    self.healer.record_image_answer(&image, outcome, response.status());
-                }
-                let answer = ProxyResponse::of(response, outcome, healed);
-                if outcome == Outcome::Missing {
-                    return Ok(Box::pin(self.placeholder(exchange, image.image, onward, answer)).await);
-                }
-                return Ok(answer);
-            }
-            Err(ExchangeError::Pending(after)) => Refusal::Pending(after),
-            Err(ExchangeError::Crowded(after)) => Refusal::Crowded(after),
-            Err(ExchangeError::Failed(refusal)) => refusal,
-        };
-        if refusal.is_about_the_image() && !(has_stale && refusal.is_failure()) {
-            self.healer.record_image_answer(&image, refusal.outcome(), refusal.status());
-        }
-        Err(refusal)
     }
 
     fn onward_rules(&self) -> OnwardRules<'_> {

@@ -1,5 +1,7 @@
 //! The cache: what is kept, for how long and for whom, and what goes out of it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
@@ -401,4 +403,33 @@ async fn other_methods_and_other_routes_pass_by() {
         edge.get(path).await;
         assert_eq!(did(&edge.get(path).await), "", "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_route_whose_answers_may_never_be_kept_passes_by_until_they_may() {
+    let (allows, refuses) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (may, must_not) = (Arc::clone(&allows), Arc::clone(&refuses));
+    let origin = Origin::start(move |_| {
+        let status = if must_not.load(Ordering::Relaxed) { 403 } else { 200 };
+        let fields = if may.load(Ordering::Relaxed) { MINUTE } else { &[] };
+        Origin::answer(status, fields, Flow::chunked("tile"))
+    });
+    let edge = cached(&origin.url(), "").await;
+    for _ in 0..20 {
+        edge.get(TILE).await;
+    }
+    assert_eq!(did(&edge.get(TILE).await), "fwd=bypass");
+    // What is refused while requests pass by is never kept later.
+    refuses.store(true, Ordering::Relaxed);
+    let other = TILE.replacen("/2/", "/2/secret-", 1);
+    assert_eq!(edge.get(&other).await.status, 403);
+    refuses.store(false, Ordering::Relaxed);
+    allows.store(true, Ordering::Relaxed);
+    let mut asked = 0;
+    while did(&edge.get(TILE).await) != "hit" {
+        asked += 1;
+        assert!(asked < 70, "it is not looked at again");
+    }
+    edge.get(&other).await;
+    assert_ne!(did(&edge.get(&other).await), "hit");
 }

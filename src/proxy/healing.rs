@@ -1,0 +1,53 @@
+//! Images that are healed on the way.
+
+use http::request::Parts;
+
+use super::caching::{from_cache, is_in_need};
+use super::refusal::Refusal;
+use super::thumbnail::priority_of;
+use super::{Exchange, ProxyInner, ProxyResponse};
+use crate::heal::{ExchangeError, HealedExchange, ImageExchange, RoutedImage};
+use crate::outcome::Outcome;
+use crate::upstream::{Body, Caller, one_client};
+
+impl ProxyInner {
+    /// The image, which is healed where it expired.
+    pub(super) async fn heal(
+        &self,
+        exchange: &Exchange<'_>,
+        image: &RoutedImage<'_>,
+        onward: &Parts,
+        caller: &Caller,
+    ) -> Result<ProxyResponse, Refusal> {
+        let client = one_client(exchange.sender.client);
+        let (budget, waited) = (&self.budget, exchange.waited);
+        let image = ImageExchange { image, head: onward, client, lane: priority_of, budget, caller, waited };
+        // Only what the reader gets is recorded: not a failure behind which something stale is kept.
+        let has_stale = exchange.has_stale;
+        let send = || async {
+            match &exchange.cached {
+                Some(kept) => Ok(from_cache(kept.answer(onward, exchange.started))),
+                None => self.send(&exchange.asked, onward, Body::Empty, caller).await,
+            }
+        };
+        let refusal = match self.healer.answer(&image, send).await {
+            Ok(HealedExchange { response, outcome, healed }) => {
+                if !(has_stale && is_in_need(outcome, response.status())) {
+                    self.healer.record_image_answer(&image, outcome, response.status());
+                }
+                let answer = ProxyResponse::of(response, outcome, healed);
+                if outcome == Outcome::Missing {
+                    return Ok(Box::pin(self.placeholder(exchange, image.image, onward, answer)).await);
+                }
+                return Ok(answer);
+            }
+            Err(ExchangeError::Pending(after)) => Refusal::Pending(after),
+            Err(ExchangeError::Crowded(after)) => Refusal::Crowded(after),
+            Err(ExchangeError::Failed(refusal)) => refusal,
+        };
+        if refusal.is_about_the_image() && !(has_stale && refusal.is_failure()) {
+            self.healer.record_image_answer(&image, refusal.outcome(), refusal.status());
+        }
+        Err(refusal)
+    }
+}
