@@ -51,7 +51,8 @@ impl CacheRoute {
 
     /// True for all but one of `LOOKS_AGAIN` requests, where nothing was kept for long.
     fn is_never_kept(&self) -> bool {
-        self.not_kept.load(Relaxed) >= NEVER_KEPT && self.not_kept.fetch_add(1, Relaxed) % LOOKS_AGAIN != 0
+        self.not_kept.load(Relaxed) >= NEVER_KEPT
+            && !self.not_kept.fetch_add(1, Relaxed).is_multiple_of(LOOKS_AGAIN)
     }
 }
 
