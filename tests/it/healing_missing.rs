@@ -36,6 +36,11 @@ async fn a_good_canvas_whose_file_and_key_are_gone_stays_as_it_is_at_every_expir
 async fn a_lost_file_whose_url_is_known_is_missing_at_the_first_request() {
     let world = book(2, "").await;
     let page = world.bed.page();
+    // A heal before shows that the service builds beside.
+    let other = world.bed.pages().remove(1);
+    world.bed.expires(&other.identifier);
+    assert_eq!(world.get(&other.image_path(&tile(0))).await.status, 200);
+    world.settles().await;
     world.knows_file_of(&page);
     world.bed.fedora.removes_file(&page.path);
     // The service still knows the file, and no base64 identifier was answered yet: only the canvas can tell.

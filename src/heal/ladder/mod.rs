@@ -298,9 +298,12 @@ impl Ladder {
     }
 
     /// Register: the service learns anew where the file is, without building anything. Where it knows the file, and the image
-    /// server does not find it, that would show nothing: a key is written whether the file is there or not.
+    /// server does not find it, that would show nothing: a key is written whether the file is there or not. A canvas that is
+    /// built beside shows it.
     async fn register(&self, run: &mut HealRun<'_>) -> StepResult {
-        if self.services.is_doubted(run.image) {
+        let builds_beside =
+            |service: &Arc<CanvasService>| service.variants.known(Instant::now()) == Some(true);
+        if self.services.is_doubted(run.image) && self.services.of(run.image).iter().any(builds_beside) {
             return StepResult::Skipped;
         }
         let Some((service, request)) = self.register_request(run.image) else { return StepResult::Skipped };
