@@ -82,6 +82,8 @@ path = "manifests"
 [log]
 format = "json"
 ${mode.rewrite ?? ''}
+[cache]
+memory = 0
 [heal]
 enabled = ${mode.heals !== false}
 # Here the same image expires once a second; in life between two expiries lie hours.
