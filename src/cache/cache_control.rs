@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, response};
+use http::{HeaderMap, Response};
 
 use crate::config::settings::CacheSettings;
 
@@ -136,17 +136,17 @@ impl RequestDirectives {
 ///
 /// SECURITY: only what the answer itself allows, and no guess by its date (section 4.2.2): an image server that says nothing may
 /// have reasons. An answer for one reader (a cookie, a private one) and an answer that names what is not in its key never.
-pub(super) fn lifetime(
-    head: &response::Parts,
+pub(super) fn lifetime<B>(
+    answer: &Response<B>,
     limits: &CacheSettings,
     now: SystemTime,
 ) -> Option<CacheLifetime> {
-    let fields = &head.headers;
+    let fields = answer.headers();
     let told = CacheControl::of(fields);
-    if head.status != http::StatusCode::OK || told.forbids || fields.contains_key(header::SET_COOKIE) {
+    if answer.status() != http::StatusCode::OK || told.forbids || fields.contains_key(header::SET_COOKIE) {
         return None;
     }
-    if !is_selected_as_told(fields) || !ends_for_certain(head) {
+    if !is_selected_as_told(fields) || !ends_for_certain(answer) {
         return None;
     }
     let date = date_of(fields, &header::DATE);
@@ -207,10 +207,10 @@ pub(super) fn varies(fields: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 /// Whether the body's end can be told from a connection that broke (RFC 9112 section 8).
-fn ends_for_certain(head: &response::Parts) -> bool {
-    head.version == http::Version::HTTP_2
-        || head.headers.contains_key(header::CONTENT_LENGTH)
-        || head.headers.contains_key(header::TRANSFER_ENCODING)
+fn ends_for_certain<B>(answer: &Response<B>) -> bool {
+    answer.version() == http::Version::HTTP_2
+        || answer.headers().contains_key(header::CONTENT_LENGTH)
+        || answer.headers().contains_key(header::TRANSFER_ENCODING)
 }
 
 /// `Age`; one that cannot be read is passed over (section 5.1).
@@ -246,9 +246,9 @@ mod tests {
             let (name, value) = line.split_once(':').expect("a field");
             response = response.header(name, value.trim());
         }
-        let head = response.body(()).expect("a response").into_parts().0;
+        let response = response.body(()).expect("a response");
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        lifetime(&head, &CacheSettings::default(), now)
+        lifetime(&response, &CacheSettings::default(), now)
     }
 
     fn fresh(lines: &str) -> Option<u64> {
@@ -323,8 +323,8 @@ mod tests {
     #[test]
     fn a_body_that_ends_with_its_connection_is_never_kept() {
         let response = http::Response::builder().header("cache-control", "max-age=60").body(());
-        let head = response.expect("a response").into_parts().0;
-        assert_eq!(lifetime(&head, &CacheSettings::default(), SystemTime::now()), None);
+        let response = response.expect("a response");
+        assert_eq!(lifetime(&response, &CacheSettings::default(), SystemTime::now()), None);
     }
 
     #[test]

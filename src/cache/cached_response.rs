@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Response, StatusCode, Version, request, response};
+use http::{HeaderMap, Response, StatusCode, Version, request};
 
 use super::cache_control::{CacheLifetime, varies};
 use super::conditional::{ResponsePart, Validators, part};
@@ -63,20 +63,20 @@ impl CachedHead {
     pub(super) fn new(
         wanted: &CacheRequest,
         asked: &HeaderMap,
-        head: &response::Parts,
+        answer: &Response<Body>,
         lifetime: CacheLifetime,
         received: Instant,
     ) -> Option<Self> {
-        let selecting =
-            varies(&head.headers).filter(|name| !KEYED.iter().any(|keyed| name.eq_ignore_ascii_case(keyed)));
+        let selecting = varies(answer.headers())
+            .filter(|name| !KEYED.iter().any(|keyed| name.eq_ignore_ascii_case(keyed)));
         let selected_by = selecting.map(|name| {
             let name = HeaderName::try_from(name).ok()?;
             let value = joined(asked, &name).map(|value| own(&value));
             Some((name, value))
         });
         Some(Self {
-            fields: own_fields(&head.headers),
-            version: head.version,
+            fields: own_fields(answer.headers()),
+            version: answer.version(),
             selected_by: selected_by.collect::<Option<_>>()?,
             identifier: wanted.identifier,
             lifetime,

@@ -18,7 +18,7 @@ use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header, response};
+use http::{HeaderMap, Response, StatusCode, header};
 
 pub(crate) use cache_control::ADDRESS_FIELDS;
 pub use cached_response::{CachedHead, CachedResponse};
@@ -186,18 +186,20 @@ impl TileCache {
         &self,
         wanted: &CacheRequest,
         asked: &HeaderMap,
-        head: &response::Parts,
+        answer: &Response<Body>,
         purges: u64,
     ) -> Option<CacheCandidate> {
         let parts = &*self.state.parts;
         if !wanted.is_shareable || parts.protected.contains(wanted.identifier) {
             return None;
         }
-        let lifetime = lifetime(head, &self.limits, SystemTime::now())?;
-        if wanted.has_cookie && !lifetime.is_public || announced(&head.headers) > Some(self.limits.max_body) {
+        let lifetime = lifetime(answer, &self.limits, SystemTime::now())?;
+        if wanted.has_cookie && !lifetime.is_public
+            || announced(answer.headers()) > Some(self.limits.max_body)
+        {
             return None;
         }
-        let head = Arc::new(CachedHead::new(wanted, asked, head, lifetime, Instant::now())?);
+        let head = Arc::new(CachedHead::new(wanted, asked, answer, lifetime, Instant::now())?);
         let selecting = asked.iter().filter(|(name, _)| head.is_selected_by(name));
         let asked = selecting.map(|(name, value)| (name.clone(), value.clone())).collect();
         Some(CacheCandidate { wanted: wanted.clone(), asked, head, purges })
@@ -313,8 +315,8 @@ mod tests {
 
     fn candidate(cache: &TileCache, wanted: &CacheRequest) -> CacheCandidate {
         let answer = Response::builder().header("cache-control", "max-age=60").header("content-length", "1");
-        let head = answer.body(()).expect("a response").into_parts().0;
-        cache.candidate(wanted, &HeaderMap::new(), &head, cache.purges()).expect("it may be kept")
+        let answer = answer.body(Body::Empty).expect("a response");
+        cache.candidate(wanted, &HeaderMap::new(), &answer, cache.purges()).expect("it may be kept")
     }
 
     #[test]

@@ -7,16 +7,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
 
 use super::cache_control::RequestDirectives;
-
-/// Fields of a request about a copy that its viewer has, or about a part: the answer is for that viewer.
-const PARTIAL: [HeaderName; 6] = [
-    header::RANGE,
-    header::IF_RANGE,
-    header::IF_MATCH,
-    header::IF_NONE_MATCH,
-    header::IF_MODIFIED_SINCE,
-    header::IF_UNMODIFIED_SINCE,
-];
+use crate::upstream::PARTIAL;
 
 /// A request as the cache sees it.
 #[derive(Debug, Clone)]

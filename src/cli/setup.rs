@@ -27,11 +27,11 @@ pub(super) fn tell_of_all(origin: &ConfigOrigin, out: &mut dyn Write) -> io::Res
         .unwrap_or_else(|_| Some(check_index(healer, index, settings)));
     drop(services);
     runtime.shutdown_background();
-    let problems: Vec<_> = checked.into_iter().flatten().filter(|finding| !finding.is_good()).collect();
-    if !problems.is_empty() {
+    let findings = checked.unwrap_or_default();
+    if findings.iter().any(|finding| !finding.is_good()) {
         writeln!(out)?;
     }
-    write_problems(&problems, out)
+    write_problems(&findings, out)
 }
 
 /// Tells on stderr what keeps the images of the index from being healed. No request is sent.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};
 use hyper::Response;
 use tokio::time::{Instant, timeout};
 
@@ -20,7 +19,7 @@ use crate::config::settings::Rung;
 use crate::index::history::HealRecord;
 use crate::observe::{EventKind, GaugeGuard, Span};
 use crate::outcome::Outcome;
-use crate::upstream::{Body, UpstreamError};
+use crate::upstream::{Body, PARTIAL, UpstreamError};
 
 impl Healer {
     /// Heals the image and answers the viewer's own request within `wait`.
@@ -247,7 +246,7 @@ impl Healer {
         let Some(tile) = tile.and_then(|tile| tile.parse().ok()) else { return false };
         let mut head = exchange.head.clone();
         (head.method, head.uri) = (Method::GET, tile);
-        for field in [RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, IF_RANGE] {
+        for field in PARTIAL {
             head.headers.remove(field);
         }
         let tile = self.parts.images.send(indexed, &head, exchange.caller).await;

@@ -4,18 +4,17 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read};
+use std::io::{self, BufReader, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flate2::read::MultiGzDecoder;
 use moka::sync::Cache;
 use serde_json::Value;
 
 use crate::iiif::json_repair::repair_json;
 use crate::index::Index;
-use crate::upstream::coding::GZIP;
+use crate::upstream::coding::unpacked;
 
 /// Manifests whose canvases are remembered, at most.
 const MANIFESTS: u64 = 64;
@@ -55,11 +54,8 @@ impl Index {
 }
 
 fn read(file: &Path) -> io::Result<Value> {
-    let mut file = BufReader::new(File::open(file)?);
-    let is_packed = file.fill_buf()?.starts_with(GZIP);
-    let plain: Box<dyn Read> = if is_packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
     let mut bytes = Vec::new();
-    plain.take(LONGEST).read_to_end(&mut bytes)?;
+    unpacked(BufReader::new(File::open(file)?))?.take(LONGEST).read_to_end(&mut bytes)?;
     // Broken in the way in which the canvas service breaks its JSON, it still tells the sizes.
     let repaired = repair_json(&bytes);
     Ok(serde_json::from_slice(repaired.as_deref().unwrap_or(&bytes))?)

@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 
 use super::PresentationResponse;
 use super::buffer::BufferedDocument;
-use crate::upstream::{Body, UpstreamError};
+use crate::upstream::{Body, PARTIAL, UpstreamError};
 
 /// What the answer may depend on besides its target: the fields that the servers behind us name in `Vary`
 /// (upstream.md "Headers"), and those that they write into their answers.
@@ -32,17 +32,8 @@ static CHOOSING: [HeaderName; 11] = [
     HeaderName::from_static("x-forwarded-port"),
 ];
 
-/// A request with one of these is about its viewer, or about a copy that its viewer has: it goes alone.
-static OWN: [HeaderName; 8] = [
-    header::AUTHORIZATION,
-    header::COOKIE,
-    header::RANGE,
-    header::IF_RANGE,
-    header::IF_MATCH,
-    header::IF_NONE_MATCH,
-    header::IF_MODIFIED_SINCE,
-    header::IF_UNMODIFIED_SINCE,
-];
+/// A request with one of these, or with a field of [`PARTIAL`], is about its viewer: it goes alone.
+static OWN: [HeaderName; 2] = [header::AUTHORIZATION, header::COOKIE];
 
 /// A document behind the route with this mark: path and query as they go upstream.
 pub(super) type DocumentTarget = (u64, Arc<str>);
@@ -60,7 +51,7 @@ impl CollapseKey {
         let fields = &onward.headers;
         let shares = onward.method == Method::GET
             && matches!(body, Body::Empty)
-            && !OWN.iter().any(|name| fields.contains_key(name));
+            && !OWN.iter().chain(&PARTIAL).any(|name| fields.contains_key(name));
         let target = onward.uri.path_and_query().filter(|_| shares)?.as_str();
         let chosen = CHOOSING.iter().enumerate();
         let chosen_by =

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
@@ -21,7 +21,7 @@ use crate::heal::{RoutedImage, callback};
 use crate::iiif::Target;
 use crate::observe::{CacheResult, GaugeGuard};
 use crate::outcome::Outcome;
-use crate::upstream::{Body, Caller, MemoryBudget};
+use crate::upstream::{Body, Caller, MemoryBudget, connection_options};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -49,10 +49,19 @@ impl CacheRoute {
         Self { scope: scope.finish(), not_kept: AtomicU32::new(0) }
     }
 
-    /// True for all but one of `LOOKS_AGAIN` requests, where nothing was kept for long.
+    /// True if nothing was kept for long.
     fn is_never_kept(&self) -> bool {
         self.not_kept.load(Relaxed) >= NEVER_KEPT
-            && !self.not_kept.fetch_add(1, Relaxed).is_multiple_of(LOOKS_AGAIN)
+    }
+
+    /// Counts an answer that was not kept, or a request that passed by.
+    fn count_not_kept(&self) -> u32 {
+        self.not_kept.fetch_add(1, Relaxed)
+    }
+
+    /// True for all but one of `LOOKS_AGAIN` requests, where nothing was kept for long. Counts the request.
+    fn passes_by(&self) -> bool {
+        self.is_never_kept() && !self.count_not_kept().is_multiple_of(LOOKS_AGAIN)
     }
 }
 
@@ -75,7 +84,7 @@ impl ProxyInner {
     pub(super) fn cache_lookup(&self, exchange: &Exchange<'_>, head: &Parts) -> Option<CacheLookup> {
         let Exchange { sender, asked, image, .. } = exchange;
         let image = image.as_ref().filter(|image| self.cache.is_on() && image.request.is_healable())?;
-        if self.cache_routes[asked.route].is_never_kept() && self.cache.is_empty() {
+        if self.cache.is_empty() && self.cache_routes[asked.route].passes_by() {
             return None;
         }
         let is_info = image.request.target == Target::Info;
@@ -217,9 +226,9 @@ impl ProxyInner {
         lookup: &mut CacheLookup,
         (onward, caller): (&Parts, &Caller),
     ) -> Result<Option<FlightLeader>, ProxyResponse> {
-        let not_kept = self.cache_routes[exchange.asked.route].not_kept.load(Relaxed);
+        let is_never_kept = self.cache_routes[exchange.asked.route].is_never_kept();
         // SECURITY: a client who has no permit left would have others wait for his own queue.
-        if lookup.is_info || not_kept >= NEVER_KEPT || !caller.has_room() {
+        if lookup.is_info || is_never_kept || !caller.has_room() {
             return Ok(None);
         }
         let timeout = self.cache.limits().collapse_wait;
@@ -312,20 +321,18 @@ impl ProxyInner {
         (mut answer, leader): (ProxyResponse, Option<FlightLeader>),
         (onward, caller): (&Parts, &Caller),
     ) -> ProxyResponse {
-        let not_kept = &self.cache_routes[exchange.asked.route].not_kept;
+        let route = &self.cache_routes[exchange.asked.route];
         let (was_stale, status) = (lookup.stale.is_some(), answer.response.status());
         // Behind a placeholder stands a 404, whatever its own status is.
         let noted = if answer.is_placeholder { StatusCode::NOT_FOUND } else { status };
         self.cache.note(&lookup.wanted, &onward.headers, noted);
-        let (head, body) = answer.response.into_parts();
         // An info.json may be 200 although its tiles are gone.
         let is_well = matches!(answer.outcome, Outcome::Served | Outcome::Healed);
         let candidate = if is_well {
-            self.cache.candidate(&lookup.wanted, &onward.headers, &head, lookup.purges)
+            self.cache.candidate(&lookup.wanted, &onward.headers, &answer.response, lookup.purges)
         } else {
             None
         };
-        let response = Response::from_parts(head, body);
         let values = &self.cache_status;
         let told = match (candidate.is_some(), was_stale) {
             (true, true) => &values.renewed,
@@ -334,16 +341,16 @@ impl ProxyInner {
             (false, false) => &values.miss,
         };
         answer.response = if let Some(candidate) = candidate {
-            not_kept.store(0, Relaxed);
-            self.cache.take_in(candidate, response, leader, self.budget.of(caller.holder()))
+            route.not_kept.store(0, Relaxed);
+            self.cache.take_in(candidate, answer.response, leader, self.budget.of(caller.holder()))
         } else {
             if is_well && status == StatusCode::OK && onward.method == Method::GET {
-                not_kept.fetch_update(Relaxed, Relaxed, |count| count.checked_add(1)).ok();
+                route.count_not_kept();
             }
             if let Some(leader) = leader {
                 leader.stop_sharing(false);
             }
-            response
+            answer.response
         };
         self.marked(lookup, answer, (CacheResult::Miss, told))
     }
@@ -367,8 +374,7 @@ pub(super) fn is_in_need(outcome: Outcome, status: StatusCode) -> bool {
 
 /// Whether `Connection` names fields of the request.
 fn names_fields(head: &Parts) -> bool {
-    let options = head.headers.get_all(header::CONNECTION).iter();
-    let mut options = options.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     let plain = [&b"keep-alive"[..], b"close", b""];
-    options.any(|option| !plain.iter().any(|plain| option.trim_ascii().eq_ignore_ascii_case(plain)))
+    connection_options(&head.headers)
+        .any(|option| !plain.iter().any(|plain| option.eq_ignore_ascii_case(plain)))
 }

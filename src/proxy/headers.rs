@@ -16,6 +16,7 @@ use crate::config::Settings;
 use crate::config::settings::{RouteKind, RouteSettings, is_among};
 use crate::observe::RequestTrace;
 use crate::presentation::RewriteRule;
+use crate::upstream::connection_options;
 
 /// Fields that are for one connection only (RFC 9110 section 7.6.1), besides those that `Connection` names.
 pub(super) const HOP_BY_HOP: HeaderNameSet<10> = HeaderNameSet::new([
@@ -133,12 +134,8 @@ fn decrement_max_forwards(headers: &mut HeaderMap) {
 /// Removes what belongs to one connection, in either direction.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            // SECURITY: as bytes, so that one member that is no name takes no other one along.
-            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        let named: Vec<HeaderName> = connection_options(headers)
+            .filter_map(|name| HeaderName::from_bytes(name).ok())
             // SECURITY: `Connection: host` and the like would take away what the next server needs to be safe.
             .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::VIA))
             .collect();

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::config::Settings;
-use crate::config::settings::Rung;
 use crate::heal::{DeploymentFacts, Healer, IndexedImage, UnreachableServer};
 use crate::iiif::CanvasUrl;
 use crate::iiif::identifier::{Identifier, IdentifierKind};
@@ -108,8 +107,7 @@ pub(super) fn look_at_index(
     }
     let images = leaves.iter().filter_map(|leaf| leaf.images.first().map(|key| (leaf, key)));
     witnesses.extend(images.clone().filter_map(|(leaf, key)| witness(healer, leaf, key)).take(WITNESSES));
-    let needs_files = settings.heal.ladder.iter().all(|rung| matches!(rung, Rung::Direct | Rung::Register));
-    let files = needs_files.then(|| {
+    let files = settings.heal.needs_files().then(|| {
         let all: Vec<bool> = images.map(|(_, key)| knows_file(index, key)).collect();
         (all.iter().filter(|is_known| **is_known).count(), all.len())
     });

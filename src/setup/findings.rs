@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::facts::{IndexFacts, SetupFacts, UnmappedCanvases};
 use crate::config::Settings;
-use crate::config::settings::{RouteKind, Rung};
+use crate::config::settings::RouteKind;
 use crate::heal::UnreachableServer;
 use crate::iiif::CanvasUrl;
 
@@ -149,7 +149,7 @@ fn ladder(settings: &Settings, facts: &SetupFacts) -> SetupFinding {
              healed. {needs}; or ask for the files while the images are alive: iiif-mender index learn-files"
         );
         (if known * 2 < images { FindingState::Bad } else { FindingState::Note }, text)
-    } else if heal.ladder.iter().all(|rung| matches!(rung, Rung::Direct | Rung::Register)) {
+    } else if heal.needs_files() {
         let text = format!("{rungs}: only images whose file is known are healed. {needs}");
         (FindingState::Note, text)
     } else {

@@ -29,8 +29,7 @@ pub async fn check(
     index: &Arc<Index>,
     settings: &Arc<Settings>,
 ) -> Option<Vec<SetupFinding>> {
-    let look = || (healer.clone(), Arc::clone(index), Arc::clone(settings));
-    let (own, index, of) = look();
+    let (own, index, of) = (healer.clone(), Arc::clone(index), Arc::clone(settings));
     let looked = spawn_blocking(move || look_at_index(&own, &index, &of)).await;
     let (mut facts, witnesses) =
         looked.inspect_err(|error| tracing::error!(%error, "the setup cannot be checked")).ok()?;

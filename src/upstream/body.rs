@@ -11,9 +11,10 @@ use http::Method;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::sync::Notify;
 
 use super::error::BodyError;
-use super::request_body::{RequestBody, UploadProgress};
+use super::request_body::RequestBody;
 use super::tee::TeeBody;
 use super::transfer::Transfer;
 
@@ -89,7 +90,7 @@ impl Body {
     }
 
     /// Progress of an upload, which may stall for at most `patience` from now on; `None`: no viewer sends this body.
-    pub(super) fn watch_upload(&mut self, patience: Duration) -> Option<Arc<UploadProgress>> {
+    pub(super) fn watch_upload(&mut self, patience: Duration) -> Option<Arc<Notify>> {
         match self {
             Self::Viewer(upload) => Some(upload.watch(patience)),
             Self::Chain(_, rest) => rest.watch_upload(patience),

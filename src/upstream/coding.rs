@@ -1,6 +1,6 @@
 //! The codings of documents that are read here (RFC 9110 section 8.4.1).
 
-use std::io::{self, Read, Write as _};
+use std::io::{self, BufRead, Read, Write as _};
 
 use brotli_decompressor::Decompressor;
 use bytes::Bytes;
@@ -27,6 +27,12 @@ pub enum ContentCoding {
 
 /// What all that is packed by `gzip` begins with, and no JSON does (RFC 1952 section 2.3.1).
 pub(crate) const GZIP: &[u8; 2] = &[0x1f, 0x8b];
+
+/// What this file holds, unpacked where it is in `gzip`.
+pub(crate) fn unpacked<'a>(mut file: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let is_packed = file.fill_buf()?.starts_with(GZIP);
+    Ok(if is_packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
+}
 
 /// The largest window of `zstd` that is read (RFC 9659 section 3).
 const ZSTD_WINDOW: u64 = 8 << 20;

@@ -14,6 +14,7 @@ mod dial;
 mod error;
 mod exchange;
 pub mod fetch;
+mod fields;
 mod framing;
 pub mod guard;
 mod held_response;
@@ -49,6 +50,7 @@ pub use body::{Body, BodyAbort};
 pub use client::{Caller, Client, ClientConnection, ClientUpgrade, Clients, one_client};
 pub use dial::{TlsError, client_tls};
 pub use error::{BodyError, ErrorChain, UpstreamError};
+pub(crate) use fields::{PARTIAL, connection_options};
 pub use held_response::HeldResponse;
 #[doc(hidden)]
 pub use http1::read_answer;

@@ -28,7 +28,8 @@ pub struct RequestBody {
     pace: Duration,
     /// What came of the piece that is under way.
     piece: usize,
-    progress: Arc<UploadProgress>,
+    /// Tells once, when nothing more will be sent: because that was all, or because it broke off.
+    over: Arc<Notify>,
     transfer: Arc<Transfer<()>>,
 }
 
@@ -41,19 +42,6 @@ pub fn pace(min_rate: usize) -> Duration {
     seconds.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds as u64).max(Duration::from_secs(1)))
 }
 
-/// Tells when nothing more of an upload will be sent.
-#[derive(Debug, Default)]
-pub(super) struct UploadProgress {
-    over: Notify,
-}
-
-impl UploadProgress {
-    /// Waits until nothing more will be sent, because that was all or because it broke off. For one waiter.
-    pub(super) async fn over(&self) {
-        self.over.notified().await;
-    }
-}
-
 impl RequestBody {
     pub(super) fn new(incoming: Incoming, most: usize, min_rate: usize) -> Self {
         let pace = pace(min_rate);
@@ -63,7 +51,7 @@ impl RequestBody {
             silence: IdleTimer::new(pace),
             pace,
             piece: 0,
-            progress: Arc::default(),
+            over: Arc::default(),
             transfer: Transfer::new(None, ()),
         }
     }
@@ -77,10 +65,10 @@ impl RequestBody {
         &self.transfer
     }
 
-    /// How long the viewer may be silent in the middle from now on, and how to see how far it is.
-    pub(super) fn watch(&mut self, patience: Duration) -> Arc<UploadProgress> {
+    /// How long the viewer may be silent in the middle from now on, and what tells when nothing more will be sent.
+    pub(super) fn watch(&mut self, patience: Duration) -> Arc<Notify> {
         self.silence = IdleTimer::new(patience.min(self.pace));
-        Arc::clone(&self.progress)
+        Arc::clone(&self.over)
     }
 
     pub(super) fn poll_frame(
@@ -109,7 +97,7 @@ impl RequestBody {
             self.left -= length;
         }
         if is_over(&self.incoming, frame.as_ref()) {
-            self.progress.over.notify_one();
+            self.over.notify_one();
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Viewer)))
     }
@@ -125,14 +113,14 @@ impl RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        self.progress.over.notify_one();
+        self.over.notify_one();
     }
 }
 
 /// Awaits the answer; `None`: timeout. The clock starts when the request has been sent. The future is passed pinned: moved
 /// in, it would take its memory twice.
 pub(super) async fn in_time<A>(
-    upload: Option<&UploadProgress>,
+    upload: Option<&Notify>,
     waits: &mut IdleTimer,
     patience: Duration,
     mut answer: Pin<&mut (impl Future<Output = A> + ?Sized)>,
@@ -142,7 +130,7 @@ pub(super) async fn in_time<A>(
             biased;
             // An upstream may answer before it has everything.
             answer = answer.as_mut() => return Some(answer),
-            () = upload.over() => {}
+            () = upload.notified() => {}
         }
     }
     waits.begin(patience);

@@ -1,7 +1,5 @@
 //! The cache: what is kept, for how long and for whom, and what goes out of it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
@@ -374,25 +372,6 @@ async fn the_memory_is_bounded_and_what_is_asked_for_most_stays() {
 }
 
 #[tokio::test]
-async fn another_size_begins_anew_and_zero_keeps_nothing() {
-    let origin = counting(MINUTE);
-    let mut edge = cached(&origin.url(), "").await;
-    edge.get(TILE).await;
-    assert_eq!(did(&edge.get(TILE).await), "hit");
-    for (memory, expected) in [(0, ""), (8 << 20, "hit")] {
-        let mut settings = (*edge.app.settings()).clone();
-        settings.cache.memory = memory;
-        edge.app.apply(settings).expect("it is in order");
-        for _ in 0..2 {
-            edge.get(TILE).await;
-        }
-        let answer = edge.get(TILE).await;
-        assert_eq!((did(&answer), answer.status), (expected, 200), "{memory}");
-    }
-    assert_eq!(origin.seen().len(), 1 + 3 + 1);
-}
-
-#[tokio::test]
 async fn other_methods_and_other_routes_pass_by() {
     let origin = counting(MINUTE);
     let edge = cached(&origin.url(), "").await;
@@ -403,33 +382,4 @@ async fn other_methods_and_other_routes_pass_by() {
         edge.get(path).await;
         assert_eq!(did(&edge.get(path).await), "", "{path}");
     }
-}
-
-#[tokio::test]
-async fn a_route_whose_answers_may_never_be_kept_passes_by_until_they_may() {
-    let (allows, refuses) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let (may, must_not) = (Arc::clone(&allows), Arc::clone(&refuses));
-    let origin = Origin::start(move |_| {
-        let status = if must_not.load(Ordering::Relaxed) { 403 } else { 200 };
-        let fields = if may.load(Ordering::Relaxed) { MINUTE } else { &[] };
-        Origin::answer(status, fields, Flow::chunked("tile"))
-    });
-    let edge = cached(&origin.url(), "").await;
-    for _ in 0..20 {
-        edge.get(TILE).await;
-    }
-    assert_eq!(did(&edge.get(TILE).await), "fwd=bypass");
-    // What is refused while requests pass by is never kept later.
-    refuses.store(true, Ordering::Relaxed);
-    let other = TILE.replacen("/2/", "/2/secret-", 1);
-    assert_eq!(edge.get(&other).await.status, 403);
-    refuses.store(false, Ordering::Relaxed);
-    allows.store(true, Ordering::Relaxed);
-    let mut asked = 0;
-    while did(&edge.get(TILE).await) != "hit" {
-        asked += 1;
-        assert!(asked < 70, "it is not looked at again");
-    }
-    edge.get(&other).await;
-    assert_ne!(did(&edge.get(&other).await), "hit");
 }

@@ -1,6 +1,7 @@
 //! Many readers of one cold tile: one request to the image server, and nobody is held up by another one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use testbed::raw::{Peer, Step};
@@ -220,6 +221,16 @@ async fn a_tile_that_may_not_be_kept_is_each_readers_own() {
     each_gets_his_own(&edge, &origin, 6).await;
 }
 
+/// So many readers at once are as many requests, although the first one has no answer yet.
+async fn each_asks_for_himself(origin: &Origin, edge: &Edge, readers: usize) {
+    let before = origin.seen().len();
+    origin.stalls();
+    let reading = read(edge, readers);
+    origin.seen_at_least(before + readers).await;
+    origin.releases();
+    all(reading).await;
+}
+
 #[tokio::test]
 async fn where_nothing_is_ever_kept_nobody_waits() {
     let origin = Origin::start(|_| Origin::answer(200, &[], Flow::sized("a tile")));
@@ -227,22 +238,14 @@ async fn where_nothing_is_ever_kept_nobody_waits() {
     for _ in 0..20 {
         edge.get(TILE).await;
     }
-    origin.stalls();
-    let readers = read(&edge, 6);
-    origin.seen_at_least(26).await;
-    origin.releases();
-    all(readers).await;
+    each_asks_for_himself(&origin, &edge, 6).await;
 }
 
 #[tokio::test]
 async fn who_has_waited_long_enough_asks_for_himself() {
     let origin = Origin::start(|_| Origin::answer(200, MINUTE, Flow::sized("a tile")));
     let edge = cached(&origin.url(), "cache.collapse_wait = 100ms").await;
-    origin.stalls();
-    let readers = read(&edge, 3);
-    origin.seen_at_least(3).await;
-    origin.releases();
-    all(readers).await;
+    each_asks_for_himself(&origin, &edge, 3).await;
 }
 
 #[tokio::test]
@@ -331,4 +334,33 @@ async fn who_holds_too_much_gets_no_long_tile_from_memory() {
     reader.leaves();
     holds(&edge, false).await;
     assert_eq!(did(&edge.get_with(TILE, &[HOST]).await), "hit");
+}
+
+#[tokio::test]
+async fn a_route_whose_answers_may_never_be_kept_passes_by_until_they_may() {
+    let (allows, refuses) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (may, must_not) = (Arc::clone(&allows), Arc::clone(&refuses));
+    let origin = Origin::start(move |_| {
+        let status = if must_not.load(Ordering::Relaxed) { 403 } else { 200 };
+        let fields = if may.load(Ordering::Relaxed) { MINUTE } else { &[] };
+        Origin::answer(status, fields, Flow::chunked("tile"))
+    });
+    let edge = cached(&origin.url(), "").await;
+    for _ in 0..20 {
+        edge.get(TILE).await;
+    }
+    assert_eq!(did(&edge.get(TILE).await), "fwd=bypass");
+    // What is refused while requests pass by is never kept later.
+    refuses.store(true, Ordering::Relaxed);
+    let other = TILE.replacen("/2/", "/2/secret-", 1);
+    assert_eq!(edge.get(&other).await.status, 403);
+    refuses.store(false, Ordering::Relaxed);
+    allows.store(true, Ordering::Relaxed);
+    let mut asked = 0;
+    while did(&edge.get(TILE).await) != "hit" {
+        asked += 1;
+        assert!(asked < 70, "it is not looked at again");
+    }
+    edge.get(&other).await;
+    assert_ne!(did(&edge.get(&other).await), "hit");
 }

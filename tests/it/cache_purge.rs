@@ -1,4 +1,4 @@
-//! What operators remove from the cache: by the API, the command line and the pages.
+//! What operators remove from the cache: by the API, the command line, the pages and another size.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use testbed::Fetched;
 
 use crate::admin::{JSON, does, url};
-use crate::support::cache_world::did;
+use crate::support::cache_world::{self, MINUTE, cached, counting, did};
 use crate::support::world::{TILE, World};
 
 async fn world() -> World {
@@ -140,4 +140,23 @@ async fn the_pages_have_a_button_for_it_where_there_is_a_cache() {
     assert!(!is_kept(&world, &world.bed.page()).await);
     let without = World::start().await;
     assert!(!testbed::get(&url(&without, "/")).await.text().contains("cache"), "no cache, no button");
+}
+
+#[tokio::test]
+async fn another_size_begins_anew_and_zero_keeps_nothing() {
+    let origin = counting(MINUTE);
+    let mut edge = cached(&origin.url(), "").await;
+    edge.get(cache_world::TILE).await;
+    assert_eq!(did(&edge.get(cache_world::TILE).await), "hit");
+    for (memory, expected) in [(0, ""), (8 << 20, "hit")] {
+        let mut settings = (*edge.app.settings()).clone();
+        settings.cache.memory = memory;
+        edge.app.apply(settings).expect("it is in order");
+        for _ in 0..2 {
+            edge.get(cache_world::TILE).await;
+        }
+        let answer = edge.get(cache_world::TILE).await;
+        assert_eq!((did(&answer), answer.status), (expected, 200), "{memory}");
+    }
+    assert_eq!(origin.seen().len(), 1 + 3 + 1);
 }

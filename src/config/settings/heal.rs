@@ -201,6 +201,13 @@ pub enum Rung {
     Rebuild,
 }
 
+impl HealSettings {
+    /// True if only images whose file is known can be healed: no rung asks for a canvas.
+    pub(crate) fn needs_files(&self) -> bool {
+        self.ladder.iter().all(|rung| matches!(rung, Rung::Direct | Rung::Register))
+    }
+}
+
 impl WordList for Rung {
     const WHAT: &'static str = "a rung of the ladder";
     const EXPECTED: &'static str = "a rung such as \"visit\"";

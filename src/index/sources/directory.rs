@@ -1,11 +1,10 @@
 //! Finds and reads the documents of a directory.
 
 use std::fs::{File, Metadata};
-use std::io::{self, BufRead as _, BufReader, Cursor, Read};
+use std::io::{self, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use flate2::read::MultiGzDecoder;
 use walkdir::WalkDir;
 
 use crate::iiif::image_url::ImageBases;
@@ -13,7 +12,7 @@ use crate::iiif::manifest::{self, Canvas, Document, WalkError};
 use crate::index::now;
 use crate::index::sources::problem::SourceProblem;
 use crate::index::store::writer::DocumentMeta;
-use crate::upstream::coding::GZIP;
+use crate::upstream::coding::unpacked;
 
 /// Larger files are read in pieces, so that memory does not grow with them.
 const WHOLE: u64 = 8 << 20;
@@ -100,9 +99,7 @@ pub(crate) fn read(
     let broken = |error: WalkError| SourceProblem::broken(&path.display().to_string(), &error);
     let mut tee =
         BufReader::with_capacity(BUFFER, HashingReader { inner: file, hasher: blake3::Hasher::new() });
-    let is_packed = tee.fill_buf().map_err(unreadable)?.starts_with(GZIP);
-    let mut plain: Box<dyn Read + '_> =
-        if is_packed { Box::new(MultiGzDecoder::new(&mut tee)) } else { Box::new(&mut tee) };
+    let mut plain = unpacked(&mut tee).map_err(unreadable)?;
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(WHOLE)).unwrap_or(0) + 1);
     plain.by_ref().take(WHOLE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     let document = if u64::try_from(bytes.len()).unwrap_or(u64::MAX) <= WHOLE {

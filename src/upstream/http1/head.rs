@@ -4,7 +4,7 @@ use std::io::{Error, ErrorKind};
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use httparse::{Header, ParserConfig, Status};
@@ -13,6 +13,7 @@ use hyper::ext::ReasonPhrase;
 
 use super::body::{BodyDecoder, Chunk, invalid};
 use crate::upstream::error::SendFailure;
+use crate::upstream::fields::connection_options;
 use crate::upstream::framing::{self, StatedLength};
 
 /// Fields of one answer at most.
@@ -35,18 +36,10 @@ pub(super) enum RequestFraming {
     Chunked,
 }
 
-impl RequestFraming {
-    /// Framing of a body of this length; the length that the head states comes first.
-    pub(super) fn of(fields: &HeaderMap, length: Option<u64>) -> Self {
-        let stated = fields.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        stated.or(length).map_or(Self::Chunked, Self::Length)
-    }
-}
-
 /// Writes the head of a request.
 ///
-/// SECURITY: one field says how the body ends, and the body is sent so (`RequestFraming`), whatever else the head says: else
-/// the rest of a body could be read as another request. An upload that is longer or shorter than that ends the connection.
+/// SECURITY: the length and the transfer coding are those of the body that follows, whatever the head says: else the rest of a
+/// body could be read as another request. A body that turns out longer or shorter than it said ends the connection.
 pub(super) fn write(to: &mut Vec<u8>, head: &Parts, body: RequestFraming) {
     let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     to.extend_from_slice(head.method.as_str().as_bytes());
@@ -191,7 +184,5 @@ fn frame(mut answer: Response<()>, is_head: bool) -> Result<AnswerHead, SendFail
 
 /// True if `Connection` has this option.
 fn says(fields: &HeaderMap, option: &str) -> bool {
-    let values = fields.get_all(CONNECTION).iter();
-    let mut options = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    options.any(|told| told.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
+    connection_options(fields).any(|told| told.eq_ignore_ascii_case(option.as_bytes()))
 }

@@ -193,7 +193,7 @@ impl Wire {
         self.body = std::mem::take(body);
         self.framing = match &self.body {
             Body::Empty => RequestFraming::Bodyless,
-            body => RequestFraming::of(&head.headers, body.size_hint().exact()),
+            body => body.size_hint().exact().map_or(RequestFraming::Chunked, RequestFraming::Length),
         };
         self.write.clear();
         head::write(&mut self.write, head, self.framing);
