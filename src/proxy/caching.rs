@@ -231,7 +231,8 @@ impl ProxyInner {
         if lookup.is_info || is_never_kept || !caller.has_room() {
             return Ok(None);
         }
-        let timeout = self.cache.limits().collapse_wait;
+        // A heal must have its share of the time: it waits for what is left of `heal.wait`.
+        let timeout = self.cache.limits().collapse_wait.min(self.settings.heal.wait / 2);
         loop {
             let waited = exchange.started.elapsed();
             let follower = match self.cache.join(&lookup.wanted) {

@@ -9,6 +9,10 @@ use std::sync::Arc;
 
 use testbed::{Control, Gateway, Testbed};
 
+/// A third of the stand-ins' instructions for a heal were glibc's malloc and free, on the core of the benches' load.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "\
 Usage: iiif-mender-testbed [OPTIONS]
 
