@@ -68,6 +68,18 @@ impl CacheRequest {
     }
 }
 
+impl CacheRequest {
+    /// True if the answer may go to all readers, as far as the request goes.
+    pub fn is_for_all(&self) -> bool {
+        self.is_shareable && !self.has_cookie && !self.refreshes
+    }
+
+    /// Hash of the image's identifier.
+    pub fn identifier(&self) -> u64 {
+        self.identifier
+    }
+}
+
 impl CacheTarget<'_> {
     /// The key: parts that end with a line feed, which none of them can hold.
     fn key<'a>(

@@ -71,7 +71,7 @@ use crate::config::Settings;
 use crate::config::settings::Rung;
 use crate::iiif::Target;
 use crate::index::history::writer::HistoryWriter;
-use crate::index::{Index, Owner};
+use crate::index::{Index, Neighbour, Owner};
 use crate::observe::{EventKind, Metrics, RequestTrace, now_ms};
 use crate::outcome::Outcome;
 use crate::upstream::{Body, UpstreamError};
@@ -244,6 +244,17 @@ impl Healer {
     /// it was found gone, if it had to be healed.
     fn record_page_view(&self, image: &IndexedImage, gone_at: Option<Instant>) {
         self.parts.prefetch.record_page_view(image, gone_at, &self.parts.starts);
+    }
+
+    /// The first image of each of the `n` pages behind this image in its manifest, as requests on the same route name them. Reads
+    /// the index.
+    pub fn images_behind(&self, at: &RoutedImage<'_>, n: usize) -> Vec<Arc<str>> {
+        let lookup = &self.parts.lookup;
+        let owners = lookup.owners(at);
+        let next = owners.first().and_then(|owner| lookup.index().neighbours(&owner.canvas, n).ok());
+        let first = |page: &Neighbour| lookup.find(at.route, page.keys.first()?, at.trace);
+        let images = next.iter().flatten().filter_map(first);
+        images.filter(|image| image.route == at.route).map(|image| image.sent).collect()
     }
 
     /// Notes that a manifest went out to a reader, asked for by this path (without the query).

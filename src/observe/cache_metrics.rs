@@ -78,6 +78,8 @@ pub struct CacheMetrics {
     sent: Counter,
     stored: Counter,
     removed: Family<CauseLabel, Counter>,
+    prefetched: Counter,
+    prefetch_refused: Counter,
     /// Bytes of what is kept.
     pub bytes: Gauge,
     /// Answers that are kept.
@@ -94,6 +96,10 @@ impl CacheMetrics {
         registry.register("cache_stored", "Answers that were kept", self.stored.clone());
         let removed = "Answers that are kept no longer, by cause";
         registry.register("cache_removed", removed, self.removed.clone());
+        let prefetched = "Requests for next pages that were sent ahead of their reader";
+        registry.register("cache_prefetched", prefetched, self.prefetched.clone());
+        let refused = "Readers' requests that were not repeated for next pages, because many were under way";
+        registry.register("cache_prefetch_refused", refused, self.prefetch_refused.clone());
         registry.register("cache_bytes", "Memory of the answers that are kept", self.bytes.clone());
         registry.register("cache_entries", "Answers that are kept", self.entries.clone());
         let waiting = "Readers who wait for another one's request for the same tile";
@@ -113,6 +119,11 @@ impl CacheMetrics {
     /// Counts an answer that is kept from now on.
     pub fn stored(&self) {
         self.stored.inc();
+    }
+
+    /// Counts a request that is sent ahead of a reader, or a reader's request for which that was not done (`is_sent` is false).
+    pub fn prefetch(&self, is_sent: bool) {
+        if is_sent { &self.prefetched } else { &self.prefetch_refused }.inc();
     }
 
     /// Counts an answer that is kept no longer: `size`, `expired`, `purged` or `replaced`.

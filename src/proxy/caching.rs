@@ -50,7 +50,7 @@ impl CacheRoute {
     }
 
     /// True if nothing was kept for long.
-    fn is_never_kept(&self) -> bool {
+    pub(super) fn is_never_kept(&self) -> bool {
         self.not_kept.load(Relaxed) >= NEVER_KEPT
     }
 
@@ -68,7 +68,7 @@ impl CacheRoute {
 /// A request for an image that the cache has to do with.
 #[derive(Debug, Clone)]
 pub(super) struct CacheLookup {
-    wanted: CacheRequest,
+    pub(super) wanted: CacheRequest,
     /// What is kept for it, and is not fresh.
     stale: Option<CachedResponse>,
     /// The count of purges when the request began.
@@ -109,7 +109,7 @@ impl ProxyInner {
     }
 
     /// The answer that is kept, if it is fresh. One that is not is noted. Where the client holds too much already there is none.
-    fn cached(
+    pub(super) fn cached(
         &self,
         exchange: &Exchange<'_>,
         lookup: &mut CacheLookup,
@@ -311,17 +311,18 @@ impl ProxyInner {
             }
             return Ok(stale);
         }
-        Ok(self.take_in(exchange, &lookup, (answer, leader), (onward, caller)))
+        let (answer, told) = self.keep(exchange, &lookup, (answer, leader), (onward, caller));
+        Ok(self.marked(&lookup, answer, (CacheResult::Miss, told)))
     }
 
-    /// Keeps the answer if it may be kept, and shares it.
-    fn take_in(
+    /// Keeps the answer if it may be kept, and shares it. Returns it with what `Cache-Status` is to say.
+    pub(super) fn keep(
         &self,
         exchange: &Exchange<'_>,
         lookup: &CacheLookup,
         (mut answer, leader): (ProxyResponse, Option<FlightLeader>),
         (onward, caller): (&Parts, &Caller),
-    ) -> ProxyResponse {
+    ) -> (ProxyResponse, &HeaderValue) {
         let route = &self.cache_routes[exchange.asked.route];
         let (was_stale, status) = (lookup.stale.is_some(), answer.response.status());
         // Behind a placeholder stands a 404, whatever its own status is.
@@ -353,7 +354,7 @@ impl ProxyInner {
             }
             answer.response
         };
-        self.marked(lookup, answer, (CacheResult::Miss, told))
+        (answer, told)
     }
 }
 

@@ -10,6 +10,7 @@ mod headers;
 mod healing;
 mod leader_request;
 mod placeholder;
+mod prefetch;
 mod rate_limit;
 mod refusal;
 mod reply;
@@ -45,6 +46,7 @@ use cache_status::CacheStatusValues;
 use caching::CacheRoute;
 use field_names::{ProxyFields, ViaValue};
 use headers::OnwardRules;
+use prefetch::TilePrefetch;
 use rate_limit::ClientRateLimiter;
 use route::RoutedRequest;
 use sender::Sender;
@@ -72,6 +74,7 @@ struct ProxyInner {
     /// In the order of `settings.routes`.
     cache_routes: Box<[CacheRoute]>,
     cache_status: CacheStatusValues,
+    prefetches: TilePrefetch,
     metrics: Arc<Metrics>,
 }
 
@@ -165,6 +168,7 @@ impl Proxy {
             cache,
             cache_routes,
             cache_status,
+            prefetches: TilePrefetch::new(),
             metrics,
         };
         Self { inner: Arc::new(inner) }
@@ -275,6 +279,9 @@ impl ProxyInner {
         let echo = image.as_ref().is_some_and(|image| self.healer.is_callback(image, head, sender.client));
         let raw = echo || self.skips_healing(head, sender);
         let mut lookup = if raw || !body.is_end_stream() { None } else { self.cache_lookup(exchange, head) };
+        if let Some(lookup) = &lookup {
+            self.prefetch(exchange, lookup, head);
+        }
         if let Some(hit) = lookup.as_mut().and_then(|lookup| self.tile_hit(exchange, lookup, head)) {
             return Ok(hit);
         }

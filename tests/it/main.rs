@@ -23,6 +23,7 @@ mod cache;
 mod cache_flights;
 mod cache_healing;
 mod cache_keys;
+mod cache_prefetch;
 mod cache_purge;
 mod certificates;
 mod cluster_editions;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use smart_default::SmartDefault;
 
 use crate::config::value::As;
-use crate::config::values::Size;
+use crate::config::values::{Size, WholeNumber};
 
 /// `[cache]`
 #[derive(Debug, Clone, PartialEq, Eq, SmartDefault, Serialize, Deserialize, JsonSchema)]
@@ -38,4 +38,9 @@ pub struct CacheSettings {
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
     pub collapse_wait: Duration,
+    /// Pages behind the one being read of which the same is fetched and kept as the reader asks for: info.json, and the first
+    /// tiles (5 requests a page). 0: none. It multiplies what readers ask the image server for.
+    #[default(0)]
+    #[serde(with = "As::<WholeNumber>")]
+    pub prefetch: usize,
 }

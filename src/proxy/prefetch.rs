@@ -1,0 +1,157 @@
+//! Requests for the next pages, ahead of their reader: what he asks for of one page is fetched of those behind it and kept
+//! (`cache.prefetch`). Healing is not its business: an image that expired is left to [`crate::heal`], which looks ahead itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use http::Uri;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http_body_util::BodyExt as _;
+use tokio::sync::Semaphore;
+
+use super::caching::CacheLookup;
+use super::route::RoutePlace;
+use super::sender::Sender;
+use super::{Exchange, ProxyInner, ProxyResponse, headers};
+use crate::cache::FlightRole;
+use crate::heal::RoutedImage;
+use crate::observe::RequestTrace;
+use crate::upstream::Body;
+
+/// Requests of one page that are repeated for the next pages: its info.json and the first tiles. The rest depends on where the
+/// reader looks.
+const FIRST_REQUESTS: u32 = 5;
+
+/// How long a page counts as opened: its further requests are not repeated.
+const OPENED_FOR: Duration = Duration::from_mins(1);
+
+/// Pages that are remembered as opened.
+const PAGES: u64 = 20_000;
+
+/// Readers' requests that are repeated at once. Each sends one request at a time.
+const AT_ONCE: usize = 8;
+
+/// `TilePrefetch` bounds what is fetched ahead of readers.
+#[derive(Debug)]
+pub(super) struct TilePrefetch {
+    permits: Arc<Semaphore>,
+    /// Requests of each page that was opened, by the hash of its identifier.
+    opened: moka::sync::Cache<u64, Arc<AtomicU32>>,
+}
+
+impl TilePrefetch {
+    pub(super) fn new() -> Self {
+        let opened = moka::sync::Cache::builder().max_capacity(PAGES).time_to_live(OPENED_FOR).build();
+        Self { permits: Arc::new(Semaphore::new(AT_ONCE)), opened }
+    }
+
+    /// True for the first requests of a page.
+    fn is_first(&self, page: u64) -> bool {
+        self.opened.get_with(page, Arc::default).fetch_add(1, Relaxed) < FIRST_REQUESTS
+    }
+}
+
+/// `PageRequest` is a reader's request that is repeated for other pages.
+struct PageRequest {
+    sender: Sender,
+    place: RoutePlace,
+    head: Parts,
+    trace: RequestTrace,
+}
+
+impl PageRequest {
+    /// The same request for another image.
+    fn of(&self, uri: Uri) -> Self {
+        let mut head = self.head.clone();
+        head.uri = uri;
+        Self { sender: self.sender.clone(), place: self.place, head, trace: self.trace.clone() }
+    }
+}
+
+impl ProxyInner {
+    /// Fetches of the next pages what this request asks for. Nobody waits for it.
+    pub(super) fn prefetch(self: &Arc<Self>, exchange: &Exchange<'_>, lookup: &CacheLookup, head: &Parts) {
+        let pages = self.cache.limits().prefetch;
+        let (Some(image), asked) = (&exchange.image, &exchange.asked) else { return };
+        if pages == 0 || !lookup.wanted.is_for_all() || self.cache_routes[asked.route].is_never_kept() {
+            return;
+        }
+        if !self.prefetches.is_first(lookup.wanted.identifier()) {
+            return;
+        }
+        let Ok(permit) = Arc::clone(&self.prefetches.permits).try_acquire_owned() else {
+            self.cache.metrics().prefetch(false);
+            return;
+        };
+        // The identifier may stand in the query, of which there are many forms.
+        if !asked.path_in_route().starts_with(image.request.identifier.as_sent()) {
+            return;
+        }
+        let (sender, place, trace) = (exchange.sender.clone(), asked.place(), asked.trace.clone());
+        let request = PageRequest { sender, place, head: head.clone(), trace }.of(asked.uri().clone());
+        let inner = Arc::clone(self);
+        tokio::spawn(async move {
+            for uri in inner.next_pages(&request, pages) {
+                inner.fetch_ahead(request.of(uri)).await;
+            }
+            drop(permit);
+        });
+    }
+
+    /// The same target of the images behind this one in its manifest.
+    fn next_pages(&self, request: &PageRequest, pages: usize) -> Vec<Uri> {
+        let uri = &request.head.uri;
+        let asked = request.place.of(uri, &request.trace);
+        let Some(image) = asked.image() else { return Vec::new() };
+        let own = image.identifier.as_sent().len();
+        let (before, rest) = uri.path().split_at(uri.path().len() - asked.path_in_route().len());
+        let image = RoutedImage { route: asked.route, request: image, trace: asked.trace };
+        let images = self.healer.images_behind(&image, pages);
+        images.iter().filter_map(|sent| with_path(uri, &format!("{before}{sent}{}", &rest[own..]))).collect()
+    }
+
+    /// Fetches and keeps what this request asks for, unless it is kept or somebody asks for it.
+    async fn fetch_ahead(&self, request: PageRequest) -> Option<()> {
+        let PageRequest { sender, place, mut head, trace } = request;
+        let (uri, started) = (head.uri.clone(), Instant::now());
+        let asked = place.of(&uri, &trace);
+        let image = asked.image()?;
+        let image = Some(RoutedImage { route: asked.route, request: image, trace: &trace });
+        let (waited, has_stale) = (Duration::ZERO, false);
+        let exchange = Exchange { sender: &sender, asked, image, started, waited, has_stale, cached: None };
+        let caller = sender.caller(exchange.asked.route_kind, head.version);
+        let mut lookup = self.cache_lookup(&exchange, &head)?;
+        // A reader's own requests come first.
+        if self.cached(&exchange, &mut lookup, &head, started).is_some() || !caller.has_room() {
+            return None;
+        }
+        let leader = match self.cache.join(&lookup.wanted)? {
+            FlightRole::Leader(leader) => leader,
+            FlightRole::Follower(_) => return None,
+        };
+        headers::prepare_upstream_head(&mut head, &exchange.asked, &sender.viewer, &self.onward_rules())
+            .ok()?;
+        if let Some(rewrite) = self.rewrite.as_ref().filter(|_| exchange.is_document()) {
+            rewrite.prepare(&mut head.headers);
+        }
+        self.cache.metrics().prefetch(true);
+        let answer = self.send(&exchange.asked, &head, Body::Empty, &caller).await.ok()?;
+        let answer = (ProxyResponse::served(answer), Some(leader));
+        let (answer, _) = self.keep(&exchange, &lookup, answer, (&head, &caller));
+        let mut body = answer.response.into_body();
+        while let Some(Ok(_)) = body.frame().await {}
+        Some(())
+    }
+}
+
+fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
+    let mut parts = uri.clone().into_parts();
+    let target = match uri.query() {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+        None => PathAndQuery::try_from(path),
+    };
+    parts.path_and_query = Some(target.ok()?);
+    Uri::from_parts(parts).ok()
+}
