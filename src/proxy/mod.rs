@@ -374,3 +374,20 @@ impl ProxyInner {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of the future that `begin` returns.
+    fn size_of_future<A, B, C, F>(_begin: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// A future is allocated, zeroed and moved for each request: what is rare in it belongs into a box.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        let size = size_of_future(Proxy::handle);
+        assert!(size <= 3_700, "{size} bytes");
+    }
+}
