@@ -21,7 +21,7 @@ use crate::config::settings;
 /// Shorter tokens can be guessed.
 const SHORTEST: usize = 16;
 
-/// Why there is no gate.
+/// Errors while the admin access rules are read.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminAuthError {
     /// The file cannot be read.
@@ -29,7 +29,7 @@ pub enum AdminAuthError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
     /// The token is too short, or more than one line.
@@ -43,9 +43,9 @@ pub enum AdminAuthError {
 /// Lets operators in.
 #[derive(Debug)]
 pub struct AdminAuth {
-    /// Of the token: comparing digests takes the same time wherever they differ.
+    /// Digest of the token: comparing digests takes the same time wherever they differ.
     token: Option<blake3::Hash>,
-    /// Whether operators must authenticate.
+    /// True if operators must authenticate.
     asks: bool,
     acts: DefaultDirectRateLimiter,
     /// Shared by all configurations of a process: a reload must not let anybody guess anew.
@@ -83,7 +83,7 @@ impl AdminAuth {
         }
         let Some(shown) = shown(request.headers()) else { return Err(ApiProblem::unauthorized()) };
         let (address, now) = (operator.peer.ip(), Instant::now());
-        // SECURITY: before the token is looked at, so that a right guess tells nothing.
+        // SECURITY: checked before the token, so that a correct guess gets the same answer.
         if let Some(after) = self.brake.holds(address, now) {
             return Err(ApiProblem::too_many().after(after));
         }
@@ -128,10 +128,10 @@ fn read_token(path: &Path) -> Result<blake3::Hash, AdminAuthError> {
     if is_good { Ok(blake3::hash(token.as_bytes())) } else { Err(AdminAuthError::Weak(path.to_path_buf())) }
 }
 
-/// Without a token whoever reaches the listener is an operator.
+/// Refuses a `Host` that is not this machine: without a token whoever reaches the listener is an operator.
 ///
-/// SECURITY: a site whose name is made to lead to 127.0.0.1 (DNS rebinding) would reach it from the operator's own
-/// browser; its requests carry its name.
+/// SECURITY: a site whose name is made to lead to 127.0.0.1 (DNS rebinding) would reach the listener from the operator's
+/// own browser; its requests carry its name.
 fn is_loopback_host<B>(request: &Request<B>) -> Result<(), ApiProblem> {
     let is_local = authority(request).is_some_and(|authority| {
         let host = authority.host();

@@ -71,7 +71,7 @@ struct BrokenView {
 /// The kinds, by their words in the API.
 const KINDS: [(&str, bool); 2] = [("known", true), ("unknown", false)];
 
-/// One page of broken images.
+/// Returns one page of broken images.
 fn list(
     rooms: &AdminState,
     is_known: Option<bool>,

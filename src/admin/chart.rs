@@ -62,7 +62,7 @@ fn area(points: &[Sample], most: u64) -> String {
 }
 
 fn bars(points: &[Sample]) -> Vec<ChartBar> {
-    // Counted from the right, so that the newest bar is the one that grows.
+    // Grouped from the right, so that the newest bar is the one that grows.
     let sums: Vec<(u64, u64)> = points
         .rchunks(IN_A_BAR)
         .map(|few| (few.iter().map(|it| it.healed).sum(), few.iter().map(|it| it.broken).sum()))

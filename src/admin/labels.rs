@@ -49,7 +49,7 @@ impl<'a> BookLabels<'a> {
         }))
     }
 
-    /// This heal with its labels.
+    /// Adds labels to one heal of the history.
     pub(super) fn heal(&mut self, entry: HistoryEntry) -> Result<LabelledHeal, IndexError> {
         let heal = &entry.heal;
         let owners = self.index.owners(&heal.identifier)?;

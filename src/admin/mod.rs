@@ -49,7 +49,7 @@ const OPENAPI: &str = include_str!("openapi.json");
 pub struct AdminState {
     /// The settings in use.
     pub settings: Arc<Settings>,
-    /// What is counted.
+    /// Metrics of the process.
     pub metrics: Arc<Metrics>,
     /// The index.
     pub index: Arc<Index>,
@@ -57,9 +57,9 @@ pub struct AdminState {
     pub healer: Healer,
     /// Answers of image servers that are kept.
     pub cache: CacheState,
-    /// In the order of `settings.routes`.
+    /// Upstreams in the order of `settings.routes`.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// What the last check of the setup found.
+    /// Findings of the last setup check.
     pub setup: SetupStatus,
     /// Has the configuration read anew.
     pub reload: Option<Reload>,

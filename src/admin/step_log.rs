@@ -19,16 +19,16 @@ const STEPS: usize = 32;
 /// A request of a heal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HealRequest {
-    /// When it ended, unix milliseconds.
+    /// End of the step, unix milliseconds.
     pub at: i64,
     /// The rung.
     pub rung: &'static str,
-    /// What the canvas service answered.
+    /// Answer of the canvas service.
     pub answer: &'static str,
-    /// Why it did not help, in words: the status, or the error.
+    /// Reason why the step did not help: the status, or the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How long that took.
+    /// Duration in milliseconds.
     pub duration_ms: u64,
 }
 
