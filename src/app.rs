@@ -43,7 +43,7 @@ use trace_export::TraceExport;
 
 pub use services::batch_rooms;
 
-/// Why it could not start.
+/// Errors that keep the process from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A socket could not be bound.
@@ -92,11 +92,11 @@ impl StartError {
 
 /// A running proxy.
 pub struct App {
-    /// Where viewers are served.
+    /// Public addresses.
     pub addresses: Vec<SocketAddr>,
-    /// Where the admin pages are.
+    /// Address of the admin listener.
     pub admin: Option<SocketAddr>,
-    /// What is counted.
+    /// Metrics of the process.
     pub metrics: Arc<Metrics>,
     /// The index in use.
     pub index: Arc<Index>,
@@ -104,7 +104,7 @@ pub struct App {
     services: Arc<ArcSwap<Services>>,
     pages: Arc<ArcSwap<Admin>>,
     listeners: PublicListeners,
-    /// How the admin pages ask for the configuration to be read anew.
+    /// Channel by which the admin pages ask for a reload.
     reload: Option<Reload>,
     operators: Option<AdminServer>,
     stop: watch::Sender<bool>,
@@ -190,8 +190,8 @@ impl App {
         })
     }
 
-    /// Lives by other settings from now on. What cannot be used changes nothing; requests in flight end under the
-    /// old ones. Certificates are read anew in any case.
+    /// Applies other settings. A mistake in them changes nothing; requests in flight end under the old ones. Certificates
+    /// are read anew in any case.
     pub fn apply(&mut self, settings: Settings) -> Result<ConfigChanges, ReloadError> {
         let outcome = self.try_apply(settings);
         let result = match &outcome {
@@ -217,7 +217,7 @@ impl App {
         let after_restart: Vec<String> = wanted.into_iter().filter(|key| !keys.contains(key)).collect();
         let settings = Arc::new(settings);
 
-        // All that can fail comes first.
+        // Everything that can fail comes first.
         let prepared =
             self.listeners.prepare(&settings.server, &mut InheritedSockets::default()).map_err(unusable)?;
         let web = FetcherFactory::new(Arc::clone(&settings)).map_err(|error| unusable(error.into()))?;
@@ -279,7 +279,7 @@ impl App {
         Ok(sockets)
     }
 
-    /// How long requests in flight have to end.
+    /// Time that requests in flight have to end.
     pub fn drain(&self) -> Duration {
         self.services.load().settings.server.drain
     }

@@ -20,7 +20,7 @@ pub(super) struct FileWatcher {
     seen: Vec<FileState>,
 }
 
-/// What tells one content from another; `None`: there is no such file.
+/// Identity of a file's content; `None`: there is no such file.
 type FileState = Option<(u64, u64, i64, i64, u32)>;
 
 impl FileWatcher {
@@ -31,7 +31,7 @@ impl FileWatcher {
         files
     }
 
-    /// From now on those that these settings name.
+    /// Follows the files that these settings name.
     pub(super) fn follow(&mut self, settings: &Settings) {
         let pairs = settings.server.tls.iter().chain(&settings.admin.tls);
         let pairs = pairs.chain(&settings.upstream.client_certificate);

@@ -38,7 +38,7 @@ pub(super) struct Services {
     pub(super) proxy: Proxy,
 }
 
-/// What lasts as long as the process, and is built once.
+/// State that lasts as long as the process, and is built once.
 #[derive(Debug)]
 pub(super) struct ProcessState {
     pub(super) index: Arc<Index>,
