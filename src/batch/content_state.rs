@@ -9,14 +9,14 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-/// What a content state points at.
+/// Target of a content state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ContentTarget {
     /// URL of a manifest or a collection, or of an unknown kind.
     Document(String),
     /// A canvas, and the manifest it is part of.
     Canvas {
-        /// Without fragment.
+        /// URL of the document, without fragment.
         url: String,
         manifest: Option<String>,
     },
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_encoded_form_is_base64url_of_percent_encoded_json() {
-        // encodeURIComponent leaves ASCII letters alone; the standard's own example is made this way.
+        // encodeURIComponent leaves ASCII letters alone; the standard's own example is encoded in this way.
         let escaped =
             percent_encoding::utf8_percent_encode(CANVAS, percent_encoding::NON_ALPHANUMERIC).to_string();
         let encoded = URL_SAFE_NO_PAD.encode(escaped);

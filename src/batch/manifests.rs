@@ -40,7 +40,7 @@ impl SourceReader {
                 if known.is_empty() {
                     return self.problem(text, why, true).await;
                 }
-                // It cannot be fetched, but the index tells what is in it.
+                // The manifest cannot be fetched, but the index knows its images.
                 let named = self.manifest_of(&url);
                 self.send(SourceItem::Trouble(
                     Arc::clone(&named),
@@ -61,7 +61,7 @@ impl SourceReader {
             let poisoned = Some(Arc::new(known.clone()));
             self.send(SourceItem::Trouble(Arc::clone(&named), ManifestProblem { text, poisoned })).await?;
         }
-        // What is known and what is served, together: each canvas once, with all its images.
+        // Canvases of the index and of the manifest as served, merged: each canvas once, with all its images.
         let mut all = canvases;
         for canvas in lacking {
             match all.iter_mut().find(|served| served.id == canvas.id) {
@@ -72,7 +72,7 @@ impl SourceReader {
         self.as_read(&named, document.kind, all).await
     }
 
-    /// What is wrong with a manifest whose canvases are known.
+    /// Checks a manifest whose canvases are known; `None`: it is as it should be.
     pub(super) async fn trouble(&self, url: &str, known: &Arc<Vec<Canvas>>) -> Option<ManifestProblem> {
         match self.get(url).await {
             Err(text) => Some(ManifestProblem { text, poisoned: None }),

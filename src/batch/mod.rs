@@ -57,11 +57,11 @@ pub(crate) struct CanvasResult {
     pub(crate) entries: Vec<ImageResult>,
     /// Images probed.
     pub(crate) images: u64,
-    /// Whether the journal has the line that must precede a request for the canvas.
+    /// True if the journal has the line that must precede a request for the canvas.
     pub(crate) is_begun: bool,
     /// Requests to canvas services that are not counted yet.
     pub(crate) asked: u64,
-    /// Another try after a pause may go better.
+    /// True if another try after a pause may succeed.
     pub(crate) again: bool,
     /// Left undone: `--resume` goes on with it.
     pub(crate) undone: bool,
@@ -76,22 +76,22 @@ pub(crate) struct CanvasResult {
 pub(crate) enum HandledBy {
     #[default]
     Us,
-    /// Another process of the job did it.
+    /// Done by another process of the job.
     Others,
-    /// Another process of the job is at it.
+    /// Claimed by another process of the job.
     NobodyYet,
 }
 
-/// What is wrong with a manifest as it is served.
+/// Problem of a manifest as it is served.
 #[derive(Debug, Clone)]
 pub(crate) struct ManifestProblem {
-    /// For people.
+    /// Description for people.
     pub(crate) text: String,
-    /// What it should hold, where it is poisoned.
+    /// Canvases that a poisoned manifest should hold.
     pub(crate) poisoned: Option<Arc<Vec<Canvas>>>,
 }
 
-/// How an image is.
+/// State of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -104,7 +104,7 @@ pub enum ImageVerdict {
     Missing,
     /// The canvas or manifest has lost the image.
     Poisoned,
-    /// Nothing can be said.
+    /// Error: the state is not known.
     Error,
 }
 
@@ -137,21 +137,21 @@ pub struct ImageResult {
     /// Label of the canvas.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub label: Option<String>,
-    /// As it was found.
+    /// State before.
     pub before: ImageVerdict,
-    /// As it is now; absent where nothing was tried.
+    /// State afterwards; absent where nothing was tried.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub after: Option<ImageVerdict>,
-    /// What helped.
+    /// Rung that helped.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rung: Option<String>,
-    /// Why it is as it is.
+    /// Reason of the state.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
-    /// What to do about it; absent where the image is well.
+    /// Advice for the operator; absent where the image is well.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub advice: Option<String>,
-    /// How long the mending took, in milliseconds.
+    /// Duration of the heal in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub duration_ms: Option<u64>,
     /// Position among all images that were read; what an earlier run did comes first.
@@ -160,7 +160,7 @@ pub struct ImageResult {
 }
 
 impl ImageResult {
-    /// As it is now.
+    /// State now.
     pub fn now(&self) -> ImageVerdict {
         self.after.unwrap_or(self.before)
     }

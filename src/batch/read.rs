@@ -20,18 +20,18 @@ use crate::index::sources::directory::{self, CrawlEvent};
 use crate::index::sources::problem::DOCUMENT_NAMES;
 use crate::index::{Index, IndexError};
 
-/// What reading brings.
+/// Item read from a source.
 #[derive(Debug)]
 pub(crate) enum SourceItem {
     /// A canvas to probe.
     Unit(CanvasTask),
-    /// Something is wrong with a manifest itself.
+    /// Problem of a manifest itself.
     Trouble(Arc<ManifestRef>, ManifestProblem),
-    /// Something could not be read.
+    /// Source or document that could not be read.
     Problem(UnreadSource),
 }
 
-/// How much there is to do, as far as it is known: for the time left.
+/// Expected counts, as far as they are known: for the time left.
 #[derive(Debug, Default)]
 pub(crate) struct ExpectedCounts {
     images: AtomicU64,
@@ -254,7 +254,7 @@ impl SourceReader {
             let canvas = Canvas { id: url, label: owner.label.clone(), images };
             return self.document(&named, vec![canvas], |_| None).await;
         }
-        // Unknown here: its manifest tells its images without the canvas being built.
+        // Unknown here: its manifest lists its images without the canvas being built.
         let from = manifest.unwrap_or_else(|| url.clone());
         match self.get(&from).await {
             Ok((document, canvases)) => {
@@ -311,7 +311,7 @@ impl SourceReader {
                     Box::pin(self.members(&member, document.members, depth + 1)).await?;
                 }
                 Ok((document, canvases)) => self.served(&member, &document, canvases).await?,
-                // The index may know it all the same.
+                // The index may know the manifest nevertheless.
                 Err(why) => {
                     self.problem(&member, why, false).await?;
                     let known = known_canvases(&self.index, &member);
@@ -329,7 +329,7 @@ impl SourceReader {
 /// UPSTREAM: built while all its images failed, a manifest is 200 without a canvas (upstream.md "Poison").
 const NO_CANVAS: &str = "it names no canvas: it was built while its images could not be read, or it is empty";
 
-/// What a document calls itself, or where it was read.
+/// Names a document by its own id, or by the URL or path where it was read.
 pub(super) fn named(document: &Document, origin: &str) -> Arc<ManifestRef> {
     let uri = document.id.clone().unwrap_or_else(|| origin.to_owned());
     Arc::new(ManifestRef { uri, label: document.label.clone() })
@@ -362,7 +362,7 @@ fn export(index: &Index, out: &mpsc::Sender<SourceItem>) -> Result<(), IndexErro
         Some(Ok(())) | None => ControlFlow::Continue(()),
     };
     index.export(&mut |image| {
-        // The images of one canvas come one after another.
+        // Images of one canvas come one after another.
         if let Some(unit) = last.as_mut()
             && unit.manifest.uri == image.manifest
             && unit.canvas.as_deref() == Some(&*image.canvas)

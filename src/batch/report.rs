@@ -13,7 +13,7 @@ pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
-/// How a report is written, told by the end of its file's name.
+/// Format of a report, told by the extension of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReportFormat {
     /// `.json`

@@ -1,4 +1,4 @@
-//! What was found and done, counted per manifest. Grows with manifests and with what is broken, not with images.
+//! Summary of a run, counted per manifest. Grows with manifests and with broken images, not with all images.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ pub struct ImageCounts {
     pub missing: u64,
     /// Images that their canvas or manifest lacks.
     pub poisoned: u64,
-    /// Of which nothing can be said.
+    /// Images whose state is not known.
     pub error: u64,
 }
 
 impl ImageCounts {
-    /// Not well now.
+    /// Images that are not well now.
     pub fn left(&self) -> u64 {
         self.expired + self.missing + self.poisoned + self.error
     }
@@ -62,7 +62,7 @@ pub struct ManifestSummary {
     /// Counts of its images.
     #[serde(flatten)]
     pub counts: ImageCounts,
-    /// What is wrong with the manifest itself, as it is served.
+    /// Problem of the manifest itself, as it is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
     /// True once the manifest was repaired.
@@ -70,7 +70,7 @@ pub struct ManifestSummary {
 }
 
 impl ManifestSummary {
-    /// What people call it: its label, or the end of its id.
+    /// Display name: the label, or the end of the id.
     pub(crate) fn name(&self) -> &str {
         self.label.as_deref().filter(|label| !label.trim().is_empty()).unwrap_or_else(|| self.tail())
     }
@@ -97,11 +97,11 @@ impl ManifestSummary {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UnreadSource {
-    /// As it was named.
+    /// Source as it was named.
     pub source: String,
-    /// What is wrong.
+    /// Error message.
     pub message: String,
-    /// Nothing of it could be read: wrong usage, exit 2.
+    /// True if nothing of the source could be read: wrong usage, exit 2.
     pub is_all_of_it: bool,
 }
 
@@ -111,7 +111,7 @@ pub struct UnreadSource {
 pub struct Summary {
     /// `check` or `heal`.
     pub command: String,
-    /// As named on the command line.
+    /// Sources as named on the command line.
     pub sources: Vec<String>,
     /// Unix seconds.
     pub started: u64,
@@ -132,7 +132,7 @@ pub struct Summary {
     pub problems: Vec<UnreadSource>,
     /// The deployment itself.
     pub setup: Vec<SetupFinding>,
-    /// What image URLs in a report start with; empty where the public address is not known.
+    /// Start of image URLs in a report; empty where the public address is not known.
     pub image_base: String,
     #[serde(skip)]
     pub(crate) rows: HashMap<Arc<str>, usize>,

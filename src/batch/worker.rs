@@ -12,7 +12,7 @@ use super::manifest_pages::ManifestsInWork;
 use super::{CanvasResult, CanvasTask, ImageResult, ImageVerdict};
 use crate::heal::{CanvasVisit, FILE_GONE, Healer, ImageCheck, ImageHealResult, IndexedImage};
 
-/// How far a run goes.
+/// Mode of a run: how far it goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum RunMode {
     /// Probe only.
@@ -26,11 +26,11 @@ pub(crate) enum RunMode {
     MendAll,
 }
 
-/// What a run is to do.
+/// Plan of a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RunPlan {
     pub(crate) aim: RunMode,
-    /// Whether a small tile of every image is probed, too.
+    /// True if a small tile of every image is probed, too.
     pub(crate) tiles: bool,
     /// Canvases asked for at most.
     pub(crate) limit: Option<u64>,
@@ -51,7 +51,7 @@ pub(crate) struct CanvasWorker {
     pub(crate) journal: RefCell<Journal>,
     /// Time after which a service that only fails is given up.
     pub(crate) patience: Duration,
-    /// Whether no further canvas may be requested.
+    /// True if no further canvas may be requested.
     pub(crate) stopping: Cell<bool>,
     pub(crate) begun: Cell<u64>,
     /// Since when nothing went well.
@@ -62,7 +62,7 @@ pub(crate) struct CanvasWorker {
     pub(crate) told: Cell<u64>,
 }
 
-/// Why a canvas may not be requested now.
+/// Reason why a canvas may not be requested now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SkipReason {
     Limit,
@@ -80,7 +80,7 @@ impl SkipReason {
     }
 }
 
-/// How often a pause is looked at.
+/// Poll interval during a pause.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl CanvasWorker {
@@ -111,7 +111,7 @@ impl CanvasWorker {
                     entry.reason = Some("asked for by a run that was interrupted".to_owned());
                 }
                 ImageVerdict::Ok => continue,
-                // It may be well or not: what is built beside harms nothing, and brings it back.
+                // The image may be well or not: a canvas built beside harms nothing, and brings it back.
                 ImageVerdict::Error if one.is_hidden && self.plan.aim == RunMode::Mend => {
                     self.mend(unit, id, one, &mut entry, &mut treated).await;
                 }
@@ -121,7 +121,7 @@ impl CanvasWorker {
                     let canvas = unit.canvas.as_deref().unwrap_or("its canvas, which the index tells");
                     entry.reason = Some(format!("would ask for {canvas}"));
                 }
-                // The canvas was just asked for, in vain: it is not asked for again because it has more images.
+                // The canvas was just requested in vain: its further images are no reason to request it again.
                 ImageVerdict::Expired if hopeless.is_some() => entry.reason.clone_from(&hopeless),
                 ImageVerdict::Expired | ImageVerdict::Poisoned => {
                     self.mend(unit, id, one, &mut entry, &mut treated).await;
@@ -164,7 +164,7 @@ impl CanvasWorker {
             if !mended.was_withheld {
                 break mended;
             }
-            // Others try the service now; this one waits for what comes of it.
+            // Other requests try the service now; this one waits for their result.
             tokio::time::sleep(LOOK).await;
             if let Err(barred) = self.wait_retry_after().await {
                 return Self::skip_reason(barred, entry, treated);
@@ -318,7 +318,7 @@ impl CanvasWorker {
     }
 
     fn skip_reason(barred: SkipReason, entry: &mut ImageResult, treated: &mut CanvasResult) {
-        // What --limit leaves out was not promised; what was stopped is to be gone on with.
+        // Images left out by `--limit` are no promise; after an interruption the rest is undone.
         treated.undone |= barred != SkipReason::Limit;
         entry.reason = Some(barred.reason().to_owned());
     }
@@ -348,7 +348,7 @@ impl CanvasWorker {
         if self.stopping.get() {
             return Err(SkipReason::Stopping);
         }
-        // Without a journal nothing is asked: what cannot be written down would be asked twice.
+        // A request that cannot be recorded would be repeated by the next run: without the journal none is made.
         if let Err(error) = self.journal.borrow_mut().asking(id) {
             *self.broken_journal.borrow_mut() = Some(error.to_string());
             self.stopping.set(true);

@@ -23,7 +23,7 @@ struct ReportPage<'a> {
     tiles: Vec<(String, &'static str, &'static str)>,
     /// Findings about the deployment: what is wrong, and the rest.
     findings: [Vec<(&'static str, &'static str, &'a SetupFinding)>; 2],
-    /// What needs attention; and what was healed, folded under a heading.
+    /// Images that need attention; and healed ones, folded under a heading.
     groups: [(Option<String>, Vec<ReportSection<'a>>); 2],
     needs_attention: bool,
     columns: &'static [&'static str],

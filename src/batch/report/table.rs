@@ -25,7 +25,7 @@ const ROWS: usize = 60;
 /// Broken images that are listed at most, on a terminal.
 const LISTED: usize = 20;
 
-/// Where the text beside a verdict begins.
+/// Column of the text beside a verdict.
 const INDENT: usize = 12;
 
 /// Width of the terminal that stdout is. `None`: stdout is a pipe or a file.
@@ -117,7 +117,7 @@ impl Columns {
     fn row(&self, name: &str, counts: &ImageCounts, out: &mut dyn Write) -> io::Result<()> {
         write!(out, "{:<1$}", cut(name, self.names), self.names)?;
         for (_, number) in self.numbers(counts) {
-            // A zero is a dot: what is not zero is seen at once.
+            // Zero is written as a dot, so that other numbers stand out.
             let text = if number == 0 { "·".to_owned() } else { HumanCount(number).to_string() };
             write!(out, " {text:>8}")?;
         }
@@ -230,7 +230,7 @@ fn paragraph(indent: usize, text: &str, width: usize, out: &mut dyn Write) -> io
     lines(indent, text, width, out)
 }
 
-/// The same beside what stands on the line already, two columns from it.
+/// Writes text beside the one on the line already, two columns from it.
 fn beside(indent: usize, text: &str, width: usize, out: &mut dyn Write) -> io::Result<()> {
     write!(out, "  ")?;
     lines(indent, text, width, out)
