@@ -33,7 +33,7 @@ use flight::{SharedBodyBounds, TileFlights};
 use request::identifier_hash;
 use store::{CacheStore, ProtectedIdentifiers};
 
-/// What lasts as long as the process: a reload keeps what is kept. Cheap to clone.
+/// State of the cache that lasts as long as the process: a reload drops no answers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct CacheState {
     parts: Arc<CacheParts>,
@@ -136,7 +136,7 @@ impl TileCache {
         self.state.parts.protected.add(identifier_hash(identifier));
     }
 
-    /// Whether anything is kept.
+    /// True if the cache is on.
     pub fn is_on(&self) -> bool {
         self.limits.memory > 0
     }
@@ -146,13 +146,13 @@ impl TileCache {
         &self.limits
     }
 
-    /// What is counted.
+    /// Metrics of the cache.
     pub fn metrics(&self) -> &CacheMetrics {
         &self.state.parts.metrics
     }
 
-    /// The answer that is kept for a request like this one, and whether it is fresh. One that is not goes out only where the
-    /// image server fails.
+    /// Finds a stored answer for a request, and whether it is fresh. A stale one goes out only where the image server
+    /// fails.
     pub fn find(
         &self,
         wanted: &CacheRequest,
@@ -168,8 +168,8 @@ impl TileCache {
         Some((found, is_fresh))
     }
 
-    /// Joins or begins the one request for a tile. `None`: this request shares nothing. One that wants a new answer must not
-    /// get that of a request which was sent before it.
+    /// Joins or begins the one request for a tile. `None`: this request shares nothing. A request that wants a new answer
+    /// must not get that of a request which was sent before it.
     pub fn join(&self, wanted: &CacheRequest) -> Option<FlightRole> {
         let parts = &*self.state.parts;
         let shares = wanted.is_shareable && !wanted.refreshes && !parts.protected.contains(wanted.identifier);
@@ -181,7 +181,8 @@ impl TileCache {
         self.state.parts.purges.load(SeqCst)
     }
 
-    /// What of an answer to this request is to be kept; `None`: nothing. `purges`: the count when the request began.
+    /// Decides what of an answer to this request is to be kept; `None`: nothing. `purges`: the count when the request
+    /// began.
     pub fn candidate(
         &self,
         wanted: &CacheRequest,
@@ -224,7 +225,7 @@ impl TileCache {
             let store = parts.store.load();
             let key = store.keep(wanted, asked, response.clone(), Instant::now());
             parts.metrics.stored();
-            // A purge may have looked at the store just before the answer was there.
+            // A purge may have run just before the answer was stored.
             if *purges != self.purges() {
                 store.discard(&key);
             }
@@ -265,7 +266,7 @@ impl TileCache {
                 None => body,
                 Some(permit) => body.tee(most, move |pieces| {
                     let _until_the_end = permit;
-                    // One that is longer is told without its pieces.
+                    // A body that is too long has no pieces here.
                     let pieces = pieces.as_ref().map(|pieces| pieces.iter().collect::<Vec<_>>());
                     if let Some(bytes) = pieces.and_then(|pieces| copied(&pieces, fits)) {
                         cache.keep(&candidate, bytes);
@@ -282,8 +283,8 @@ fn announced(fields: &HeaderMap) -> Option<usize> {
     fields.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The pieces in memory of their own; `None`: their size does not fit. What came from an upstream is a part of a buffer of
-/// 64 KiB, which it would keep, and counts against its client's share of `server.max_held_total`.
+/// Copies the pieces into memory of their own; `None`: their size does not fit. A piece from an upstream is a slice of a 64
+/// KiB buffer, which it would keep alive, and counts against its client's share of `server.max_held_total`.
 fn copied(pieces: &[&Bytes], fits: impl Fn(usize) -> bool) -> Option<Bytes> {
     let size = pieces.iter().map(|piece| piece.len()).sum();
     fits(size).then(|| {

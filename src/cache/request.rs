@@ -1,4 +1,4 @@
-//! What of a request decides its answer, and what the request may do with the cache.
+//! Cache key of a request, and what its directives allow.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::LazyLock;
@@ -12,18 +12,18 @@ use crate::upstream::PARTIAL;
 /// A request as the cache sees it.
 #[derive(Debug, Clone)]
 pub struct CacheRequest {
-    /// All that goes upstream and may decide the answer, but for what `Vary` names.
+    /// Key: all parts of the request that go upstream and may decide the answer, except the fields that `Vary` names.
     pub(super) key: Box<[u8]>,
     /// Hash of the image's identifier.
     pub(super) identifier: u64,
     pub(super) has_cookie: bool,
-    /// Nothing of what is kept may go out: the request is from us or from a proxy of ours, and wants a new answer.
+    /// True if no stored answer may go out: the request is from us or from a proxy of ours, and wants a new answer.
     pub(super) refreshes: bool,
     /// The answer is whole and may be kept, as far as the request goes: others may share it.
     pub(super) is_shareable: bool,
 }
 
-/// Where a request goes and by which name it came: what all requests of one key have in common.
+/// Destination of a request and the name it came by: shared by all requests of one key.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheTarget<'a> {
     /// Hash of all settings of the route that decide what goes upstream.

@@ -32,7 +32,7 @@ impl std::fmt::Debug for CacheStore {
     }
 }
 
-/// How long an answer stays: as long as it may be of use.
+/// Expiry of an answer: when it is of no use any more.
 struct UntilUseless;
 
 impl moka::Expiry<Box<[u8]>, CachedResponse> for UntilUseless {
@@ -155,9 +155,9 @@ impl CacheStore {
 #[derive(Debug)]
 pub(super) struct ProtectedIdentifiers {
     hashes: Cache<u64, ()>,
-    /// There is one. Nearly everywhere there is none, and then no look-up is needed.
+    /// True if an identifier was ever added. Nearly everywhere none was, and then no look-up is needed.
     any: AtomicBool,
-    /// There is one since answers were last removed.
+    /// True if an identifier was added since answers were last removed.
     news: AtomicBool,
 }
 
@@ -181,7 +181,7 @@ impl ProtectedIdentifiers {
         self.any.load(Relaxed) && self.hashes.contains_key(&identifier)
     }
 
-    /// Whether there are new ones since this was last asked.
+    /// True if identifiers were added since the last call.
     pub(super) fn take_news(&self) -> bool {
         self.news.swap(false, Relaxed)
     }
