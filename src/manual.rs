@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Command;
 use clap_mangen::Man;
 
-/// What a page says besides what the command line knows. Lines of each text are `head: text`.
+/// Additions to a manual page that the command line does not know. Lines of each text are `head: text`.
 struct Extra {
     command: &'static str,
     exit: &'static str,

@@ -1,10 +1,10 @@
-//! How a request ended: one closed list that drives status, header, metric label, log field and report line.
+//! Outcomes of requests: one closed list that drives status, header, metric label, log field and report line.
 
 use std::fmt;
 
 use prometheus_client::encoding::EncodeLabelValue;
 
-/// How a request ended.
+/// Outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The upstream's first answer went out.

@@ -13,7 +13,7 @@ use crate::index::Index;
 use crate::index::command::{self, Exit, IndexCommand};
 use crate::presentation::gateway;
 
-/// What `init` is told; what it is not told it asks, where somebody is there to answer.
+/// Options of `init`; it asks for those that are missing, on a terminal.
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
     #[command(flatten)]
@@ -23,7 +23,7 @@ pub(super) struct InitArgs {
     force: bool,
 }
 
-/// Where the configuration is written unless --config says otherwise.
+/// Default path of the new configuration.
 const FILE: &str = "config.toml";
 
 /// Does it all; what is missing is asked on the terminal.
@@ -49,7 +49,7 @@ pub(super) fn run(args: &InitArgs, config: Option<&Path>, out: &mut dyn Write) -
         Ok(text) => text,
         Err(error) => return fail(&error.to_string(), Exit::Usage),
     };
-    // What is of no use is not written.
+    // A configuration with mistakes is not written.
     let settings = match Settings::from_text(path, &text, std::env::vars_os()) {
         Ok(settings) => settings,
         Err(errors) => return refuse(errors),
@@ -80,7 +80,7 @@ fn from_its_folder(draft: &mut ConfigDraft, path: &Path) {
 
 fn write(path: &Path, text: &str, force: bool) -> io::Result<()> {
     let mut open = OpenOptions::new();
-    // Between the look and this moment somebody may have written one.
+    // Another process may have written the file since the check.
     let open = if force { open.create(true).truncate(true) } else { open.create_new(true) };
     open.write(true).open(path)?.write_all(text.as_bytes())
 }
@@ -154,7 +154,7 @@ mod tests {
         let mut draft = ConfigDraft::default();
         asked("https://lib.example\n\n\n", &mut draft);
         assert!(draft.manifests.is_empty() && draft.listen.is_none());
-        // The end of the input is no reason to ask for ever.
+        // The end of the input ends the questions.
         let mut draft = ConfigDraft::default();
         asked("", &mut draft);
         assert_eq!(draft, ConfigDraft::default());
