@@ -32,7 +32,7 @@ where
         return redis.connect(hear).map(RedisConnection::Simulated);
     }
     let patience = settings.connect_timeout;
-    // Without it a command stands behind the delayed acknowledgement of the one before: 40 ms.
+    // TCP_NODELAY: otherwise a command waits for the delayed acknowledgement of the one before: 40 ms.
     let at_once = TcpSettings::default().set_nodelay(true);
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(patience))

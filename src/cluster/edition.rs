@@ -9,10 +9,10 @@ use super::Cluster;
 use super::link::millis;
 use super::scripts::RENEW;
 
-/// What is said to every node when there is a new edition.
+/// Channel that announces a new edition to every node.
 pub(super) const EDITION: &str = "edition";
 
-/// How long chunks of an earlier edition stay, for nodes that are reading it.
+/// Time that chunks of an earlier edition stay, for nodes that are reading it.
 const AFTERWARDS: Duration = Duration::from_mins(10);
 
 /// Lease of the editor.
@@ -37,8 +37,8 @@ impl Edition {
 }
 
 impl Cluster {
-    /// Whether this node is the editor, which reads the sources for all. Takes or renews the lease, so the editor must call
-    /// this at least once a minute.
+    /// True if this node is the editor, which reads the sources for all. Takes or renews the lease, so the editor must call
+    /// this function at least once a minute.
     pub async fn is_editor(&self) -> bool {
         let mut renew = RENEW.key(self.link.key("index", "editor"));
         renew.arg(&self.link.node).arg(millis(EDITOR)).arg("");
@@ -60,7 +60,7 @@ impl Cluster {
         self.link.send(redis::cmd("HGET").arg(self.link.key("index", EDITION)).arg("name")).await
     }
 
-    /// What a chunk holds. `None`: it is not there, or is not what it is called, or we are alone.
+    /// Content of a chunk. `None`: it is not there, its hash is not its name, or Redis is unreachable.
     pub async fn chunk(&self, name: &str) -> Option<Vec<u8>> {
         let packed: Option<Vec<u8>> = self.link.send(redis::cmd("GET").arg(self.chunk_key(name))).await?;
         packed.filter(|packed| blake3::hash(packed).to_hex().as_str() == name)

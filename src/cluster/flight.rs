@@ -56,7 +56,7 @@ impl Cluster {
         let mut waited = false;
         loop {
             let mut board = BOARD.key(&flight);
-            // A node that has waited already takes the result that lands now.
+            // A node that has waited already accepts the result that lands now.
             let anew = anew && !waited;
             board
                 .key(&waiting)
@@ -81,7 +81,7 @@ impl Cluster {
             while let Some(news) = ear.next(after(&rest)).await {
                 match news.split_once(' ') {
                     None => departs(),
-                    // Given back without an answer: the flight must be tried again.
+                    // Empty answer: the flight was given back, and must be tried again.
                     Some((_, "")) => break,
                     Some((_, answer)) => {
                         return JoinResult::Landed { answer: answer.to_owned(), before: false };
@@ -155,7 +155,7 @@ impl FlightLease {
 
 impl Drop for FlightLease {
     fn drop(&mut self) {
-        // A flight that broke, or ended without having asked: the others need not wait for the lease.
+        // A flight that failed or made no request is given back at once: other nodes need not wait for the lease.
         if !self.landed && tokio::runtime::Handle::try_current().is_ok() {
             self.land("");
         }

@@ -26,7 +26,7 @@ impl KeyLease {
                 every.tick().await;
                 let mut renew = RENEW.key(&key);
                 renew.arg(&token).arg(link.lease_ms()).arg(before);
-                // Somebody else has it, since we were away: one request too many, and nothing to be done about it.
+                // Another node took the lease while Redis was unreachable: one request too many, which cannot be prevented.
                 if link.run::<i64>(&renew).await == Some(0) {
                     return;
                 }

@@ -86,7 +86,7 @@ impl Cluster {
     /// Changes whenever another node finds, from now on, that a mass expiry begins.
     pub fn mass_expiries(&self) -> watch::Receiver<u64> {
         let mut from_now_on = self.mass_expiries.clone();
-        // A copy has seen no more than what it was copied from.
+        // A copy starts at the value that the original has seen.
         from_now_on.mark_unchanged();
         from_now_on
     }
@@ -107,8 +107,7 @@ impl Drop for Cluster {
     }
 }
 
-/// What a name is called within a key: short, however long the name is, and without anything that means something
-/// to Redis.
+/// Hash of a name, for use in a key: short, however long the name is, and without characters that mean something to Redis.
 fn about(name: &str) -> String {
     blake3::hash(name.as_bytes()).to_hex()[..32].to_owned()
 }

@@ -105,7 +105,7 @@ impl SimulatedRedis {
         }
     }
 
-    /// Everything is lost.
+    /// Removes all keys, as FLUSHALL does.
     pub(crate) fn flush(&self) {
         self.state().keys.clear();
     }
