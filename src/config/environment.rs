@@ -94,7 +94,7 @@ fn put<'s>(here: &mut Spanned<DeValue<'s>>, keys: &[String], value: Spanned<DeVa
                 put(element, rest, value);
             }
         }
-        // The file has something else where a table must stand, which is reported there.
+        // A value stands where a table must; the check of the file reports it.
         _ => {}
     }
 }

@@ -171,7 +171,7 @@ fn shape(
         errors.push(sources.error(span, message, help));
         match path {
             Some(path) => {
-                // A misspelt `prefix` is not a missing one besides.
+                // Suppress "missing key" where the key is present but misspelt.
                 let (parent, key) = path.rsplit_once('.').unwrap_or(("", &path));
                 wrong.extend(schema::meant(parent, key).map(|meant| format!("{parent}.{meant}")));
                 wrong.push(path);
@@ -208,7 +208,7 @@ fn explain(message: &str, help: Option<String>, path: Option<&str>) -> (String, 
     (ours.iter().fold(message.to_owned(), |message, (serde, toml)| message.replace(serde, toml)), help)
 }
 
-/// How a table begins of which there may be several.
+/// Advice for a table that begins with `[` and may occur several times.
 fn in_two_brackets(path: &str) -> String {
     format!(
         "write [[{path}]], in two pairs of brackets: there may be several, and each begins with that line"
@@ -228,7 +228,7 @@ fn generic(path: &str) -> String {
     path.split('.').filter(|segment| segment.parse::<usize>().is_err()).collect::<Vec<_>>().join(".")
 }
 
-/// What the reader made of a line with broken syntax is no mistake of its own. The syntax errors come first.
+/// Removes mistakes that follow from a line with broken syntax. The syntax errors come first.
 fn without_echoes(errors: Vec<ConfigError>, syntax: usize) -> Vec<ConfigError> {
     let line = |error: &ConfigError| {
         error.place.as_ref().filter(|place| !place.is_variable).map(|place| place.line_column().0)

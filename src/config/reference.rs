@@ -113,7 +113,7 @@ fn range(schema: &Value) -> String {
     }
 }
 
-/// When a new value holds; that of the table, where the key says nothing.
+/// Reload class of a key: its own, or that of its table.
 fn reload_of<'s>(schema: &'s Value, table: &'s str) -> &'s str {
     schema.get("x-reload").and_then(Value::as_str).unwrap_or(table)
 }

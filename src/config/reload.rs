@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::error::ConfigErrors;
 use super::settings::Settings;
 
-/// What another configuration changed.
+/// Changes by another configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConfigChanges {
     /// Keys that have another value now, such as `heal.wait`.
@@ -18,13 +18,13 @@ pub struct ConfigChanges {
 }
 
 impl ConfigChanges {
-    /// Nothing at all.
+    /// True if the settings are the same.
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// Why a reload failed; the settings in use stay.
+/// Reasons why a reload failed; the settings in use stay.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// Mistakes in the file or the environment, all at once.
@@ -62,7 +62,7 @@ impl Reload {
     }
 }
 
-/// What holds only after a restart (`x-reload` at the field) stays as it was.
+/// Keeps the old values of keys that hold only after a restart (`x-reload` at the field).
 pub fn keep_until_restart(settings: &mut Settings, old: &Settings) {
     settings.keep_until_restart(old);
 }

@@ -13,7 +13,7 @@ use super::spanned::SpannedToml;
 
 /// Writes `settings` (routes still in the order of the file).
 pub(super) fn show(mut settings: Settings, tree: &SpannedToml<'_>, sources: &ConfigSources) -> String {
-    // Where the routes stood before they were sorted: their places in the tree.
+    // Positions of the routes in the tree before they were sorted.
     let mut order: Vec<usize> = (0..settings.routes.len()).collect();
     order.sort_by_key(|number| {
         settings.routes.get(*number).map(|route| (Reverse(route.prefix.len()), route.hosts.is_empty()))

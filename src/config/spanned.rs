@@ -48,7 +48,7 @@ impl<'s> SpannedToml<'s> {
     pub(super) fn remove_at(&mut self, span: &Range<usize>) -> Option<String> {
         let mut nodes = Vec::new();
         walk(self.root.get_ref(), "", &mut nodes);
-        // The first table of `[[routes]]` and the list itself have one span: the deepest node is the culprit.
+        // The first table of `[[routes]]` and the list itself have one span: the deepest node is meant.
         let exact = nodes.iter().rev().find(|node| node.value == *span || node.key.as_ref() == Some(span));
         let around = || {
             let holds = |node: &&SpannedNode| node.value.start <= span.start && span.end <= node.value.end;
@@ -69,7 +69,7 @@ impl<'s> SpannedToml<'s> {
                 && self.get(&node.path).is_some_and(|found| found.get_ref().is_array())
         };
         let wrong: Vec<_> = nodes.into_iter().filter(is_wrong).map(|node| (node.path, node.value)).collect();
-        // Last first, so that the numbers of elements before them stay true.
+        // From the last to the first, so that the numbers of elements before them stay valid.
         wrong.iter().rev().for_each(|(path, _)| self.remove(path));
         wrong
     }

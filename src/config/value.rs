@@ -10,7 +10,7 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::ser::{self, Serializer};
 use serde::{Deserialize, Serialize};
 
-/// What is wrong with a value, and what to do.
+/// Error of a value, with advice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ValueError {
     pub(super) message: String,
@@ -40,14 +40,14 @@ impl ValueError {
     }
 }
 
-/// How a value is written in the file.
+/// Text or number, as a value is written in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TextOrNumber {
     Text(String),
     Number(u64),
 }
 
-/// How the file may write the values of a type.
+/// Forms in which the file may write the values of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ValueForm {
     Text,
@@ -55,12 +55,12 @@ pub(super) enum ValueForm {
     TextOrNumber,
 }
 
-/// How a value is written in the file as one text or number. Most types are their own leaf; a number that may mean bytes
-/// or a count is told by a leaf that is only a name, such as `Size`.
+/// Format of a value in the file as one text or number. Most types are their own format; a number that may mean bytes or a
+/// count has a format that is only a name, such as `Size`.
 pub(super) trait ConfigValue {
-    /// What it is read into.
+    /// Type of the parsed value.
     type Value: Clone;
-    /// What must stand there, with an example; completes "expected …".
+    /// Expectation, with an example; completes "expected …".
     const EXPECTED: &'static str;
     /// Examples for the schema.
     const EXAMPLES: &'static [&'static str] = &[];
@@ -79,12 +79,12 @@ pub(super) trait ConfigValue {
 
 /// An enum that stands in the file as one of a few words.
 pub(super) trait WordList: Copy + PartialEq + 'static {
-    /// What a word that is none of these is not: completes "`…` is not …".
+    /// Noun for the words; completes "`…` is not …".
     const WHAT: &'static str;
     const EXPECTED: &'static str;
     const WORDS: &'static [(&'static str, Self)];
 
-    /// What is said of another word.
+    /// Error for another word.
     fn mistake(text: &str) -> ValueError {
         let words: Vec<&str> = Self::WORDS.iter().map(|(word, _)| *word).collect();
         let help = match similar(text, words.iter().copied()) {
@@ -114,7 +114,7 @@ impl<W: WordList> ConfigValue for W {
     }
 }
 
-/// How a field is written: `#[serde(with = "As::<WholeNumber>")]`, `As::<Option<Duration>>`, `As::<Vec<IpNet>>`.
+/// Serde adapter of a field: `#[serde(with = "As::<WholeNumber>")]`, `As::<Option<Duration>>`, `As::<Vec<IpNet>>`.
 pub(super) struct As<F>(PhantomData<F>);
 
 impl<F> As<F> {
@@ -133,13 +133,13 @@ impl<F> As<F> {
     }
 }
 
-/// How a `T` is written with serde.
+/// Serde format of a `T`.
 pub(super) trait Format<T> {
     fn write<S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error>;
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error>;
 }
 
-/// What the schema says about a format.
+/// Schema of a format.
 pub(super) trait DescribedValue {
     fn schema() -> Schema;
 }

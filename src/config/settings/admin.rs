@@ -80,13 +80,13 @@ impl AdminSettings {
         self.tls.iter_mut().for_each(|files| files.resolve(folder));
     }
 
-    /// What holds only after a restart stays as it was.
+    /// Keeps the old values of keys that hold only after a restart.
     pub(in crate::config) fn keep_until_restart(&mut self, old: &Self) {
         self.listen = old.listen;
         self.client_ca.clone_from(&old.client_ca);
         self.max_connections = old.max_connections;
         self.max_live = old.max_live;
-        // Other files are taken up; whether TLS is spoken is not.
+        // Other certificate files are taken; turning TLS on or off waits for a restart.
         if self.tls.is_some() != old.tls.is_some() {
             self.tls.clone_from(&old.tls);
         }

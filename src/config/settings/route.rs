@@ -19,14 +19,15 @@ pub struct RouteSettings {
     #[default("/".to_owned())]
     #[serde(with = "As::<Prefix>")]
     pub prefix: String,
-    /// Where they go: the prefix is replaced by the path of this URL.
+    /// Destination: the prefix is replaced by the path of this URL.
     #[default(missing())]
     #[serde(with = "As::<UpstreamUrl>")]
     pub upstream: UpstreamUrl,
-    /// What it carries: images are healed, presentations are what heals are requested from, plain is passed through.
+    /// Kind: images are healed, presentations are what heals are requested from, plain is passed through.
     #[serde(with = "As::<RouteKind>")]
     pub kind: RouteKind,
-    /// Where to connect (host:port) once the upstream's name points at us, or a list of servers; Host and TLS name stay those of the URL.
+    /// Servers to connect to (host:port) once the upstream's name points at us, or a list of servers; Host and TLS name
+    /// stay those of the URL.
     #[serde(with = "As::<OneOrMany<Authority>>", skip_serializing_if = "Vec::is_empty")]
     pub connect: Vec<Authority>,
     /// Path by which each of its servers is checked, as set in [upstream.health]; not given: they are judged by real requests alone.
@@ -36,7 +37,8 @@ pub struct RouteSettings {
     #[serde(with = "As::<Option<Duration>>")]
     #[schemars(extend("x-min" = ">0"))]
     pub connect_timeout: Option<Duration>,
-    /// From the end of a request to the head of its answer, in place of `upstream.first_byte_timeout` (`heal.timeout` on presentation routes).
+    /// Time from the end of a request to the head of its answer, in place of `upstream.first_byte_timeout` (`heal.timeout`
+    /// on presentation routes).
     #[serde(with = "As::<Option<Duration>>")]
     #[schemars(extend("x-min" = ">0"))]
     pub first_byte_timeout: Option<Duration>,
@@ -46,7 +48,7 @@ pub struct RouteSettings {
     pub body_timeout: Option<Duration>,
     /// Send the viewer's Host on instead of the upstream's; X-Forwarded-Host, -Port and -Proto are sent in any case.
     pub preserve_host: bool,
-    /// Only for requests to these hosts; empty: all.
+    /// Hosts whose requests this route serves; empty: all.
     #[serde(with = "As::<Vec<HostName>>")]
     pub hosts: Vec<String>,
 }
@@ -70,7 +72,7 @@ impl RouteSettings {
         hasher.finish()
     }
 
-    /// Whether both lead to the same servers.
+    /// True if both lead to the same servers.
     pub fn shares_servers(&self, other: &Self) -> bool {
         self.upstream.scheme == other.upstream.scheme
             && self.upstream.authority == other.upstream.authority
@@ -78,14 +80,14 @@ impl RouteSettings {
     }
 }
 
-/// What a route carries.
+/// Kind of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum RouteKind {
     /// IIIF Image API: 404s are healed.
     Image,
     /// IIIF Presentation API: canvases and manifests; heals are requested here.
     Presentation,
-    /// Anything else: passed through.
+    /// Passed through.
     #[default]
     Plain,
 }

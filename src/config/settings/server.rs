@@ -20,7 +20,7 @@ pub const LEAST_HEAD: usize = 8 * 1024;
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct ServerSettings {
-    /// Where to listen: one address or a list of them, each with `plain` (no TLS although there is a certificate) or
+    /// Addresses to listen on: one address or a list of them, each with `plain` (no TLS although there is a certificate) or
     /// `proxy_protocol` (each connection begins with a PROXY header) behind it where that is so.
     #[default(vec![local(8080).into()])]
     #[serde(with = "As::<OneOrMany<Listen>>")]
@@ -31,7 +31,7 @@ pub struct ServerSettings {
     /// Proxies before us, as addresses or networks, whose X-Forwarded-* headers are believed.
     #[serde(with = "As::<Vec<IpNet>>")]
     pub trusted_proxies: Vec<IpNet>,
-    /// Our name in Via, Proxy-Status and the like.
+    /// Name of the proxy in Via, Proxy-Status and the like.
     #[default("iiif-mender".to_owned())]
     #[serde(with = "As::<Token>")]
     pub name: String,
@@ -54,8 +54,8 @@ pub struct ServerSettings {
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
     pub idle_timeout: Duration,
-    /// How long a client that ended its side of the connection behind a whole request still gets its answer. One that is
-    /// gone looks the same. 0: it is taken for gone.
+    /// How long a client that half-closed the connection after a whole request still gets its answer. A client that is gone
+    /// looks alike. 0: treated as gone.
     #[default(secs(5))]
     #[serde(with = "As::<Duration>")]
     pub half_closed_timeout: Duration,
@@ -77,7 +77,7 @@ pub struct ServerSettings {
     pub max_connections: usize,
     /// Open connections of one address at most (an IPv6 network of 64 bits counts as one); more are closed at once.
     /// Trusted proxies are exempt. 0: no bound.
-    // A reading room behind one address fits in, and nobody takes every place.
+    // Enough for a reading room behind one address, and too few for one client to take every place.
     #[default(1024)]
     #[serde(with = "As::<WholeNumber>")]
     pub max_connections_per_address: usize,
@@ -87,7 +87,7 @@ pub struct ServerSettings {
     #[default(256)]
     #[serde(with = "As::<WholeNumber>")]
     pub max_upgrades: usize,
-    /// The same of one client (an address, or an IPv6 network of 64 bits). Trusted proxies are exempt.
+    /// Upgraded connections of one client (an address, or an IPv6 network of 64 bits). Trusted proxies are exempt.
     #[default(32)]
     #[serde(with = "As::<WholeNumber>")]
     pub max_upgrades_per_client: usize,
@@ -95,7 +95,7 @@ pub struct ServerSettings {
     /// 0: no bound.
     #[serde(with = "As::<WholeNumber>")]
     pub rate: u32,
-    /// So many requests may come at once before `rate` counts.
+    /// Burst: requests that may come at once before `rate` counts.
     #[default(200)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
@@ -118,7 +118,7 @@ pub struct ServerSettings {
     pub max_body_bytes: usize,
     /// Bytes in a second that a client must send of a request's body, or take of an answer, while it is its turn; looked at
     /// every 16 KiB. Slower ones are cut. 0: no bound.
-    // A sixth of what the slowest mobile networks still give; what uploads of Apache must reach as well.
+    // A sixth of what the slowest mobile networks still give; Apache demands as much of uploads.
     #[default(512)]
     #[serde(with = "As::<Size>")]
     pub min_rate: usize,
@@ -133,7 +133,7 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
-    /// What holds only after a restart stays as it was.
+    /// Keeps the old values of keys that hold only after a restart.
     pub(in crate::config) fn keep_until_restart(&mut self, old: &Self) {
         self.workers = old.workers;
     }
@@ -166,7 +166,7 @@ pub struct Http2Bounds {
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
     pub ping: Duration,
-    /// How long it may take to answer that.
+    /// How long the answer to a ping may take.
     #[default(secs(20))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]

@@ -27,10 +27,11 @@ pub struct SourceSettings {
     /// Look at it; false leaves what the index knows from it as it is.
     #[default(true)]
     pub enabled: bool,
-    /// How often it is looked at again while serving, in place of index.refresh; "0s": only at the start.
+    /// How often the source is read again while serving, in place of index.refresh; "0s": only at the start.
     #[serde(with = "As::<Option<Duration>>")]
     pub interval: Option<Duration>,
-    /// How often all its images are looked at while serving, and healed where they are gone; never, when it is not given.
+    /// How often all images of the source are probed while serving, and healed where they are gone; never, when it is not
+    /// given.
     #[serde(with = "As::<Option<Duration>>")]
     pub warm: Option<Duration>,
     /// Header fields for requests to the URL's own host, such as a key; never sent to any other host.
@@ -51,7 +52,7 @@ pub struct SourceSettings {
     pub hosts: Vec<String>,
 }
 
-/// Where a source is.
+/// Location of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceKind<'a> {
     /// A directory (walked for what is named as documents are) or a file.
@@ -74,7 +75,7 @@ impl SourceSettings {
         Self { url: Some(url.into()), ..Self::default() }
     }
 
-    /// Where it is. One that has neither a path nor a URL, or both, is refused before anybody asks.
+    /// Location. A source with neither a path nor a URL, or with both, was refused before.
     pub fn kind(&self) -> SourceKind<'_> {
         match &self.url {
             Some(url) => SourceKind::Url(url),

@@ -26,7 +26,7 @@ pub struct UpstreamSettings {
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
     pub connect_timeout: Duration,
-    /// From the end of our request to the head of the answer.
+    /// Time from the end of our request to the head of the answer.
     // UPSTREAM: a presentation of many pages is built page by page and takes minutes.
     #[default(secs(120))]
     #[serde(with = "As::<Duration>")]
@@ -75,12 +75,12 @@ pub struct UpstreamSettings {
     #[default(secs(20))]
     #[serde(with = "As::<Duration>")]
     pub http2_ping: Duration,
-    /// Which servers are passed over.
+    /// Passive health: servers that are passed over.
     pub health: HealthSettings,
 }
 
 impl UpstreamSettings {
-    /// What holds where no route says otherwise.
+    /// Timeouts where no route says otherwise.
     pub fn timeouts(&self) -> Timeouts {
         Timeouts {
             connect: self.connect_timeout,
@@ -95,7 +95,7 @@ impl UpstreamSettings {
     }
 }
 
-/// Whether HTTP/2 is spoken to upstreams.
+/// Use of HTTP/2 to upstreams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Http2 {
     /// HTTP/1.1 only.
@@ -123,7 +123,7 @@ pub struct HealthSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub failures: u32,
-    /// How long it is passed over at first; then it is dialled, and one request may try it.
+    /// How long a server is passed over at first; then it is dialled, and one request may try it.
     // A server that is back is used again within a second.
     #[default(Duration::from_millis(500))]
     #[serde(with = "As::<Duration>")]
@@ -160,12 +160,12 @@ pub struct HealthSettings {
     pub status: u16,
 }
 
-/// How long a request waits for what.
+/// Timeouts of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// TCP and TLS together, with one server.
     pub connect: Duration,
-    /// From the end of the request to the head of its answer.
+    /// Time from the end of the request to the head of its answer.
     pub first_byte: Duration,
     /// The longest silence within a body, ours or theirs.
     pub body: Duration,
