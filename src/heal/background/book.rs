@@ -1,8 +1,9 @@
 //! A whole manifest built beside the stored one: where several of its pages are gone, one request brings back all of them.
 //!
 //! UPSTREAM: a presentation asked for with a `disallow` that fits nothing is built beside the stored one, and writes the
-//! keys of all its pages: 200 of them in 4.4 s, one nested call at a time (upstream.md "Ways back to life"). It keeps its
-//! place as long as it takes, so one book at a time is asked for, and only where another permit is left for readers.
+//! keys of all its pages: 200 of them in 4.4 s, one nested call at a time (upstream.md "Ways back to life"). The request
+//! keeps its permit until its end, so one manifest at a time is requested, and only where another permit is left for
+//! readers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,14 +84,14 @@ impl Books {
         let mut turn = service.books.try_acquire().ok();
         if turn.is_none() {
             turn = service.books.acquire().await.ok();
-            // The request before this one may have been for this very manifest.
+            // The request before this one may have been for the same manifest.
             if !self.knowledge.is_expired_now(image, Some(Instant::now())).await {
                 return true;
             }
         }
         let name = format!("book {}", service.cluster_name());
-        // One node at a time asks for a manifest. Another node may have had it meanwhile, or its turn was shorter than our
-        // wait.
+        // One node at a time asks for a manifest. Another node may have had it built in the meantime, or its lease was
+        // shorter than our wait.
         let own = loop {
             match self.requests.services.try_lead(&name).await {
                 Ok(own) => break own,

@@ -22,7 +22,7 @@ struct DetectorState {
     known: HashSet<Arc<str>>,
     /// Time of the last identifier of a mass expiry that was already reported.
     during: Option<Instant>,
-    /// Others expired since the sweep began.
+    /// Images expired since the sweep began.
     again: bool,
 }
 

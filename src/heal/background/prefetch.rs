@@ -45,7 +45,7 @@ impl Prefetch {
         &self.context.books
     }
 
-    /// When an image of this manifest was last found expired: proofs of its other images from before do not count.
+    /// Time at which an image of this manifest was last found expired: proofs of its other images from before do not count.
     pub(in crate::heal) fn expired_at(&self, image: &IndexedImage) -> Option<Instant> {
         self.readers.expired_at(&image.owners.first()?.manifest)
     }
@@ -140,7 +140,7 @@ impl Prefetch {
 
     async fn heal_gone(&self, pages: &LookAhead, heals: &Arc<dyn StartHeal>) {
         let LookAhead { route, manifest, pages, since, trace } = pages;
-        // The page count is read when the first page is gone: nearly all are well.
+        // The page count is read when the first page is gone: nearly all pages are well.
         let mut book = None;
         // As long as the whole manifest may turn out to be cheaper, pages that are gone wait for the probes of the others.
         let (mut gone, mut held, mut was_asked) = (0, Vec::new(), false);

@@ -80,15 +80,15 @@ impl ReadingActivity {
         self.frail.contains(manifest)
     }
 
-    /// When an image of this manifest was last found expired: older proofs of its other images are worth nothing to a
+    /// Time at which an image of this manifest was last found expired: older proofs of its other images are worthless to a
     /// reader.
     pub(in crate::heal) fn expired_at(&self, manifest: &str) -> Option<Instant> {
         self.frail.get(manifest).map(|expiry| expiry.last)
     }
 
-    /// When the last expiry was noticed, as far as can be told: images found gone one after the other, with none alive in
-    /// between, expired together. For probes that no reader waits for: each page is probed once for each expiry, and not
-    /// once for each page before it.
+    /// Time at which the last expiry was noticed, as far as can be told: images found gone one after the other, with none
+    /// alive in between, expired together. For probes that no reader waits for: each page is probed once for each expiry,
+    /// and not once for each page before it.
     pub(in crate::heal) fn expiry_began(&self, manifest: &str) -> Option<Instant> {
         self.frail.get(manifest).map(|expiry| expiry.began)
     }
@@ -128,7 +128,7 @@ mod tests {
         readers.found_expired(&manifest);
         assert_eq!(readers.expiry_began("m"), Some(first));
         assert_eq!(readers.expired_at("m"), Some(Instant::now()));
-        // An image that was alive before the known expiry, and is gone because of it.
+        // The image was alive before the known expiry, and is gone because of it.
         readers.expired_again("m", first - Duration::from_millis(1));
         assert_eq!(readers.expiry_began("m"), Some(first));
         let alive_at = Instant::now();

@@ -140,7 +140,7 @@ impl BackgroundScan {
         true
     }
 
-    /// True if this page is back. Whether the manifest helped or not, a reader may have had the page healed meanwhile.
+    /// True if this page is back. A reader may have had the page healed, whether the manifest helped or not.
     async fn is_back(&self, image: &IndexedImage) -> bool {
         !self.context.knowledge.is_expired_now(image, Some(self.since)).await
     }

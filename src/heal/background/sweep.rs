@@ -69,7 +69,7 @@ impl Sweep {
         }
     }
 
-    /// Sweeps the whole index. One sweep at a time; a second call does nothing.
+    /// Sweeps the whole index. A call during a sweep does nothing.
     pub(in crate::heal) async fn run(&self, heals: &Arc<dyn StartHeal>) {
         let Some(scan) = BackgroundScan::new(&self.context, heals, Priority::Background) else { return };
         if self.state.0.compare_exchange(IDLE, SWEEPING, Ordering::AcqRel, Ordering::Acquire).is_err() {
