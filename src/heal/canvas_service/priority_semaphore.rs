@@ -19,7 +19,7 @@ pub enum Priority {
     Viewer,
     /// A reader will turn to this page soon.
     Prefetch,
-    /// Nobody waits.
+    /// Lane of work that no viewer waits for.
     Background,
 }
 
@@ -37,10 +37,10 @@ impl Priority {
     }
 }
 
-/// After this many viewers in a row one permit goes to a lower lane, if anyone waits there.
+/// Number of viewers in a row after which one permit goes to a lower lane, if a request waits there.
 const FAIRNESS: u32 = 3;
 
-/// How often a waiter checks whether all permits have been held for long.
+/// Interval at which a waiter checks whether all permits have been held for long.
 const EXTRA_LOOK: Duration = Duration::from_millis(20);
 
 /// `PrioritySemaphore` holds the permits of one canvas service.
@@ -141,7 +141,7 @@ impl PrioritySemaphore {
         };
         match called.await {
             Ok(place) => place,
-            // The lanes never drop a waiter's sender; a permit without a count is better than a panic.
+            // Not reached: the lanes never drop a waiter's sender. A permit without a count is better than a panic.
             Err(_) => PriorityPermit { lanes: None, number: None },
         }
     }

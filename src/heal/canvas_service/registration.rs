@@ -27,9 +27,9 @@ pub(in crate::heal) struct RegistrationCheck {
     alive: TimedCache<Uuid, Instant>,
     /// Identifiers that were "expired" a moment ago.
     expired: TimedCache<Uuid>,
-    /// When the service last said "alive" of anything.
+    /// Time of the last "alive" of any image.
     confirmed: Mutex<Option<Instant>>,
-    /// When the service last answered at all.
+    /// Time of the last answer.
     answered: Mutex<Option<Instant>>,
     /// Held by the one request that finds out whether the service answers.
     prober: Semaphore,
@@ -50,7 +50,7 @@ const ALIVE: u64 = 200_000;
 /// Identifiers remembered as expired a moment ago, at most.
 const EXPIRED: u64 = 10_000;
 
-/// How long "expired" is remembered: the probe and the heal that follows it need not both ask.
+/// Time for which "expired" is remembered: the probe and the heal that follows it need not both ask.
 const EXPIRED_FOR: Duration = Duration::from_millis(500);
 
 /// First pause for a service that gave no answer, or whose answer was wrong.
@@ -102,7 +102,7 @@ impl RegistrationCheck {
         if self.is_slow.load(Ordering::Acquire) {
             return None;
         }
-        // As long as nobody knows whether the service answers, one request finds out.
+        // Until the service has answered, one request at a time tries.
         let _prober = if self.answered_lately() {
             None
         } else {
@@ -125,7 +125,7 @@ impl RegistrationCheck {
         self.alive.get(&uuid).is_some_and(|said| since.is_none_or(|since| said >= since))
     }
 
-    /// When the service last said "alive" of this identifier, if that is still believed.
+    /// Time of the last "alive" for this identifier, if that is still believed.
     pub(in crate::heal) fn alive_at(&self, uuid: Uuid) -> Option<Instant> {
         self.alive.get(&uuid)
     }

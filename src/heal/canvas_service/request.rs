@@ -22,15 +22,15 @@ use crate::heal::image::IndexedImage;
 use crate::observe::{EventKind, Span};
 use crate::upstream::guard::CanvasTarget;
 
-/// How often a request checks whether somebody waits for its permit.
+/// Interval at which a request checks whether others wait for its permit.
 const HANG_LOOK: Duration = Duration::from_millis(500);
 
-/// How long others wait for the one request that tries a service which only failed, and how often they check.
+/// Time that others wait for the one request that tries a service which only failed, and interval of their checks.
 const TRIAL_LASTS: Duration = Duration::from_secs(5);
 const TRIAL_LOOK: Duration = Duration::from_millis(20);
 
 impl CanvasService {
-    /// Whether a request may go out. While one request tries whether the service is well again, the others wait for its
+    /// True if a request may go out. While one request tries whether the service is well again, the others wait for its
     /// result: a viewer who came a moment later must not get a 404.
     async fn passes(&self) -> bool {
         let deadline = Instant::now() + TRIAL_LASTS;
@@ -107,8 +107,7 @@ impl CanvasService {
                     return answer;
                 }
                 Err(_) if place.is_some() && self.lanes.waiting().iter().any(|waiting| *waiting > 0) => {
-                    // At most a few times as many requests may hang as there are permits: a service that hangs gets no
-                    // more.
+                    // A service that hangs gets only a few times as many requests as there are permits.
                     if let Ok(own) = Arc::clone(&self.hanging).try_acquire_owned() {
                         self.metrics.event(EventKind::CanvasHangs);
                         (hangs, *place) = (Some(own), None);

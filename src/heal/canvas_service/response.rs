@@ -1,4 +1,4 @@
-//! What the answer to one canvas request says.
+//! Result of one canvas request.
 
 use http::StatusCode;
 
@@ -19,9 +19,9 @@ pub(in crate::heal) enum CanvasResponse {
     Busy,
     /// No answer, or one that speaks against the service.
     Unwell,
-    /// Not asked: the breaker is open.
+    /// Not sent: the breaker is open.
     Withheld,
-    /// Not asked: the image is back already.
+    /// Not sent: the image is back already.
     Needless,
 }
 
@@ -54,7 +54,7 @@ impl CanvasResponse {
     }
 }
 
-/// What a status alone says.
+/// Classifies an answer by its status alone.
 pub(in crate::heal) fn classify(status: StatusCode) -> CanvasResponse {
     match status {
         StatusCode::TOO_MANY_REQUESTS => CanvasResponse::Busy,

@@ -18,7 +18,7 @@ use crate::heal::timed_cache::TimedCache;
 use crate::observe::{EventKind, Metrics};
 use crate::upstream::guard::{CanvasGuard, CanvasTarget};
 
-/// How long a heal is remembered: if the image is gone again within this time, it expired anew.
+/// Time for which a heal is remembered: if the image is gone again within this time, it expired anew.
 const HEALED_FOR: Duration = Duration::from_mins(10);
 
 /// `ImageDoubts` are the images for which the answer of a canvas service is in doubt, and what is concluded from expiries.
@@ -26,9 +26,9 @@ const HEALED_FOR: Duration = Duration::from_mins(10);
 pub(in crate::heal) struct ImageDoubts {
     /// Images that the canvas service calls alive, while the image server finds nothing.
     pub(in crate::heal) images: TimedCache<ImageKey>,
-    /// When images were healed, or found by a reader who waited.
+    /// Times at which images were healed, or found by a reader who waited.
     pub(in crate::heal) healed: TimedCache<ImageKey, Instant>,
-    /// How long a doubt lasts.
+    /// Duration of a doubt.
     pub(in crate::heal) lasts: Duration,
     pub(in crate::heal) readers: Arc<ReadingActivity>,
 }
@@ -240,12 +240,12 @@ impl CanvasServices {
         self.witness.lock().clone()
     }
 
-    /// When the services of this image last built something whole.
+    /// Time of the last whole build by the services of this image.
     pub(in crate::heal) fn well_at(&self, image: &IndexedImage) -> Option<Instant> {
         self.of(image).iter().filter_map(|service| service.fault_tracker.well_at()).max()
     }
 
-    /// When the services of this image were last seen to be well again.
+    /// Time at which the services of this image were last seen to be well again.
     pub(in crate::heal) fn recovered(&self, image: &IndexedImage) -> Option<Instant> {
         self.of(image).iter().filter_map(|service| service.recovered()).max()
     }
@@ -291,7 +291,7 @@ impl CanvasServices {
         }
     }
 
-    /// Whether this service builds beside. Where this node does not know, another may.
+    /// True if this service builds beside. Where this node does not know, another may.
     pub(in crate::heal) async fn honours_variants(&self, service: &CanvasService) -> Option<bool> {
         let known = service.variants.known(Instant::now());
         if let (None, Some(cluster)) = (known, self.fleet.connected())

@@ -100,7 +100,7 @@ impl CanvasRequests {
         handle.wait().await.unwrap_or(CanvasResponse::Unwell)
     }
 
-    /// What is proven of the image now.
+    /// Evidence about the image now.
     pub(in crate::heal) async fn evidence(&self, image: &IndexedImage) -> Evidence {
         evidence(self.services.ask(image).await, &*self.images, image).await
     }
@@ -116,7 +116,7 @@ impl CanvasRequests {
             match cluster.join(&name, anew, || order.urgency.mark_sent()).await {
                 JoinResult::Ours(own) => {
                     let answer = self.send(order, &own).await;
-                    // Nothing was asked. The flight is dropped without an answer, so that a waiter may try.
+                    // No request was sent. The flight is dropped without an answer, so that a waiter may try.
                     if !matches!(answer, CanvasResponse::Withheld | CanvasResponse::Needless) {
                         own.finish(answer.as_str());
                     }

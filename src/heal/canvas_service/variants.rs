@@ -17,15 +17,15 @@ use crate::heal::learned::{ServerSupport, SupportAnswer};
 #[derive(Debug, Default)]
 pub(in crate::heal) struct VariantSupport {
     learned: ServerSupport,
-    /// When the result was last shared with the other nodes.
+    /// Time at which the result was last shared with the other nodes.
     shared: Mutex<Option<Instant>>,
 }
 
-/// How soon a service that ignored the parameter is tried anew.
+/// Time after which a service that ignored the parameter is tried anew.
 pub(in crate::heal) const RETRY_AFTER: Duration = Duration::from_mins(10);
 
 impl VariantSupport {
-    /// Whether the service builds beside. `None`: not known, or not known any more.
+    /// True if the service builds beside. `None`: not known, or not known any more.
     pub(in crate::heal) fn known(&self, now: Instant) -> Option<bool> {
         match self.learned.known(now) {
             SupportAnswer::Does(()) => Some(true),
