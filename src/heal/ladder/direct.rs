@@ -1,8 +1,8 @@
-//! Direct: ask the image server for the file itself, in the name of the forgotten identifier.
+//! Direct: a request to the image server for the file itself, in the name of the forgotten identifier.
 //!
-//! UPSTREAM: the base64 of a file URL is an identifier too, answered without Redis and without the canvas
-//! service; with `X-Forwarded-ID` its answers are byte for byte those of the live UUID (upstream.md "Ways back to
-//! life"). It heals nothing in Redis, so a lasting repair must follow.
+//! UPSTREAM: the base64 of a file URL is an identifier too, answered without Redis and without the canvas service; with
+//! `X-Forwarded-ID` its answers are byte for byte those of the live UUID (upstream.md "Ways back to life"). The request
+//! heals nothing in Redis, so a lasting repair must follow.
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -73,7 +73,7 @@ impl Ladder {
             StatusCode::NOT_FOUND | StatusCode::GONE if !is_answered(support) => DirectResult::NoWay,
             StatusCode::NOT_FOUND | StatusCode::GONE => self.missing_or_unsupported(image, &id).await,
             _ if status.is_success() || status.is_redirection() => DirectResult::Answer(answer),
-            // A live image answers a wrong request with these.
+            // A live image refuses a wrong request in this way.
             StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => DirectResult::Answer(answer),
             _ => DirectResult::NoWay,
         }

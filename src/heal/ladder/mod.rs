@@ -62,7 +62,7 @@ pub(in crate::heal) enum StepResult {
 pub(in crate::heal) enum VisitResult {
     /// Visit comes later on the ladder, or not at all.
     Never,
-    /// Nothing: the visit cools down, or the breaker is open.
+    /// No answer: the visit cools down, or the breaker is open.
     InVain,
     /// An answer, and the image is not back.
     Got(CanvasResponse),
@@ -104,10 +104,10 @@ impl HealRun<'_> {
     }
 }
 
-/// How long the result of a visit in vain is remembered: a stored canvas does not change by being asked for.
+/// Time for which the result of a visit in vain is remembered: a request does not change a stored canvas.
 const VISITED_FOR: Duration = Duration::from_secs(30);
 
-/// Why an image is not back where nothing failed.
+/// Reason where nothing failed and the image is not back.
 pub(in crate::heal) const NO_ROUTE: &str =
     "its canvas belongs to no presentation route ([server] public_hosts, [[routes]])";
 pub(in crate::heal) const NO_HELP: &str = "its canvas was asked for, and the image did not come back";
@@ -118,7 +118,7 @@ const CANVASES: usize = 3;
 /// Results of the last visits that did not help.
 pub(in crate::heal) type Visits = TimedCache<CanvasRequestKey, CanvasResponse>;
 
-/// `Ladder` heals one image, rung by rung. It asks through two traits, and its clock is tokio's.
+/// `Ladder` heals one image, rung by rung. Its requests go through two traits, and its clock is tokio's.
 #[derive(Debug)]
 pub(in crate::heal) struct Ladder {
     settings: Arc<Settings>,
@@ -176,7 +176,7 @@ impl Ladder {
         let mut turns = self.turns(image);
         let (mut tried, mut cooling, mut gone) = (false, false, None);
         for &rung in &self.settings.heal.ladder {
-            // Registering needs no canvas: it also works where no canvas of the image may be asked for.
+            // Registering needs no canvas: it also works where no canvas of the image may be requested.
             let most = if rung == Rung::Register { 1 } else { turns.len() };
             let mut asked = 0;
             for turn in 0..most {
@@ -199,7 +199,7 @@ impl Ladder {
                         run.repair_empty(&turns);
                         return HealOutcome::Alive;
                     }
-                    // Another canvas may own it; but nothing more is built over what is stored.
+                    // Another canvas may own the image; but nothing more is built over a stored one.
                     StepResult::Gone if rung == Rung::Variant => {
                         (gone, asked) = (gone.or(Some(urgency.answered_at())), asked + 1);
                     }
@@ -321,7 +321,7 @@ impl Ladder {
         Some((service, CanvasRequest { flight, canvas: None }))
     }
 
-    /// What is proven of the image now.
+    /// Evidence about the image now.
     async fn evidence(&self, image: &IndexedImage) -> Evidence {
         evidence(self.canvases.registration(image).await, &*self.images, image).await
     }
@@ -335,7 +335,7 @@ impl Ladder {
     }
 }
 
-/// Why the last requests for these canvases failed. A failure that may pass comes first: a retry is worth it.
+/// Reason why the last requests for these canvases failed. A failure that may pass comes first: a retry is worth it.
 pub(in crate::heal) fn last_failure(canvases: &[AskedCanvas]) -> Option<FailureReason> {
     let failures = canvases.iter().filter_map(|(service, canvas)| {
         let variant = || service.failure(&CanvasRequest::variant(canvas)?.flight);

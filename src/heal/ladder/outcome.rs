@@ -26,7 +26,7 @@ pub(in crate::heal) enum HealOutcome {
     Missing,
     /// Every rung is cooling down, or the breaker is open.
     Cooling,
-    /// Nothing helped.
+    /// No rung helped.
     Failed,
     /// No rung could be tried: no canvas of the image may be asked for, or no rung of the ladder fits it.
     NoRung,

@@ -25,7 +25,7 @@ const INFO_TRUTH: &str = "info.json?cache=nocache";
 /// info.json just as the canvas service will ask for it.
 const INFO: &str = "info.json";
 
-/// After a check longer than this, a probe tells whether the rebuild is still needed.
+/// Duration of a check after which a probe tells whether the rebuild is still needed.
 const A_WHILE: Duration = Duration::from_millis(50);
 
 /// `ServiceHealth` says how the service's nested info.json would be answered now.
@@ -118,7 +118,7 @@ impl Ladder {
                     continue;
                 }
             }
-            // While this one waited, another page of the same file may have been rebuilt.
+            // During the wait another page of the same file may have been rebuilt.
             if (has_waited || began.elapsed() > A_WHILE) && self.evidence(image).await == Evidence::Alive {
                 return Err(StepResult::Alive);
             }
@@ -145,8 +145,8 @@ impl Ladder {
         if !service.breaker_is_closed() {
             return ServiceHealth::Unwell;
         }
-        // UPSTREAM: only `cache=nocache` makes the image server tell the truth about info.json. For the image
-        // itself 404 is what we expect; anything worse is a fault that the nested request would meet too.
+        // UPSTREAM: only `cache=nocache` makes the image server tell the truth about info.json. For the image itself 404 is
+        // expected; anything worse is a fault that the nested request would meet too.
         match self.look_at(image, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
             Ok(status) if self.is_expiry(status) => self.health_by_canary(image).await,
@@ -167,8 +167,8 @@ impl Ladder {
         };
         match self.look_at(&witness, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
-            // An identifier that is alive must have an info.json; if it has none, info.json is what is broken. Except where
-            // its own file is gone: then its tiles are 404, too.
+            // An identifier that is alive must have an info.json; if it has none, info.json is broken. Except where its own
+            // file is gone: then its tiles are 404, too.
             Ok(_) if matches!(self.canvases.registration(&witness).await, Registration::Alive(_)) => {
                 let tile = self.look_at(&witness, Probe::SmallTile.tail()).await;
                 if tile.is_ok_and(|status| self.is_expiry(status)) {

@@ -49,9 +49,9 @@ impl Ladder {
         run: &mut HealRun<'_>,
     ) -> StepResult {
         // A request that was under way may have begun before the image was found gone: it wrote the key, which was lost
-        // again, or met a fault that is over. So one that helps those who joined it in no way is asked once more; but not
-        // a plain visit that had the canvas stored, which would only bring what is stored. (So is a variant, where the
-        // service cannot build beside.)
+        // again, or met a fault that is over. So a request that does not help those who joined it is sent once more, unless
+        // it was a plain visit of a stored canvas, which would bring the same again. (So is a variant, where the service
+        // cannot build beside.)
         let is_stored = |answer| {
             let is_visit = request.flight.rung == Rung::Visit
                 || request.flight.rung == Rung::Variant
@@ -88,7 +88,7 @@ impl Ladder {
             let leader = Arc::clone(&handle.urgency);
             let attempt = CanvasRequestAttempt { service, request, is_leader, boarded };
             let answer = tokio::select! {
-                // The request's end first: when both are ready, the answer says more than the probe.
+                // The request's end first: when both are ready, the answer proves more than the probe.
                 biased;
                 answer = handle.wait() => answer,
                 () = self.looks(image, &leader) => {

@@ -43,7 +43,7 @@ async fn a_canvas_without_its_image_is_repaired_only_where_it_may_have_been_buil
         let Some(FollowUp::RepairCanvas { service, request }) = report.follow_ups.first() else {
             panic!("it is to be repaired")
         };
-        // The repair looks whether the stored canvas was touched at all.
+        // The repair checks whether the stored canvas was changed at all.
         assert_eq!(service.touched(request).is_some(), !beside);
     }
 }

@@ -45,7 +45,7 @@ use crate::observe::{Metrics, RequestTrace};
 use crate::upstream::guard::CanvasGuard;
 use crate::upstream::{Body, Caller, UpstreamError};
 
-/// File URL of the image. Its base64 holds no slash.
+/// File URL of the image. Without a slash in its base64.
 const FILE: &str = "https://lib.example/fcrepo/rest/obj/a/files/a.jpg";
 
 const SMALL_TILE: &str = "full/16,/0/default.jpg";
