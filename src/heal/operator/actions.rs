@@ -16,7 +16,7 @@ use crate::upstream::{Body, Caller, UpstreamError, internal_request};
 const THUMBNAIL: &str = "full/!240,240/0/default.jpg";
 
 impl Healer {
-    /// Fetches a small picture as the image server has it now. Nothing is healed: an expired image gives its 404.
+    /// Fetches a small picture as the image server has it now. Heals nothing: an expired image gives its 404.
     pub async fn thumbnail(&self, image: &IndexedImage) -> Result<Response<Body>, UpstreamError> {
         let parts = &self.parts;
         let route = &parts.settings.routes[image.route];

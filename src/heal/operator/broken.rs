@@ -30,7 +30,7 @@ pub struct BrokenImage {
     /// The canvas that owns it, and the manifest, where the index knows them.
     #[serde(flatten)]
     pub owner: Option<Owner>,
-    /// Why readers do not get it.
+    /// Reason why readers do not get the image.
     pub reason: BrokenReason,
     /// The reason in a sentence.
     pub why: String,
@@ -62,7 +62,7 @@ impl BrokenImage {
 pub struct BrokenFilter {
     /// Images that a manifest names, or those that none does; `None`: both.
     pub is_known: Option<bool>,
-    /// Only those whose number is smaller.
+    /// Highest number, exclusive.
     pub before: Option<i64>,
     /// Images at most.
     pub limit: usize,
@@ -108,7 +108,7 @@ impl Healer {
         entries.map(|entry| self.explained(entry)).collect()
     }
 
-    /// Whether this image is believed to have lost its file.
+    /// True if this image is believed to have lost its file.
     pub fn is_file_missing(&self, image: &IndexedImage) -> bool {
         self.parts.missing.is_known(image)
     }

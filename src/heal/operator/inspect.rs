@@ -31,7 +31,7 @@ pub struct UnreachableServer {
     pub kind: RouteKind,
     /// Scheme, host, port and path, as configured.
     pub upstream: String,
-    /// What came instead of an answer.
+    /// Error in place of an answer.
     pub why: String,
 }
 
@@ -78,7 +78,7 @@ impl Healer {
 }
 
 impl Healer {
-    /// True if a canvas service says of this identifier whether it is alive. Nothing is learned from the answer: an inspection
+    /// True if a canvas service answers whether this identifier is alive. The answer is not remembered: an inspection
     /// changes nothing.
     async fn answers_resources(&self, image: &IndexedImage, uuid: Uuid) -> bool {
         for service in self.parts.services.of(image) {

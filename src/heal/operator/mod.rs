@@ -46,9 +46,9 @@ pub enum ImageCheck {
     Expired,
     /// The service knows the file (or the identifier is the file's URL), and the image server does not find it.
     Missing,
-    /// Nothing can be said, for this reason.
+    /// No evidence, for this reason.
     Unwell(String),
-    /// Nothing can be said without a viewer's credentials. Holds the answer.
+    /// No evidence without a viewer's credentials. Holds the answer.
     Hidden(String),
 }
 
@@ -57,15 +57,15 @@ pub enum ImageCheck {
 pub struct ImageHealReport {
     /// Result of the heal.
     pub ending: ImageHealResult,
-    /// Why the image was not healed.
+    /// Reason why the image was not healed.
     pub reason: Option<String>,
     /// A retry after a pause may succeed.
     pub passing: bool,
-    /// Nothing was sent: the service only fails, and is left alone for a while.
+    /// True if no request was sent: the service only fails, and is left alone for a while.
     pub was_withheld: bool,
     /// The canvas came back without its image, and was cured.
     pub was_poisoned: bool,
-    /// How long the heal took.
+    /// Duration of the heal.
     pub took: Duration,
 }
 
@@ -93,7 +93,7 @@ pub enum CanvasVisit {
     Poisoned,
     /// No canvas, for this reason.
     Failed {
-        /// Why.
+        /// Reason.
         reason: String,
         /// A retry after a pause may succeed.
         passing: bool,
@@ -232,7 +232,7 @@ impl Healer {
         self.parts.lookup.index().read_document(bytes)
     }
 
-    /// How long the canvas services are to be left alone: a service asked for a pause, or only fails.
+    /// Time that the canvas services are to be left alone: a service asked for a pause, or only fails.
     pub fn retry_after(&self) -> Option<Duration> {
         let now = Instant::now();
         let rests = self.parts.services.all().iter().filter_map(|service| {
@@ -257,7 +257,7 @@ impl Healer {
         self.parts.services.all().iter().map(|service| service.requests_sent()).sum()
     }
 
-    /// How long a rung cools down after it did not help.
+    /// Cool-down of a rung that did not help.
     pub fn cooldown(&self) -> Duration {
         self.parts.settings.heal.cooldown
     }
@@ -289,7 +289,7 @@ pub enum DocumentError {
     /// The URL belongs to no presentation route.
     #[error("it belongs to no presentation route of the configuration")]
     NotOurs,
-    /// Another status than 2xx.
+    /// Status other than 2xx.
     #[error("the canvas service answered {0}")]
     Status(http::StatusCode),
     /// No answer from the service.
@@ -324,8 +324,8 @@ impl Healer {
         self.parts.requests.answer(service, &errand.flight, image, &urgency).await
     }
 
-    /// Whether these canvases were poisoned, and whether they are well now. Waits for canvas requests that still run (the
-    /// image is back before they end), and for cures, but not for ever: some services stay unwell.
+    /// Returns whether these canvases were poisoned, and whether they are well now. Waits for canvas requests that still
+    /// run (the image is back before they end), and for cures, but not for ever: some services stay unwell.
     async fn poison_is_cured(&self, canvases: &[AskedCanvas], image: &IndexedImage) -> (bool, bool) {
         let (mut was_poisoned, mut cured) = (false, true);
         for (service, allowed) in canvases {

@@ -14,7 +14,7 @@ use crate::iiif::identifier;
 use crate::iiif::manifest::Canvas;
 use crate::observe::RequestTrace;
 
-/// How long a document is believed to have really become shorter.
+/// Time for which a document is believed to have really become shorter.
 pub(in crate::heal) const BELIEVED: Duration = Duration::from_hours(24);
 
 /// Documents believed to have become shorter, at most.
@@ -76,7 +76,7 @@ pub(in crate::heal) const FIRST_PAUSE: Duration = Duration::from_millis(250);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum NextRepair {
     AtOnce,
-    /// When the service may be well.
+    /// Retry when the service may be well.
     Later,
 }
 
@@ -127,7 +127,7 @@ pub(in crate::heal) enum RebuildEffect {
     Better,
     /// No image more than the stored one.
     NoBetter,
-    /// Without an image whose file is there; or nobody can tell now.
+    /// Worse: without an image whose file is there, or of which nothing is known now.
     Worse,
     /// The service cannot build beside.
     Unknown,

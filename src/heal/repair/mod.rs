@@ -52,7 +52,8 @@ const MENDS: usize = 1_000;
 /// Rebuilds of one document at most that brought it back whole and yet did not last: duplicates hide.
 const REBUILDS: usize = 3;
 
-/// Rebuilds with an unchanged result, without proof, before it is believed for a while. Their cool-downs grow meanwhile.
+/// Number of rebuilds with an unchanged result, without proof, after which the result is believed for a while. Their
+/// cool-downs grow.
 const IN_VAIN: u32 = 5;
 
 /// `DocumentRepair` says how the repair ended for one viewer.
@@ -163,7 +164,7 @@ impl Repairs {
         let mended = timeout(heal.wait, self.join_repair(&key, &poisoned, Priority::Viewer)).await;
         match mended {
             Ok(RepairResult::Shorter(carries, _)) if carries == poisoned.carries => DocumentRepair::Truth,
-            // Or shorter than the index knew, and yet longer than the viewer's document.
+            // Perhaps shorter than the index knew, and yet longer than the viewer's document.
             Ok(RepairResult::Whole | RepairResult::Shorter(..)) => DocumentRepair::Whole(started.elapsed()),
             Ok(RepairResult::Failed) => DocumentRepair::Failed,
             Ok(RepairResult::Unwell) => {
@@ -259,7 +260,7 @@ impl Repairs {
         let DocumentOrder { service, key, poisoned, urgency } = order;
         let visit = poisoned.visit();
         for _ in 0..REBUILDS {
-            // A plain GET first: somebody else may have cured it, and a good document is never rebuilt.
+            // A plain GET first: another request may have cured the document, and a good one is never rebuilt.
             let stored = match self.document(service, &visit, image, urgency).await {
                 Some(read) if carries(&read.canvases, &image.key) => return RepairResult::Whole,
                 Some(stored) => stored,
@@ -269,7 +270,7 @@ impl Repairs {
                 RebuildEffect::Better | RebuildEffect::Unknown => {
                     self.document(service, key, image, urgency).await
                 }
-                // What is stored may be lost meanwhile: then what comes of a fault would be all there is.
+                // The stored document may be lost in the meantime: then the one built in a fault would be the only one.
                 RebuildEffect::NoBetter => Some(stored),
                 RebuildEffect::Worse => {
                     self.metrics.event(EventKind::RebuildWithheld);
@@ -279,7 +280,7 @@ impl Repairs {
             match read {
                 Some(read) if carries(&read.canvases, &image.key) => {}
                 Some(read) => {
-                    // The effect of a fault that began meanwhile must not be taken for the truth.
+                    // The effect of a fault that has begun since must not be taken for the truth.
                     let truth = fingerprint(&read.canvases);
                     let is_proven = nested == NestedCheck::Proven
                         && self.are_rightly_lacking(order, &read.canvases).await;

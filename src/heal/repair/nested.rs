@@ -29,7 +29,7 @@ use crate::index::DocumentContent;
 use crate::observe::EventKind;
 use crate::upstream::guard::CanvasTarget;
 
-/// How long files that seem gone are believed gone. (Each file is remembered by itself, and for longer.)
+/// Time for which files that seem gone are believed gone. (Each file is remembered by itself, and for longer.)
 const SEEMS: Duration = Duration::from_secs(10);
 
 fn images(document: &DocumentContent) -> impl Iterator<Item = &String> {
@@ -66,7 +66,7 @@ impl Repairs {
         if is_unknown {
             return Err(RepairResult::Failed);
         }
-        // UPSTREAM: a canvas that is gone and a repository in trouble are both 500: another page of the book tells.
+        // UPSTREAM: a canvas that is gone and a repository in trouble are both 500: another page of the book tells which.
         if is_refused && !self.another_page_is_well(order, route).await {
             return Err(RepairResult::Unwell);
         }
@@ -100,7 +100,7 @@ impl Repairs {
         image: &IndexedImage,
     ) -> RebuildEffect {
         let DocumentOrder { service, poisoned, urgency, .. } = order;
-        // A document asked for with `allow` or `disallow` has no variant.
+        // A document requested with `allow` or `disallow` has no variant.
         if poisoned.target.contains("allow=") {
             return RebuildEffect::Unknown;
         }
@@ -172,7 +172,7 @@ impl Repairs {
         if matches!(answer, CanvasResponse::Built | CanvasResponse::Carries) {
             return NestedCheck::Proven;
         }
-        // Registering writes the key first; where no file is behind it, the file is gone.
+        // Registering writes the key first; if the image still does not show, its file is gone.
         let is_registered = matches!(self.services.ask(image).await, Registration::Alive(_));
         if is_registered && self.images.shows_nothing(image).await {
             NestedCheck::Gone
