@@ -2,10 +2,10 @@
 
 use super::model::Model;
 
-/// What is counted against which bound.
+/// Kind of a counted request; each has a limit of its own.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum CountedRequest {
-    /// Everybody's canvases, and the manifests that we ask for.
+    /// Canvases of all, and the manifests that we ask for.
     Canvas,
     /// The manifests that viewers ask for.
     ViewersManifest,

@@ -1,4 +1,4 @@
-//! What a seed draws: a world, and what happens in it.
+//! Case of a seed: a world, and the events in it.
 
 use std::time::Duration;
 
@@ -167,7 +167,7 @@ fn trouble(rng: &mut Rng, until: u64) -> TimedFault {
 }
 
 impl Case {
-    /// What this seed draws.
+    /// Draws the case of this seed.
     pub(super) fn draw(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed);
         let world = SimWorld::draw(rng);
@@ -208,7 +208,7 @@ impl Case {
             viewers(rng, library, until, &mut acts);
         }
         acts.sort_by_key(|at| at.ms);
-        // Mostly a few of them: heals at the end are what a world costs.
+        // Mostly a few images: heals at the end take most of a world's time.
         let mut last: Vec<_> = (0..library.images.len()).collect();
         if !one_in(rng, 4) {
             rng.shuffle(&mut last);
@@ -217,7 +217,7 @@ impl Case {
         Self { world, stored: rng.usize(0..3), troubles, gone, acts, last }
     }
 
-    /// When the last fault is over, and the last act done.
+    /// End of the last fault and the last act.
     pub(super) fn end(&self) -> u64 {
         let acts = self.acts.iter().map(|at| at.ms);
         acts.chain(self.troubles.iter().map(TimedFault::until)).max().unwrap_or(0)
@@ -225,7 +225,7 @@ impl Case {
 }
 
 impl TimedFault {
-    /// Until when the fault may have effects: after `Retry-After` the healer waits for so many seconds more.
+    /// End of the fault's effects: after `Retry-After` the healer waits for so many seconds more.
     pub(super) fn until(&self) -> u64 {
         if let SimFault::Busy(seconds) = self.fault { self.to + seconds * 1000 } else { self.to }
     }

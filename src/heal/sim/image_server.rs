@@ -64,7 +64,7 @@ impl SendRequest for StrayServer {
     }
 }
 
-/// What the size and region say of a picture of [`SIDE`] pixels.
+/// Status by the size and region of a picture of [`SIDE`] pixels.
 fn judged(tail: &str) -> u16 {
     let mut parts = tail.split('/');
     let (region, size) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());

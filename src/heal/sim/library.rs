@@ -14,7 +14,7 @@ use crate::index::sources::RefreshOptions;
 
 /// Host of every URL in manifests.
 const HOST: &str = "https://lib.example";
-/// Where files are.
+/// Base URL of files.
 const FILES: &str = "https://lib.example/fcrepo/rest";
 
 /// `LibraryCanvas` is one file with the canvas that shows it.
@@ -39,7 +39,7 @@ pub(super) struct LibraryCanvas {
 pub(super) struct Image {
     /// Position in [`Library::leaves`].
     pub(super) leaf: usize,
-    /// As in `/iiif/2/{id}/`.
+    /// Identifier as in `/iiif/2/{id}/`.
     pub(super) id: String,
 }
 
@@ -61,9 +61,9 @@ pub(super) struct Library {
     two_sites: bool,
 }
 
-/// Where we answer for the image server of each site.
+/// Prefixes under which we serve the image server of each site.
 pub(super) const IMAGES: [&str; 2] = ["/iiif/2/", "/iiif/b/"];
-/// Where we answer for the canvas service of each site.
+/// Prefixes under which we serve the canvas service of each site.
 pub(super) const SERVICES: [&str; 2] = ["/iiif-service/", "/b-service/"];
 
 /// Width of every picture; its height is the same.
@@ -108,7 +108,7 @@ impl Library {
         LIBRARIES[usize::from(two_sites)].get_or_init(|| Self::new(two_sites))
     }
 
-    /// Which image server and canvas service have this book.
+    /// Site of this book.
     pub(super) fn site(&self, book: usize) -> usize {
         usize::from(self.two_sites && book % 2 == 1)
     }
@@ -205,7 +205,7 @@ impl Library {
         self.leaf_with(key.split(';').next().unwrap_or_default()).expect("one of ours")
     }
 
-    /// How many they are.
+    /// Number of pictures of a document.
     pub(super) fn pictures_of(&self, document: SimDocument) -> usize {
         self.keys_of(document).len()
     }
@@ -268,5 +268,5 @@ impl Library {
     }
 }
 
-/// How many stale owners an image may have.
+/// Number of stale owners that an image may have.
 pub(super) const STALE: [usize; 3] = [0, 1, 3];

@@ -117,12 +117,12 @@ fn ten_thousand_worlds_break_no_promise() {
     for (kind, (count, seed)) in &kinds {
         told += &format!("{count:>6} {kind} (seed {seed})\n");
     }
-    // Before one is shrunk, which takes a while.
+    // Printed before a case is shrunk, which takes a while.
     eprintln!("{told}");
     let wanted = std::env::var("HEAL_SIM_KIND").unwrap_or_default();
     let of_kind = |broken: &&String| kind(broken).contains(&wanted);
     let found = failed.iter().filter(|(_, broken)| broken.iter().any(|broken| of_kind(&broken)));
-    // Where `disallow` is honoured more is promised: these first.
+    // Worlds where `disallow` is honoured promise more: these first.
     let (seed, broken) = found
         .min_by_key(|(seed, _)| !Case::draw(**seed).world.honours_disallow)
         .expect("one failed like that");
