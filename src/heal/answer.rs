@@ -36,7 +36,7 @@ pub struct ImageExchange<'a> {
     pub lane: fn(Target<'_>) -> Priority,
     /// Memory budget for first answers that wait.
     pub budget: &'a MemoryBudget,
-    /// How long the client has waited for the request of another one: a part of `heal.wait`.
+    /// Time that the client has waited for the request of another one: a part of `heal.wait`.
     pub waited: Duration,
 }
 
@@ -51,7 +51,7 @@ impl ImageExchange<'_> {
 pub struct HealedExchange {
     /// Response to the viewer.
     pub response: Response<Body>,
-    /// How the request ended.
+    /// Outcome of the request.
     pub outcome: Outcome,
     /// Rung that helped (`None`: the image was back by itself), and how long the viewer waited.
     pub healed: Option<(Option<Rung>, Duration)>,
@@ -161,8 +161,8 @@ impl Healer {
     /// failed.
     async fn gated(&self, exchange: &ImageExchange<'_>) -> Option<Box<IndexedImage>> {
         let (image, head) = (exchange.image, exchange.head);
-        // A request that sounds like the canvas service may come from it. A reader would ask for tiles next; the service
-        // does not.
+        // A request that looks like the canvas service's own may come from it. A reader would ask for tiles next; the
+        // service does not.
         if image.request.target != Target::Info || is_services_voice(image.request.target, head) {
             return None;
         }
@@ -201,7 +201,7 @@ impl Healer {
                     Some(held) => held.release(),
                     None => send().await.map_err(ExchangeError::Failed)?,
                 };
-                // Nobody had asked for the image before, and it is there. (For info.json a 200 proves nothing.)
+                // No request for the image came before, and it is there. (For info.json a 200 proves nothing.)
                 if target != Target::Info && original.status().is_success() {
                     return Ok(HealedExchange::served(original));
                 }

@@ -1,4 +1,4 @@
-//! What is remembered of one broken image: its last outcome, its readers, and the pages that asked for it.
+//! Record of one broken image: its last outcome, its readers, and the pages that asked for it.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,14 +13,14 @@ pub(in crate::heal) const READERS: usize = 64;
 /// Referrers that are kept of an image that no manifest names.
 const REFERRERS: usize = 4;
 
-/// Longest identifier that no manifest names, and longest referrer, in bytes. Both are strangers' words.
+/// Longest identifier that no manifest names, and longest referrer, in bytes. Any client can choose them.
 pub(in crate::heal) const LONGEST_IDENTIFIER: usize = 1024;
 const LONGEST_REFERRER: usize = 256;
 
 /// An image that nobody asked for since is forgotten after this time.
 const KEPT_FOR: Duration = Duration::from_hours(24);
 
-/// The same where the image server itself failed: mostly it is well again, and so are all its images.
+/// Lifetime of an entry where the image server itself failed: mostly it is well again, and so are all its images.
 const FAULT_KEPT_FOR: Duration = Duration::from_hours(1);
 
 /// `ImageFailure` is a request that did not get its image.
@@ -134,7 +134,7 @@ impl BrokenEntry {
 fn page_of(referrer: &str) -> Option<String> {
     let page = referrer.split(['?', '#']).next().unwrap_or_default();
     let (scheme, rest) = page.split_once("://")?;
-    // SECURITY: the name of a script (`javascript:`) is no page, and a name with a password tells it.
+    // SECURITY: a `javascript:` URL is no page, and a URL with a password would show it.
     let is_page = matches!(scheme, "http" | "https")
         && !rest.split('/').next().unwrap_or_default().contains('@')
         && page.bytes().all(|byte| byte.is_ascii_graphic());

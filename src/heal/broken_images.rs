@@ -10,8 +10,8 @@ use crate::heal::broken_entry::{BrokenEntry, ImageFailure, LONGEST_IDENTIFIER};
 
 /// `BrokenImages` remembers images that readers did not get, those of manifests and all others apart.
 ///
-/// SECURITY: anybody can ask for names that are made up. They have a bound of their own, and of them those that only one
-/// client asked for go first: they push out neither the images of books nor those that several readers miss.
+/// SECURITY: any client can ask for names that are made up. Such names have a limit of their own, and those that only one
+/// client asked for are dropped first, so they push out neither the images of books nor those that several readers miss.
 #[derive(Debug, Default)]
 pub(in crate::heal) struct BrokenImages {
     /// Number of entries. A request that went well reads this alone while nothing is broken.
@@ -22,7 +22,7 @@ pub(in crate::heal) struct BrokenImages {
 
 #[derive(Debug, Default)]
 struct BrokenTable {
-    /// By the hash of the key.
+    /// Entries by the hash of the key.
     entries: HashMap<u64, BrokenEntry>,
     /// Ranks of unknown and of known images.
     ranks: [BTreeSet<((usize, i64), u64)>; 2],

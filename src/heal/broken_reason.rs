@@ -1,4 +1,4 @@
-//! Why readers do not get an image: a closed list.
+//! Reasons why readers do not get an image: a closed list.
 
 use serde::Serialize;
 

@@ -131,7 +131,7 @@ impl Callbacks {
             let service = self.lookup.service_index(&owners);
             self.lookup.addresses.found(service, at.route, at.request.identifier.as_sent());
         }
-        // The echo of a canvas that is not being built for us says nothing.
+        // The echo of a canvas that is not being built for us tells nothing.
         let Some(flight) = self.flight_of(at) else { return };
         flight.urgency.hears_echo();
         let asked = owners.iter().find_map(|owner| services.asked_canvas(&owner.canvas));

@@ -94,7 +94,7 @@ struct CooldownEntry {
     since: Instant,
     /// End of the cool-down.
     until: Instant,
-    /// When the entry was last written.
+    /// Time of the last write.
     noted: Instant,
 }
 

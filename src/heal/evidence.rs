@@ -26,7 +26,7 @@ pub enum Evidence {
     Alive,
     /// The canvas service has forgotten the image. From an image server alone: or the file may be missing.
     Expired,
-    /// Neither alive nor expired.
+    /// No proof: neither alive nor expired.
     Nothing,
 }
 
@@ -62,7 +62,7 @@ impl Probe {
         self == Self::SizeAboveMaximum && matches!(status.as_u16(), 400 | 403)
     }
 
-    /// What the answer to this probe proves, where the image server looks identifiers up before it answers.
+    /// Evidence of the answer to this probe, where the image server looks identifiers up before it answers.
     pub(in crate::heal) fn read(self, status: StatusCode) -> Evidence {
         match (self, status.as_u16()) {
             (_, 404 | 410 | 501) => Evidence::Expired,

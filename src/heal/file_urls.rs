@@ -12,7 +12,7 @@ use crate::iiif::identifier::uuid_of_file_url;
 use crate::index::Index;
 use crate::index::history::writer::HistoryWriter;
 
-/// How long a file URL is believed to be in the index: writing it may have failed.
+/// Time for which a file URL is believed to be in the index: writing it may have failed.
 const FILED_FOR: Duration = Duration::from_mins(10);
 
 /// UUIDs remembered to have their file URL in the index; others are looked up.

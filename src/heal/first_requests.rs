@@ -23,8 +23,8 @@ const PLACES: usize = 1024;
 /// An image that was answered counts as well for this long.
 const WELL_FOR: Duration = Duration::from_mins(1);
 
-/// After a 404, requests skip the image server for this long and go straight to the heal. No longer: the key may be written
-/// any moment, and then the image must not be withheld.
+/// After a 404, requests skip the image server for this long and go straight to the heal. Not longer: the key may be
+/// written any moment, and then the image must not be withheld.
 const GONE_FOR: Duration = Duration::from_millis(250);
 
 /// `FirstRequestLimiter` bounds the first requests for each image.
@@ -40,7 +40,7 @@ struct Slot {
     told: Notify,
 }
 
-/// What is known of the image in this slot.
+/// State of the image in this slot.
 #[derive(Debug, Default, Clone, Copy)]
 struct SlotState {
     image: u64,

@@ -21,12 +21,12 @@ pub(crate) struct FlightPriority {
     departs: Notify,
     /// True once the canvas service asked for the image of the canvas that it builds.
     has_echo: AtomicBool,
-    /// When the last viewer came.
+    /// Time at which the last viewer came.
     last_viewer: Mutex<Option<Instant>>,
     leader: OnceLock<RequestTrace>,
-    /// When the last request that the flight waited for was answered.
+    /// Time at which the last request that the flight waited for was answered.
     answered: Mutex<Option<Instant>>,
-    /// When the flight last learned something that speaks against its image.
+    /// Time of the last evidence against the flight's image.
     seen: Mutex<Option<Instant>>,
 }
 
@@ -74,8 +74,8 @@ impl FlightPriority {
         *self.answered.lock() = Some(Instant::now());
     }
 
-    /// When the last such request was answered. Later questions about the image may have taken long, but make the answer no
-    /// newer.
+    /// Time at which the last such request was answered. Later questions about the image may have taken long, but make the
+    /// answer no newer.
     pub(in crate::heal) fn answered_at(&self) -> Instant {
         self.answered.lock().unwrap_or_else(Instant::now)
     }
@@ -151,8 +151,7 @@ impl FlightPriority {
 
     /// Waits for a permit, in the lane that is right by then.
     pub(in crate::heal) async fn acquire(&self, lanes: &Arc<PrioritySemaphore>) -> PriorityPermit {
-        // Ticket and lane change hands in one step: a raise comes before it and is read here, or after it and finds the
-        // ticket.
+        // Ticket and lane change under one lock: a raise comes before and is read here, or after and finds the ticket.
         let stand = |ticket| {
             let mut state = self.state.lock();
             state.queued = Some((Arc::clone(lanes), ticket));
@@ -178,7 +177,7 @@ impl FlightPriority {
         }
     }
 
-    /// When the flight's request was sent, if it was.
+    /// Time at which the flight's request was sent, if it was.
     pub(in crate::heal) fn departed_at(&self) -> Option<Instant> {
         self.departed.get().copied()
     }

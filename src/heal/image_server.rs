@@ -28,10 +28,10 @@ use crate::iiif::registration::Registration;
 use crate::observe::{EventKind, Metrics, Span};
 use crate::upstream::{Body, Caller, UpstreamError, internal_request};
 
-/// How long a server has to answer for its route's own path.
+/// Time that a server has to answer for its route's own path.
 const FIRST_BYTE: Duration = Duration::from_secs(10);
 
-/// How soon an image server without a truthful probe is tried anew.
+/// Time after which an image server without a truthful probe is tried anew.
 const RETRY_AFTER: Duration = Duration::from_mins(10);
 
 /// `TruthfulProbe` is the probe that tells the truth at one image server.
@@ -184,7 +184,7 @@ impl ImageServers {
             return first;
         }
         if image.others.is_empty() {
-            // Where a reader asked for it, and it is seen: so the server of this route has such images.
+            // A reader's request found the image here: so the server of this route has such images.
             if first.as_ref().is_ok_and(|head| head.status.is_success() && !is_page(head)) {
                 self.addresses.found(image.service, image.route, id);
             }
@@ -271,7 +271,7 @@ impl ImageServers {
             by.is_some_and(|by| by.starts_with("Cantaloupe"))
         };
         let status = match answer {
-            // UPSTREAM: only Cantaloupe knows `cache=nocache`; another one may answer from a cache all the same.
+            // UPSTREAM: only Cantaloupe knows `cache=nocache`; another server may still answer from a cache.
             Ok(head)
                 if probe == Probe::InfoUncached
                     && head.status.is_success()
@@ -305,7 +305,7 @@ impl ImageServers {
     }
 }
 
-/// What is proven of the image: by the canvas service's answer if there is one, else by a probe that no cache can answer.
+/// Evidence about the image: by the canvas service's answer if there is one, else by a probe that no cache can answer.
 pub(in crate::heal) async fn evidence(
     said: Registration,
     images: &dyn AskImageServer,

@@ -60,7 +60,8 @@ impl ImageKnowledge {
         Self { services, images, missing, settings, memory }
     }
 
-    /// What the canvas service says of this identifier. "Alive" is believed for a while, unless it was said before `since`.
+    /// Registration of this identifier at the canvas service. "Alive" is believed for a while, unless it is from before
+    /// `since`.
     pub(in crate::heal) async fn check_registration_cached(
         &self,
         image: &IndexedImage,
@@ -74,7 +75,7 @@ impl ImageKnowledge {
             return Registration::Expired;
         }
         loop {
-            // Two hundred viewers who open the same page cause one question.
+            // Two hundred viewers who open the same page cause one request.
             let mut asked = self.memory.asked.join_or_start(&uuid, Priority::Viewer, |_| {
                 let (services, image) = (Arc::clone(&self.services), image.clone());
                 async move { (Instant::now(), services.ask(&image).await) }
@@ -87,8 +88,7 @@ impl ImageKnowledge {
         }
     }
 
-    /// What is proven of the image. "Alive" is remembered for a while (`heal.alive_for`), unless it was seen before
-    /// `since`.
+    /// Evidence about the image. "Alive" is remembered for a while (`heal.alive_for`), unless it was seen before `since`.
     async fn evidence_remembered(&self, image: &IndexedImage, since: Option<Instant>) -> Evidence {
         match self.check_registration_cached(image, since).await {
             Registration::Alive(_) => return Evidence::Alive,
@@ -105,7 +105,7 @@ impl ImageKnowledge {
         if evidence == Evidence::Expired {
             self.services.expired_again(image, shown);
         } else {
-            // An answer that proves nothing is remembered too, so that it is not asked for again and again.
+            // An answer that proves nothing is remembered too, so that the request is not repeated again and again.
             self.memory.alive.insert(key, asked_at, self.settings.heal.alive_for);
         }
         evidence

@@ -1,4 +1,4 @@
-//! What is known of a server: that it does something, or that it does not, which is checked again after a while.
+//! Ability of a server, as it was observed: that it has it, or has it not, which is checked again after a while.
 
 use parking_lot::Mutex;
 use tokio::time::Instant;

@@ -45,7 +45,7 @@ pub(in crate::heal) enum Proof {
     Shown,
     /// A canvas came without the image. A file store in trouble would have the same effect.
     Likely {
-        /// When the service last built something whole.
+        /// Time of the last whole build.
         well_at: Option<Instant>,
     },
 }

@@ -1,8 +1,8 @@
-//! The ladder: the fastest safe way back for an image that the image server has forgotten.
+//! Healing: the fastest safe way back for an image that the image server has forgotten.
 //!
-//! [`Healer::answer`] is what the proxy calls. It answers the viewer's own request from the file at once where the file is
-//! known (`direct`). Otherwise it joins the one shared heal of that identifier, waits as long as the viewer can, and sends
-//! the request again. `ladder` tries the rungs; every canvas request goes through `canvas_service`.
+//! The proxy calls [`Healer::answer`], which answers the viewer's own request from the file at once where the file is known
+//! (`direct`). Otherwise the request joins the one shared heal of that identifier, waits as long as the viewer can, and
+//! sends the request again. `ladder` tries the rungs; every canvas request goes through `canvas_service`.
 
 mod answer;
 mod background;
@@ -94,7 +94,7 @@ enum HealResponse {
         answer: Response<Body>,
         /// Rung that helped; `None`: the image was back by itself.
         rung: Option<Rung>,
-        /// How long the viewer waited.
+        /// Time that the viewer waited.
         took: Duration,
     },
     /// No help: the first answer goes out.
@@ -206,7 +206,7 @@ impl Healer {
     /// because viewers wait for info.json, and not for the tiles behind it. The answer is remembered, so that the check is
     /// cheap.
     async fn is_expired(&self, image: &IndexedImage) -> bool {
-        // Where a page of this manifest had to be healed, older proofs of the others are worth nothing.
+        // After a heal of a page of this manifest, older proofs of the others are worthless.
         let since = self.parts.prefetch.expired_at(image);
         matches!(self.parts.knowledge.check_registration_cached(image, since).await, Registration::Expired)
     }

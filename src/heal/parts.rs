@@ -80,7 +80,7 @@ pub(in crate::heal) struct HealState {
     proofs: ProofsOfLife,
     /// Images that the canvas service calls alive, while the image server finds nothing.
     doubted: TimedCache<ImageKey>,
-    /// When images were healed.
+    /// Times at which images were healed.
     healed: TimedCache<ImageKey, Instant>,
     heals: SingleFlight<ImageKey, HealOutcome>,
     requests: SingleFlight<CanvasRequestKey, CanvasResponse>,
@@ -191,7 +191,7 @@ impl HealState {
     }
 }
 
-/// How much of the history is kept.
+/// Retention of the history.
 pub(in crate::heal) fn bounds_of(settings: &Settings) -> Retention {
     Retention { age: settings.index.history_age, rows: settings.index.history_rows }
 }

@@ -78,7 +78,7 @@ where
         slot.insert(FlightHandle { news: news.clone(), urgency: Arc::clone(&urgency) });
         drop(flying);
         let landing = RemoveOnDrop { flying: Arc::clone(&self.flying), key: key.clone() };
-        // Boxed, because it is large, and tokio moves what it spawns three times.
+        // Boxed, because the future is large, and tokio moves it three times on spawn.
         let flight = Box::pin(fly(Arc::clone(&urgency)));
         self.home.spawn(async move {
             let result = flight.await;

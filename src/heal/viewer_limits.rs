@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::config::settings::HealSettings;
 use crate::heal::canvas_service::shared_heals::SharedHeals;
 
-/// How long a client that begins too many heals goes behind the other readers.
+/// Time for which a client that begins too many heals goes behind the other readers.
 const DEMOTED_FOR: Duration = Duration::from_secs(10);
 
 type ClientRates = Arc<DefaultKeyedRateLimiter<IpAddr>>;
