@@ -1,4 +1,4 @@
-//! What stands behind an image route's prefix, read by the grammar of Image API 2 and 3.
+//! Parser of the path behind an image route's prefix, by the grammar of Image API 2 and 3.
 
 use super::Identifier;
 
@@ -13,11 +13,11 @@ pub(super) use grammar::is_image;
 pub struct ImageRequest<'a> {
     /// Identifier of the image.
     pub identifier: Identifier<'a>,
-    /// What of it.
+    /// Requested part.
     pub target: Target<'a>,
 }
 
-/// What of the image is asked for.
+/// Requested part of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target<'a> {
     /// The bare base URI, which answers 303 to info.json.
@@ -35,20 +35,19 @@ pub enum Target<'a> {
         /// `default.jpg` …
         file: &'a str,
     },
-    /// Not a request that the grammar knows, or the base URI of an identifier with slashes; it is passed on and never
-    /// healed.
+    /// Other: a request outside the grammar, or the base URI of an identifier with slashes; passed on and never healed.
     Other,
 }
 
 impl<'a> ImageRequest<'a> {
-    /// Reads what stands behind the route's prefix: `{id}`, `{id}/`, `{id}/info.json`,
+    /// Parses the path behind the route's prefix: `{id}`, `{id}/`, `{id}/info.json`,
     /// `{id}/{region}/{size}/{rotation}/{quality}.{format}` (Image API 2.1 section 4, 3.0 section 4).
     ///
-    /// The parts are told from the right, as the appendix of the Image API allows: an identifier may hold slashes
-    /// that nobody encoded. A server that takes the path in its query (`?IIIF={id}/info.json`, as the Internet Imaging Protocol's servers do) has
-    /// identifiers that begin with what stands before it; any other query is passed over. One more slash behind the
-    /// identifier is tolerated: viewers make it from a service id that ends in `/`. `None`: there is no identifier.
-    /// Never allocates.
+    /// Parsing goes from the right, as the appendix of the Image API allows: an identifier may hold unencoded slashes. A
+    /// server that takes the path in its query (`?IIIF={id}/info.json`, as the Internet Imaging Protocol's servers do) has
+    /// identifiers that begin with the path before the query; any other query is ignored. One more slash behind the
+    /// identifier is tolerated: viewers make it from a service id that ends in `/`. `None`: there is no identifier. Never
+    /// allocates.
     ///
     /// ```
     /// use iiif_mender::iiif::{ImageRequest, Target};
@@ -83,9 +82,9 @@ impl<'a> ImageRequest<'a> {
             .then(|| Self { identifier: Identifier::new(identifier), target })
     }
 
-    /// Whether a 404 to this request may mean that the image expired.
+    /// True if a 404 to this request may mean that the image expired.
     ///
-    /// The base URI may not: its 303 is made from the identifier's text alone and works when all else is gone
+    /// A base URI is not healable: its 303 is made from the identifier's text alone and works when all else is gone
     /// (upstream.md "An expired image"). A malformed request is answered 400 or 404 by a healthy image too.
     ///
     /// ```
@@ -99,7 +98,7 @@ impl<'a> ImageRequest<'a> {
     }
 }
 
-/// Where the value of `IIIF=` begins, in a path with a query.
+/// Offset of the value of `IIIF=`, in a path with a query.
 pub(super) fn value_in_query(target: &str) -> Option<usize> {
     let mut from = target.find('?')? + 1;
     for pair in target.get(from..)?.split('&') {
@@ -140,7 +139,7 @@ impl<'a> Target<'a> {
             return (length, Self::Image { region, size, rotation, file });
         }
         let bare = path.strip_suffix('/').unwrap_or(path);
-        // A base URI with slashes of its own cannot be told from a request that is malformed.
+        // A base URI with unencoded slashes looks like a malformed request.
         (bare.len(), if bare.contains('/') { Self::Other } else { Self::Base })
     }
 }

@@ -66,7 +66,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        // A list is no document; what it holds may still be canvases.
+        // A list is no document; its elements may still be canvases.
         let place = if self.place == JsonPosition::Root { JsonPosition::Elsewhere } else { self.place };
         while list.next_element_seed(ValueSeed::new(self.walker, place))?.is_some() {}
         Ok(())
@@ -82,7 +82,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
     }
 }
 
-/// Which keys an object had, as bits.
+/// Keys of an object, as bits.
 pub(super) mod seen {
     pub(in crate::iiif::manifest) const IMAGES: u16 = 1;
     pub(in crate::iiif::manifest) const CANVASES: u16 = 1 << 1;
@@ -265,7 +265,7 @@ impl ObjectNode {
     fn claim_own_image(&self, walker: &mut Walker<'_>) {
         let is_image = match self.kind {
             TypeClaim::Image => true,
-            // A word that nobody knows, where an image belongs, says nothing against it.
+            // An unknown type, where an image belongs, is no reason against one.
             TypeClaim::Unsaid | TypeClaim::Else => {
                 matches!(self.place, JsonPosition::Painted | JsonPosition::Picture) || self.has(seen::IMAGE)
             }
@@ -294,7 +294,7 @@ impl ObjectNode {
         }
         if let Some(id) = self.id.as_deref().filter(|id| !without_fragment(id).is_empty()) {
             let label = match self.place {
-                // The document wants it as well.
+                // The document needs its label as well.
                 JsonPosition::Root => self.label.clone(),
                 _ => self.label.take(),
             };

@@ -233,7 +233,7 @@ fn the_order_of_keys_does_not_matter() {
 
 #[test]
 fn what_stands_before_a_canvas_does_not_rob_it() {
-    // The same image as thumbnail of the manifest, just before its own canvas.
+    // The canvas's own image, also as thumbnail of the manifest just before it.
     let text = format!(
         r#"{{"thumbnail":"{0}","type":"Manifest","items":[{{"thumbnail":"{0}","id":"{CANVAS}","type":"Canvas"}}]}}"#,
         picture("a")

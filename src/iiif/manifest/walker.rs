@@ -1,4 +1,4 @@
-//! What the walk carries along: the pile of images that wait for their canvas.
+//! Walker: the state of a walk, with the stack of images that wait for their canvas.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use super::{Canvas, Document};
 use crate::iiif::Identifier;
 use crate::iiif::image_url::ImageBases;
 
-/// What stands where a value stands, by the key that it is under; elements of a list stand where the list does.
+/// Position of a value, by the key that it is under; elements of a list have the position of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum JsonPosition {
     /// The document.
@@ -24,7 +24,7 @@ pub(super) enum JsonPosition {
     Links,
     /// Presentation 2 `members`: of a collection or of a range.
     Members,
-    /// What an annotation paints: an image resource, a choice of them, or a part of one; strings are URLs.
+    /// Body of an annotation: an image resource, a choice of them, or a part of one; strings are URLs.
     Painted,
     /// `thumbnail`, `logo`: the same for what stands for something.
     Picture,
@@ -41,13 +41,13 @@ struct PendingImage {
     is_painted: bool,
 }
 
-/// What the walk knows so far.
+/// State of a walk.
 pub(super) struct Walker<'f> {
     each: &'f mut dyn FnMut(Canvas),
     bases: &'f ImageBases,
     /// The images that no finished canvas has claimed yet.
     pile: Vec<PendingImage>,
-    /// How many `body` and `resource` values the walk is in.
+    /// Depth in `body` and `resource` values.
     pub(super) paintings: usize,
     /// The most that an object said of the list it stands in.
     pub(super) shape: Shape,
@@ -67,7 +67,7 @@ impl<'f> Walker<'f> {
         self.document
     }
 
-    /// How many images lie on the pile.
+    /// Number of images on the stack.
     pub(super) fn height(&self) -> usize {
         self.pile.len()
     }
@@ -105,7 +105,7 @@ impl<'f> Walker<'f> {
 
     fn push(&mut self, identifier: Identifier<'_>, from: usize) {
         let key = identifier.key();
-        // What was no text when it was read names nothing.
+        // A key that was no valid text names no image.
         if key.contains(char::REPLACEMENT_CHARACTER) {
             return;
         }
@@ -134,7 +134,7 @@ impl<'f> Walker<'f> {
 
 /// The id of a canvas without its fragment; empty where it is none.
 pub(super) fn without_fragment(id: &str) -> &str {
-    // U+FFFD stands where something was no text, and no name has it (RFC 3987 section 2.2).
+    // U+FFFD stands where bytes were no text, and no name has it (RFC 3987 section 2.2).
     if id.contains(char::REPLACEMENT_CHARACTER) {
         return "";
     }
