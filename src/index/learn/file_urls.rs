@@ -37,7 +37,7 @@ pub struct RequestPace {
     pub rate: u32,
 }
 
-/// What was learned.
+/// Report of learned files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct LearnFilesReport {
     /// Identifiers asked for.
@@ -48,9 +48,9 @@ pub struct LearnFilesReport {
     pub expired: u64,
     /// Answers that said nothing.
     pub silent: u64,
-    /// Answers that cannot be true: the UUID is not made of that URL. Nothing of them is kept.
+    /// Answers that cannot be true, because the UUID is not made of their URL. They are dropped.
     pub wrong: u64,
-    /// What went wrong.
+    /// Problems on the way.
     pub problems: Vec<SourceProblem>,
 }
 
@@ -153,7 +153,7 @@ fn hear(
     Ok(silent)
 }
 
-/// Where `resources/{uuid}` stands, for each canvas service.
+/// URLs of `resources/`, for each canvas service.
 fn bases(settings: &Settings) -> Vec<String> {
     let routes = settings.routes.iter().filter(|route| route.kind == RouteKind::Presentation);
     routes

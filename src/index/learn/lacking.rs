@@ -1,8 +1,9 @@
-//! What a document lacks: image by image, compared with everything that is known of its name.
+//! Images that a document lacks: compared image by image with everything that is known of its name.
 //!
-//! UPSTREAM: during a fault the canvas service answers 200 with images missing. A document is whole; or poorer, by such a
-//! fault as far as anybody can tell: then it is not learned, and its viewer is told; or truly shorter, which healing proves
-//! and says by [`Index::believe`]. Counting does not tell them apart: a book may have lost one page and won another.
+//! UPSTREAM: during a fault the canvas service answers 200 with images missing. A document is whole; or poorer, perhaps by
+//! such a fault: then it is not learned, and its viewer's request waits for a repair; or truly shorter, which healing
+//! proves and reports by [`Index::believe`]. Counts do not tell these apart: a book may have lost one page and gained
+//! another.
 
 use std::collections::HashSet;
 
@@ -55,11 +56,11 @@ pub(crate) fn among(names: &KeyRules, known: Vec<String>, canvases: &[Canvas], m
 }
 
 impl Index {
-    /// What a document lacks that is known by the first of its names that is known at all: that name, and some of the
-    /// missing images, `most` at most. `None`: nothing.
+    /// Returns the first of the document's names that is known, and at most `most` of the images that the document lacks of
+    /// it. `None`: it lacks none.
     ///
-    /// Of a single canvas only one without any image lacks something: what manifests show beside its own image (a
-    /// thumbnail) is not the canvas's.
+    /// A single canvas lacks something only if it has no image at all: images that manifests show beside its own (a
+    /// thumbnail) are not the canvas's.
     pub fn lacking(
         &self,
         kind: DocumentKind,
@@ -106,12 +107,12 @@ impl Index {
     }
 }
 
-/// What is known of a name: what was learned, and what its sources say since it was believed last.
+/// Documents known by a name: those that were learned, and those of sources since the name was last believed.
 fn documents_called(conn: &Connection, uri: &str) -> rusqlite::Result<Vec<i64>> {
     let mut select = conn.prepare_cached("SELECT value FROM marks WHERE name = ?1")?;
     let believed = select.query_row([mark(uri)], |row| row.get::<_, Option<String>>(0)).optional()?.flatten();
     let believed: i64 = believed.and_then(|time| time.parse().ok()).unwrap_or(i64::MIN);
-    // The time of a file is when it was written, of others when they were read.
+    // A file's time is that of its last write; other documents have the time at which they were read.
     let mut select = conn.prepare_cached(
         "SELECT m.id FROM manifests m JOIN sources s ON s.id = m.source
          WHERE m.uri = ?1 AND (s.kind = 'traffic' OR ifnull(m.modified / 1000000000, m.seen) > ?2) ORDER BY m.id",

@@ -73,7 +73,7 @@ impl<'a> DocumentLearner<'a> {
                 if canvases.iter().flat_map(|canvas| &canvas.images).all(|key| known_images.contains(key)) {
                     return Ok(LearnResult::Poorer);
                 }
-                // It has something new all the same: that is learned, and what it lacks is kept.
+                // New canvases of a poorer document are learned nevertheless, and the images that it lacks are kept.
                 let mut lacking: HashSet<String> = lacking.into_iter().collect();
                 for canvas in index.known_canvases(uri)? {
                     let is_missing = canvas.images.iter().any(|key| lacking.contains(key));
@@ -117,7 +117,7 @@ fn learned_from(conn: &Connection, url: &str) -> rusqlite::Result<Option<Option<
 fn content_hash(canvases: &[Canvas]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     for canvas in canvases {
-        // A length before each text: no two lists of canvases read the same.
+        // A length before each text, so that no two lists of canvases hash alike.
         for text in std::iter::once(&canvas.id).chain(&canvas.label).chain(&canvas.images) {
             hasher.update(&text.len().to_be_bytes()).update(text.as_bytes());
         }

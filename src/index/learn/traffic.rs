@@ -98,7 +98,7 @@ impl TrafficLearner {
     }
 
     fn hear(&self, passed: ObservedDocument) {
-        // Before it is sent: the reader may be quicker than we are.
+        // Before the document is sent: the receiver may be quicker than this line.
         self.metrics.learn_queue.inc();
         let length = passed.len();
         let waiting = self.waiting.fetch_add(length, Ordering::Relaxed);
