@@ -33,7 +33,7 @@ pub struct LearnedFollower {
 }
 
 impl LearnedFollower {
-    /// Nothing happens before [`LearnedFollower::run`].
+    /// Creates a follower; [`LearnedFollower::run`] does the work.
     pub fn new(
         index: Arc<Index>,
         settings: Arc<Settings>,
@@ -52,7 +52,7 @@ impl LearnedFollower {
             self.catch_up().await;
             tokio::select! {
                 _ = learnings.changed() => {}
-                // Joined again: much may have been said meanwhile.
+                // Joined again: messages were missed.
                 _ = link.changed() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
@@ -98,8 +98,8 @@ impl LearnedFollower {
         if let Ok(Err(error)) = read.await {
             tracing::warn!(%error, "the sources cannot be read again");
         }
-        // An emptied stream has no entries, and so gives no new position; with the old position this node would be
-        // behind again at the next poll, and at each one after it.
+        // An emptied stream has no entries, and so gives no new position; with the old position this node would be behind
+        // again at the next poll, and at each one after it.
         let index = Arc::clone(&self.index);
         if let Ok(Err(error)) = spawn_blocking(move || loses_place(&index)).await {
             tracing::warn!(%error, "the place among what was learned cannot be forgotten");
@@ -107,7 +107,7 @@ impl LearnedFollower {
     }
 }
 
-/// How far the other nodes' stream was read.
+/// Position in the stream of the other nodes.
 fn position(index: &Index) -> Result<Option<String>, IndexError> {
     index.read(|conn| {
         conn.query_row("SELECT value FROM marks WHERE name = 'fleet'", [], |row| row.get(0)).optional()
@@ -135,7 +135,7 @@ fn take_in(index: &Index, news: LearnedBatch, most: usize, metrics: &Metrics) ->
             LearnedEntry::File { uuid, url } => {
                 let Ok(uuid) = uuid.parse() else { continue };
                 match index.learn_file_url(uuid, &url) {
-                    // SECURITY: not the file of that UUID, whoever says so.
+                    // SECURITY: not the file of that UUID, whichever node claims it.
                     Err(IndexError::WrongFile { .. }) => continue,
                     learned => learned?,
                 }

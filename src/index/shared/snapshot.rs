@@ -30,7 +30,7 @@ const LONGEST: u64 = 64 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum EditionLine {
-    /// What follows was read from here: kind, location, added by hand.
+    /// Source of the lines that follow: kind, location, added by hand.
     Source(String, String, bool),
     /// A canvas of the next document: URL, label, lookup keys.
     Canvas(String, Option<String>, Vec<String>),
@@ -98,7 +98,7 @@ impl IndexEdition<'_> {
             let mut rows = files.query([])?;
             while let Some(row) = rows.next()?.filter(|_| packer.goes_on) {
                 let url: String = row.get(1)?;
-                // One that was checked against another base (`index.file_url_bases`) each node learns by itself.
+                // A URL that was checked against another base (`index.file_url_bases`) each node learns by itself.
                 if uuid_of_file_url(&url).as_bytes() == row.get_ref(0)?.as_blob()? {
                     packer.line(&EditionLine::File(url));
                 }
@@ -110,8 +110,8 @@ impl IndexEdition<'_> {
         Ok(packer.goes_on)
     }
 
-    /// Reads an edition into a new generation and swaps it in; look-ups go on meanwhile. What was learned here and the
-    /// history stay. False: a chunk is not to be had, and nothing was changed.
+    /// Reads an edition into a new generation and swaps it in; look-ups go on in the meantime. Facts learned here and the
+    /// history stay. False: a chunk is missing, and nothing was changed.
     pub(crate) fn read(
         &self,
         edition: &Edition,
@@ -121,7 +121,7 @@ impl IndexEdition<'_> {
         let done = next_generation::make(self.index, |conn, file| {
             let (newest, whole) = self.fill_from(conn, file, edition, chunk)?;
             is_whole = whole;
-            // An edition without a part of it is none.
+            // An edition without one of its chunks is not used.
             Ok(whole.then_some(newest))
         });
         done.map(|swapped| swapped && is_whole)
