@@ -19,7 +19,7 @@ const LONGEST_KEPT: usize = 1 << 20;
 /// A document that was read.
 #[derive(Debug)]
 pub struct DocumentContent {
-    /// What it is.
+    /// Parsed document.
     pub document: Document,
     /// Canvases of the document.
     pub canvases: Vec<Canvas>,
@@ -31,8 +31,8 @@ pub struct DocumentContent {
 impl Index {
     /// Reads a document, with the images' lookup keys as the routes tell them.
     ///
-    /// The last one that was read is kept, if it is not long: what passes is read twice, once to be compared with what is
-    /// known and once to be learned, and the same manifest is asked for again and again. Its hash costs a twentieth.
+    /// The last document is kept, if it is not long: a passing document is read twice, once to be compared with the index
+    /// and once to be learned, and the same manifest is requested again and again. A hash costs a twentieth of parsing.
     pub fn read_document(&self, bytes: &[u8]) -> Result<Arc<DocumentContent>, WalkError> {
         let (names, hash) = (self.names.load_full(), blake3::hash(bytes));
         let last = self.last_read.load_full();
@@ -47,7 +47,7 @@ impl Index {
         Ok(read)
     }
 
-    /// Where images stand, as the routes tell.
+    /// Bases of image URLs, by the routes.
     pub(crate) fn image_bases(&self) -> ImageBases {
         self.names.load().images.clone()
     }
@@ -67,7 +67,7 @@ pub(crate) fn are_those_of(index: &Index) -> Result<(), IndexError> {
         return Ok(());
     }
     index.write(|conn| {
-        // What nobody can read again stays as it is: learned documents, and what vanished.
+        // Documents that cannot be read again stay as they are: learned ones, and those that vanished.
         conn.execute(
             "UPDATE manifests SET size = NULL, modified = NULL, etag = NULL, last_modified = NULL, hash = NULL",
             [],

@@ -45,7 +45,7 @@ pub(crate) fn walk(
     let store = index.store();
     handle.spawn(async move {
         let asker = SourceClient::new(&web, &source, &url, options, store);
-        // The writer may be gone: then nobody asks any more.
+        // Without a writer there is no need to go on.
         let _ = Crawler::new(&asker, &send).run().await;
     });
     Some(events)
@@ -135,7 +135,7 @@ impl<'a> Crawler<'a> {
             let Some((answer, link, was_collection)) = in_flight.next().await else { return Ok(()) };
             match answer {
                 FetchOutcome::Read(reading) => self.read(link, reading).await?,
-                // What it led to before was not seen now.
+                // The collection's earlier links were not seen now.
                 FetchOutcome::Failed { problem, .. } if was_collection => {
                     self.tell(SourceEvent::Incomplete(Some(problem))).await?;
                 }
@@ -252,7 +252,7 @@ impl<'a> Crawler<'a> {
             self.enqueue(&url, 1).await?;
         }
         self.walk().await?;
-        // Only now: a change that could not be fetched must be met again.
+        // After the documents: a change that could not be fetched must be met again.
         let reached = if self.lost { watermark } else { changes.newest.or(watermark) };
         reading.document =
             Document { id: reading.document.id, label: reading.document.label, ..Document::default() };
@@ -307,7 +307,7 @@ impl<'a> Crawler<'a> {
     }
 }
 
-/// Where a Presentation 2 collection goes on when it comes in pages.
+/// URLs of further pages of a Presentation 2 collection.
 fn further_pages(body: &[u8]) -> Vec<String> {
     #[derive(Default, Deserialize)]
     #[serde(default)]

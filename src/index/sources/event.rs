@@ -29,7 +29,7 @@ pub(crate) enum SourceEvent {
     PassedOver,
     /// The source lists changes only: what is not mentioned is unchanged.
     OnlyChanges,
-    /// Some part of the source could not be seen: what is not mentioned is kept.
+    /// Incomplete: some part of the source could not be read, so documents that were not seen are kept.
     Incomplete(Option<SourceProblem>),
     /// The walk is over, and nothing was left out but what was said to be.
     End,
@@ -44,12 +44,12 @@ pub(crate) struct KnownUrl {
     pub(crate) id: i64,
     pub(crate) kind: String,
     pub(crate) images: i64,
-    /// How it looked when it was read.
+    /// Metadata at the time of reading.
     pub(crate) facts: DocumentMeta,
 }
 
 impl KnownUrl {
-    /// What the index knows of a file or a URL of the source at `location`.
+    /// Finds the facts about a file or a URL of the source at `location`.
     pub(crate) fn find(conn: &Connection, location: &str, origin: &str) -> rusqlite::Result<Option<Self>> {
         let sql = format!(
             "SELECT m.id, m.kind, m.images, {} FROM sources s JOIN manifests m ON m.source = s.id
@@ -77,7 +77,7 @@ impl KnownUrl {
         self.facts.modified.is_some_and(|modified| modified / 1_000_000_000 >= self.facts.seen - 2)
     }
 
-    /// Whether there is nothing to write: the metadata is unchanged, and the document had not vanished.
+    /// True if there is nothing to write: the metadata is unchanged, and the document had not vanished.
     pub(crate) fn is_as(&self, facts: &DocumentMeta) -> bool {
         let looks = |facts: &DocumentMeta| {
             (facts.size, facts.modified, facts.etag.clone(), facts.last_modified.clone())

@@ -27,7 +27,7 @@ use crate::upstream::fetch::{
 
 const ACCEPT: &str = "application/ld+json, application/json;q=0.9, */*;q=0.1";
 
-/// What asking for a URL brought.
+/// Result of a fetch.
 #[derive(Debug)]
 pub(crate) enum FetchOutcome {
     /// A document, new or changed.
@@ -92,10 +92,10 @@ impl SourceClient {
         self.source.concurrency.max(1)
     }
 
-    /// Whether a link or a redirect may lead there.
+    /// True if a link or a redirect may lead to this URL.
     ///
-    /// SECURITY: a collection is somebody else's text, and we stand inside the library's network. It leads to its
-    /// own host, to hosts that mean us, to those of our routes, and to those that the source names.
+    /// SECURITY: a collection is foreign text, and we stand inside the library's network. Allowed are the source's own
+    /// host, hosts that mean us, those of our routes, and those that the source names.
     pub(crate) fn may_follow(&self, url: &CanvasUrl<'_>) -> bool {
         let home = CanvasUrl::parse(&self.home).is_some_and(|home| url.authority_is(home.authority));
         let mut named = self.source.hosts.iter().chain(&self.settings.server.public_hosts);
@@ -109,12 +109,12 @@ impl SourceClient {
         if self.home.contains('?') { without_query(url) } else { url.to_owned() }
     }
 
-    /// What the index knows of a URL. An index that cannot answer knows nothing.
+    /// Finds the facts about a URL. An index that cannot answer knows none.
     pub(crate) fn known(&self, url: &str) -> Option<KnownUrl> {
         self.store.read(|conn| KnownUrl::find(conn, &self.home, url)).ok().flatten()
     }
 
-    /// Asks for a document. One that has links to follow is read whole, whether it changed or not.
+    /// Fetches a document. A document with links to follow is read whole, whether it changed or not.
     pub(crate) async fn document(&self, url: &str, known: Option<&KnownUrl>) -> FetchOutcome {
         let known = known.filter(|known| known.kind != "collection" && known.kind != "other");
         let before = known.map(|known| &known.facts);
@@ -141,7 +141,7 @@ impl SourceClient {
             known: known.cloned(),
             options: self.options,
         };
-        // Unpacking and reading many megabytes is nothing for the threads that carry viewers.
+        // Unpacking and parsing many megabytes must not block the threads that serve viewers.
         let read = tokio::task::spawn_blocking(move || reading.read(&fetched, given, &shown));
         read.await.unwrap_or_else(|_| {
             let problem =
@@ -245,7 +245,7 @@ pub(crate) fn pace(rate: u32) -> Option<Mutex<Interval>> {
     Some(Mutex::new(every))
 }
 
-/// What a fetched document is compared with.
+/// Facts that a fetched document is compared with.
 struct Comparison {
     names: KeyRules,
     store: Arc<Store>,
@@ -274,7 +274,7 @@ impl Comparison {
             }
             Err(error) => return failed(SourceProblem::broken(shown, &error)),
         };
-        // Something else altogether, such as an error told in JSON, is no document with fewer images.
+        // Other JSON, such as an error, is no document with fewer images.
         let is_document = document.kind != DocumentKind::Other || !canvases.is_empty();
         if let Some(poorer) = self.poorer(&canvases, shown).filter(|_| is_document) {
             return FetchOutcome::Poorer(poorer);
@@ -283,9 +283,9 @@ impl Comparison {
         FetchOutcome::Read(Box::new(ParsedDocument { document, canvases, facts, body }))
     }
 
-    /// Whether it lost images.
+    /// Checks whether the document lost images.
     ///
-    /// UPSTREAM: during a fault the canvas service answers 200 with images missing, and keeps that.
+    /// UPSTREAM: during a fault the canvas service answers 200 with images missing, and stores that.
     fn poorer(&self, canvases: &[Canvas], shown: &str) -> Option<SourceProblem> {
         let known = self.known.as_ref().filter(|known| !is_over(known.facts.vanished, &self.options))?;
         let keys = self.store.read(|conn| keys_of_document(conn, known.id)).unwrap_or_default();

@@ -27,7 +27,7 @@ pub mod remove;
 pub mod scheduler;
 pub(in crate::index) mod watcher;
 
-/// What was done, and what went wrong on the way.
+/// Report of a refresh: counts, and problems on the way.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct RefreshReport {
     /// Documents looked at: files and URLs.
@@ -48,19 +48,20 @@ pub struct RefreshReport {
     pub dropped: u64,
     /// Files of the directories whose names are none of documents.
     pub passed_over: u64,
-    /// What went wrong; what the index knew from there is kept.
+    /// Problems; facts known from there are kept.
     pub problems: Vec<SourceProblem>,
-    /// What was read, and is hardly what was meant: a source without images, images without a canvas.
+    /// Warnings about documents that were read, and are hardly what was meant: a source without images, images without a
+    /// canvas.
     pub warnings: Vec<SourceProblem>,
 }
 
 /// Documents that vanish in one transaction, or are forgotten: others may write in between, and the log stays short.
 pub(in crate::index) const AT_ONCE: u32 = 100;
 
-/// How sources are looked at.
+/// Options of a refresh.
 #[derive(Debug, Clone, Copy)]
 pub struct RefreshOptions {
-    /// How long a document that vanished from its directory is kept.
+    /// Time for which a document that vanished from its directory is kept.
     pub grace: Duration,
 }
 
@@ -86,7 +87,7 @@ pub(in crate::index) fn stored(source: &SourceSettings) -> (&'static str, String
     }
 }
 
-/// Whether two sources have the same location.
+/// True if two sources have the same location.
 pub(in crate::index) fn is_same(one: &SourceSettings, other: &SourceSettings) -> bool {
     stored(one).1 == stored(other).1
 }
@@ -142,7 +143,7 @@ impl RefreshReport {
     }
 }
 
-/// Whether a document that is gone since then is to be forgotten; one that was there last time never is.
+/// True if a document that has been gone since then is to be forgotten; one that was there last time never is.
 pub(in crate::index) fn is_over(since: Option<i64>, options: &RefreshOptions) -> bool {
     let grace = i64::try_from(options.grace.as_secs()).unwrap_or(i64::MAX);
     since.is_some_and(|since| now().saturating_sub(since) >= grace)

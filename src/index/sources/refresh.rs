@@ -45,12 +45,12 @@ struct HttpRefresh<'a, 'p> {
 }
 
 impl<'a> Refresh<'a> {
-    /// Nothing is read before it runs.
+    /// Creates a refresh; `run` does the work.
     pub fn new(index: &'a Index, options: &'a RefreshOptions) -> Self {
         Self { index, options }
     }
 
-    /// Reads what changed in these sources. Those that are not named are left as they are.
+    /// Reads the changes of these sources. Other sources are left as they are.
     pub fn run(
         &self,
         sources: &[SourceSettings],
@@ -75,11 +75,11 @@ impl<'a> Refresh<'a> {
         let mut report = RefreshReport::default();
         for source in sources.iter().filter(|source| matches!(source.kind(), SourceKind::Path(_))) {
             let root = PathBuf::from(stored(source).1);
-            // A root that is away proves nothing.
+            // An absent root proves nothing.
             if !root.exists() {
                 continue;
             }
-            // The whole of it, or what it stands in.
+            // The whole source, or a directory above it.
             if paths.iter().any(|path| root.starts_with(path)) {
                 self.whole(source, &mut report, progress)?;
                 continue;
@@ -149,7 +149,7 @@ impl HttpRefresh<'_, '_> {
         }
         let (reader, location) = (self.refresh.reader(), self.location.clone());
         reader.read_path(&location, path, &mut |event| match event {
-            // A file that was removed meanwhile comes with the next event.
+            // A file that was removed in the meantime comes with the next event.
             SourceEvent::PassedOver | SourceEvent::Incomplete(_) => Ok(true),
             event => self.take(event).map(|()| true),
         })
@@ -181,7 +181,7 @@ impl HttpRefresh<'_, '_> {
             SourceEvent::End => return Ok(()),
             SourceEvent::Document(read) => {
                 let (document, facts) = *read;
-                // What is replaced has another row from then on.
+                // A replaced document has another row from then on.
                 self.met(&facts.origin)?;
                 self.write_document(&document, DocumentMeta { source: self.row, ..facts })?
             }
@@ -282,7 +282,7 @@ impl HttpRefresh<'_, '_> {
         }
         let (mut gone, unseen) = (std::mem::take(&mut self.gone), std::mem::take(&mut self.unseen));
         if self.only_changes {
-            // What vanished earlier is looked at again, so that the grace can end.
+            // Documents that vanished earlier are checked again, so that the grace can end.
             gone.extend(index.read(|conn| rows::vanished_of_source(conn, row))?.intersection(&unseen));
         } else {
             gone = unseen;

@@ -13,9 +13,9 @@ pub struct RemoveResult {
     pub source: String,
     /// Documents forgotten.
     pub documents: u64,
-    /// Whether the index knew it.
+    /// True if the index knew the source.
     pub is_known: bool,
-    /// Whether the configuration names the source, so that it will be read again.
+    /// True if the configuration names the source, so that it will be read again.
     pub is_configured: bool,
 }
 

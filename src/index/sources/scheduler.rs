@@ -18,7 +18,7 @@ use crate::index::store::recover::PART;
 use crate::index::{Index, IndexError};
 use crate::observe::Metrics;
 
-/// How often is looked which sources there are: others may be added while we serve.
+/// Interval of the look for new sources: others may be added while we serve.
 const SOURCES_EVERY: Duration = Duration::from_secs(30);
 
 /// Keeps one index up to date. Traffic never waits for it.
@@ -29,11 +29,11 @@ pub struct SourceScheduler {
     metrics: Arc<Metrics>,
 }
 
-/// When each source is looked at next, by its location; `None`: never again.
+/// Time of the next read of each source, by its location; `None`: never again.
 type RefreshSchedule = HashMap<String, Option<Instant>>;
 
 impl SourceScheduler {
-    /// Nothing happens before [`SourceScheduler::run`].
+    /// Creates a scheduler; [`SourceScheduler::run`] does the work.
     pub fn new(index: Arc<Index>, settings: Arc<Settings>, metrics: Arc<Metrics>) -> Self {
         Self { index, settings, metrics }
     }
@@ -144,7 +144,7 @@ impl SourceScheduler {
                 plan.insert(stored(&source).1, self.next_look(&source));
             }
         } else if let Ok(Err(error)) = built {
-            // Another process may be building it: then its sources are looked at one by one.
+            // Another process may be building it: then its sources are read one by one.
             tracing::warn!(%error, "the index is not built in one go");
         }
         self.count().await;
@@ -156,7 +156,7 @@ impl SourceScheduler {
             spawn_blocking(move || Refresh::new(&index, &options).paths(&sources, &paths, &mut |_, _| {}))
                 .await;
         match read {
-            // Somebody wrote what does not concern us.
+            // A change that does not concern us.
             Ok(Ok(report)) if report == RefreshReport::default() => {}
             Ok(read) => tell("watched directories", read, &self.metrics),
             Err(_) => {}
