@@ -32,15 +32,15 @@ impl CanvasRule {
     }
 }
 
-/// What the configuration says about names.
+/// Rules of the configuration for names.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KeyRules {
     pub(crate) rule: CanvasRule,
-    /// What stands before the path of a file, as the canvas service may know it; each ends in `/`.
+    /// Base URLs of files, as the canvas service may know them; each ends in `/`.
     pub(crate) bases: Vec<String>,
     /// Hosts that mean us.
     pub(crate) hosts: Vec<String>,
-    /// Where images stand.
+    /// Bases of image URLs.
     pub(crate) images: ImageBases,
 }
 
@@ -54,7 +54,7 @@ impl KeyRules {
         }
     }
 
-    /// What a base64 key is called otherwise: by its file as it stands, then under each base.
+    /// Other names of a base64 key: by its file as it stands, then under each base.
     pub(crate) fn carried(&self, key: &str) -> Vec<EmbeddedFile> {
         let IdentifierKind::FileUrl { url, page } = Identifier::new(key).kind() else { return Vec::new() };
         let rest = CanvasUrl::parse(&url)
@@ -103,7 +103,7 @@ impl KeyRules {
     }
 }
 
-/// What a key that carries a file URL is called otherwise.
+/// Other name of a key that carries a file URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EmbeddedFile {
     /// The UUID that the canvas service gives to the file.

@@ -40,7 +40,7 @@ fn publish(
     };
     conn.execute_batch("BEGIN")?;
     let Some(newest) = pour(&conn, file).map_err(named)? else { return Ok(false) };
-    // From here on nobody writes to the old file any more, until the new one stands in its place.
+    // From here on no process writes to the old file any more, until the new one stands in its place.
     let mut conn = Some(conn);
     let swapped = index.alone(|old| {
         let Some(conn) = conn.take() else {

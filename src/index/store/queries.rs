@@ -1,4 +1,4 @@
-//! What a generation is asked for: owners, canvases, neighbours, learned files.
+//! Queries of a generation: owners, canvases, neighbours, learned files.
 
 use std::cmp::Reverse;
 
@@ -123,7 +123,7 @@ fn owner(row: &Row<'_>) -> rusqlite::Result<Owner> {
     Ok(Owner { canvas: row.get(0)?, manifest: row.get(1)?, label: row.get(2)? })
 }
 
-/// Whether one of a canvas's keys is the one asked for, by either of its names; and the file it carries.
+/// Returns a match if one of a canvas's keys is the wanted one, by either of its names; with the file it carries.
 #[expect(clippy::option_option, reason = "found or not, and with a file or without")]
 fn matches(key: &str, listed: &str, names: &KeyRules) -> Option<Option<keys::EmbeddedFile>> {
     let listed = writer::read_keys(listed);

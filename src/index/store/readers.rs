@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
-/// How long a snapshot is kept at most.
+/// Maximum age of a snapshot.
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// Connections for reading.
@@ -25,13 +25,13 @@ struct Connections {
     all: Box<[Mutex<PooledReader>]>,
     /// Counts the commits that were noticed: snapshots of earlier ones are let go.
     commits: AtomicU64,
-    /// Some reader has a snapshot.
+    /// True if some reader has a snapshot.
     has_snapshots: AtomicBool,
 }
 
-/// A connection that keeps its snapshot from one lookup to the next. To take one costs six system calls, three
-/// times as much as the lookup itself. It is let go as soon as a commit is noticed, and after a second in any case: as
-/// long as it is kept, no process can empty the log behind it.
+/// Connection that keeps its snapshot from one look-up to the next. A new snapshot costs six system calls, three times as
+/// much as the look-up itself. A snapshot ends as soon as a commit is noticed, and after a second in any case: until then
+/// no process can empty the log behind it.
 #[derive(Debug)]
 struct PooledReader {
     conn: Connection,
@@ -135,7 +135,7 @@ fn release(readers: &Weak<Connections>) {
         }
         thread::park_timeout(LONGEST);
         if let Some(shared) = readers.upgrade() {
-            // First the word, then the deed: who takes one in between says so anew.
+            // The flag first: a reader that takes a snapshot in between sets it again.
             shared.has_snapshots.store(false, Ordering::Release);
             if !shared.let_go() {
                 shared.has_snapshots.store(true, Ordering::Release);

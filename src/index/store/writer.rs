@@ -11,7 +11,7 @@ use crate::index::store::external_sort::{ExternalSorter, Pair};
 use crate::index::store::keys;
 use crate::index::store::keys::KeyRules;
 
-/// Where a document was read, and how it looked there.
+/// Metadata of a document: where it was read, and its validators.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct DocumentMeta {
     /// Row of its source.
@@ -57,7 +57,7 @@ impl DocumentMeta {
     }
 }
 
-/// What was written for one document, or for many.
+/// Counts of rows written for one document, or for many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct WriteCounts {
     pub(crate) canvases: i64,
@@ -75,7 +75,7 @@ pub(crate) struct Writer<'c> {
     counts: WriteCounts,
 }
 
-/// Where the pairs of hash and canvas go.
+/// Sink of the pairs of hash and canvas.
 enum PairSink {
     /// Straight into the tables.
     Direct,
@@ -333,7 +333,7 @@ pub(crate) fn source_row(
     .query_row(params![kind, location, added], |row| row.get(0))
 }
 
-/// What can go wrong between the sort and the table.
+/// Errors between the sort and the table.
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
     #[error(transparent)]
