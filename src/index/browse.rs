@@ -45,7 +45,7 @@ pub struct SourceContent {
     pub location: String,
     /// The path, where it is none of a URL.
     pub path: Option<PathBuf>,
-    /// Whether an image is known from it.
+    /// True if an image is known from the source.
     pub has_images: bool,
 }
 
@@ -81,7 +81,7 @@ pub struct CanvasRow {
     pub manifest: i64,
 }
 
-/// How the last heals of the images of one manifest ended: images by verdict.
+/// Results of the last heals of the images of one manifest: images by verdict.
 pub type Verdicts = BTreeMap<String, u64>;
 
 const VOLUME: &str = "SELECT id, uri, label, canvases, images, vanished FROM manifests";
@@ -192,7 +192,7 @@ impl Index {
     /// Canvases of the manifest with this number, those behind the canvas with the number `after`.
     pub fn leaves(&self, manifest: i64, after: i64, limit: u32) -> Result<Vec<CanvasRow>, IndexError> {
         self.check_for_changes();
-        // Its canvases are numbered in a row: no index on `manifest` is needed.
+        // A manifest's canvases have consecutive ids: no index on `manifest` is needed.
         let sql = "SELECT c.id, c.url, c.label, c.keys, c.manifest FROM manifests m
                    JOIN canvases c ON c.id BETWEEN max(m.first, ?2 + 1) AND m.first + m.canvases - 1
                    WHERE m.id = ?1 ORDER BY c.id LIMIT ?3";
@@ -206,7 +206,8 @@ impl Index {
         self.read(|conn| Ok(all(conn, &sql, params![id], leaf)?.pop()))
     }
 
-    /// Canvases from all over the index, or all where there are no more than `size`. One look-up each, however large it is.
+    /// Canvases from all over the index, or all where there are no more than `size`. One look-up for each, whatever the
+    /// size of the index.
     pub fn sample_leaves(&self, size: u32) -> Result<Vec<CanvasRow>, IndexError> {
         self.check_for_changes();
         let conn = self.apart()?;
@@ -246,7 +247,7 @@ impl Index {
         contents.map_err(|error| self.store().wrap(error))
     }
 
-    /// How the last heal of each image of these manifests ended, as far as the history goes back.
+    /// Results of the last heal of each image of these manifests, as far as the history goes back.
     pub fn verdicts(&self, manifests: &[&str]) -> Result<BTreeMap<String, Verdicts>, IndexError> {
         self.check_for_changes();
         self.read(|conn| {

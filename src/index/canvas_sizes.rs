@@ -56,7 +56,7 @@ impl Index {
 fn read(file: &Path) -> io::Result<Value> {
     let mut bytes = Vec::new();
     unpacked(BufReader::new(File::open(file)?))?.take(LONGEST).read_to_end(&mut bytes)?;
-    // Broken in the way in which the canvas service breaks its JSON, it still tells the sizes.
+    // The canvas service's JSON may be broken (`repair_json`); its sizes can be read nevertheless.
     let repaired = repair_json(&bytes);
     Ok(serde_json::from_slice(repaired.as_deref().unwrap_or(&bytes))?)
 }

@@ -93,7 +93,7 @@ pub enum LearnResult {
 #[derive(Debug)]
 pub struct Index {
     place: IndexPath,
-    /// Both follow the configuration, see [`Index::reconfigure`].
+    /// Key rules of the configuration, see [`Index::reconfigure`].
     names: ArcSwap<KeyRules>,
     web: ArcSwapOption<(FetcherFactory, Handle)>,
     store: RwLock<Arc<Store>>,
@@ -152,7 +152,7 @@ impl Index {
         self
     }
 
-    /// From now on names and sources are understood as the settings of `web` say. What is under way ends as before.
+    /// Applies the settings of `web` to names and sources. Work under way ends as before.
     pub fn reconfigure(&self, web: FetcherFactory, handle: Handle) {
         self.names.store(Arc::new(KeyRules::of(&web.settings())));
         self.web.store(Some(Arc::new((web, handle))));
@@ -170,7 +170,7 @@ impl Index {
     /// within 200 ms.
     pub fn owners(&self, key: &str) -> Result<Arc<[Owner]>, IndexError> {
         self.check_for_changes();
-        // Read before asking: what changes while we ask makes our answer one of an earlier epoch.
+        // Read before the query: a change during the query makes its answer one of an earlier epoch.
         let epoch = self.epoch.load(Ordering::Acquire);
         let name = keys::digest(key);
         if let Some((asked, owners)) = self.memory.get(&name)
@@ -229,7 +229,7 @@ impl Index {
         Ok(Vec::new())
     }
 
-    /// The next `n` canvases after this one in its manifest, in order. Nobody is a neighbour of an unknown one.
+    /// Returns the next `n` canvases after this one in its manifest, in order. An unknown canvas has none.
     pub fn neighbours(&self, canvas_url: &str, n: usize) -> Result<Vec<Neighbour>, IndexError> {
         self.check_for_changes();
         self.try_aliases(canvas_url, |store, name| store.neighbours(name, n))
@@ -253,7 +253,7 @@ impl Index {
         Ok(found.into_iter().find_map(|owned| owned.carried).map(|carried| carried.url))
     }
 
-    /// Whether it knows no document yet.
+    /// True if the index knows no document yet.
     pub fn is_empty(&self) -> Result<bool, IndexError> {
         Ok(self.read(|conn| rows::number_of_documents(conn, 1))? == 0)
     }
@@ -307,7 +307,7 @@ impl Index {
         loop {
             match self.store().write(&self.place, &mut change)? {
                 WriteResult::Done(done) => {
-                    // Our own words must be read back at once, also where only the disk was full till now.
+                    // Our own writes must be visible at once, also where only the disk was full till now.
                     if !self.store().is_outdated() || self.reopen().is_err() {
                         self.epoch.fetch_add(1, Ordering::AcqRel);
                     }
@@ -332,7 +332,7 @@ impl Index {
         let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         let due = self.next_look.load(Ordering::Relaxed);
         let next = now.saturating_add(u64::try_from(LOOK.as_millis()).unwrap_or(200));
-        // A single caller checks; the others go on with what is known.
+        // A single caller checks; the others use the last state.
         if now < due
             || self.next_look.compare_exchange(due, next, Ordering::AcqRel, Ordering::Relaxed).is_err()
         {
@@ -344,7 +344,7 @@ impl Index {
         }
         match self.place.identity() {
             Ok(Some(identity)) if identity != store.identity() || store.is_outdated() => {
-                // The old file is whole; when the new one is not (yet), the old answers are better than none.
+                // The old file is whole; while the new one cannot be opened, old answers are better than none.
                 if let Err(error) = self.reopen() {
                     tracing::warn!(%error, "the index was replaced, but what is there now cannot be opened");
                 }
@@ -354,7 +354,7 @@ impl Index {
                     self.epoch.fetch_add(1, Ordering::AcqRel);
                 }
                 Ok(false) => {}
-                // The lookup itself, or what is in memory, may still answer.
+                // The query itself, or the memory, may still answer.
                 Err(error) => tracing::warn!(%error, "cannot see whether the index changed"),
             },
             Err(error) => tracing::warn!(%error, "cannot see whether the index changed"),

@@ -11,7 +11,7 @@ use crate::index::sources::stored;
 use crate::index::store::error::IndexError;
 use crate::index::store::{schema, writer};
 
-/// What the index holds, and where.
+/// Counts of the index, and its path.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct IndexStats {
     /// Documents with images: manifests, and single canvases, sequences and annotations that were read alone.
@@ -55,7 +55,7 @@ pub struct DocumentRow {
     pub origin: String,
     /// Source that the origin belongs to.
     pub source: String,
-    /// When it was read, unix seconds.
+    /// Time of the last read, unix seconds.
     pub seen: i64,
     /// Gone from its source since, unix seconds.
     pub vanished: Option<i64>,
@@ -193,8 +193,8 @@ impl Index {
         run().map_err(|error| self.store().wrap(error))
     }
 
-    /// A connection of its own, so that a long answer keeps no lookup waiting. It reads the same generation as
-    /// lookups do from now on: what was counted can be found.
+    /// Opens a separate connection, so that a long answer keeps no look-up waiting. The connection reads the same
+    /// generation as look-ups do from now on: what was counted can be found.
     pub(super) fn apart(&self) -> Result<Connection, IndexError> {
         loop {
             // The path of the first generation leads to the second once that is swapped in: look before and after.
