@@ -11,7 +11,7 @@ use super::activity::{ConnectionActivity, TimeoutKind};
 /// SECURITY: a viewer who opens no window for a stream takes nothing of its answer, while the connection's bytes flow.
 #[derive(Debug)]
 pub(super) struct StreamActivity {
-    /// When the request came.
+    /// Time at which the request came.
     pub(super) asked: u64,
     /// The viewer is the next to move, since then; zero: we are.
     pub(super) waits: AtomicU64,
@@ -87,7 +87,7 @@ impl Drop for InFlight {
             activity.turns().retain(|turn| !Arc::ptr_eq(turn, own));
         }
         activity.note(&activity.rested);
-        // A viewer that takes nothing of what hyper has to write counts as slow as before.
+        // A viewer that takes nothing of what hyper has to write stays as slow as before.
         if activity.blocked.load(Relaxed) == 0 {
             activity.slow.store(0, Relaxed);
         }

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use http::StatusCode;
 
-/// How much of a head is kept, so that its answer and the log can speak of it.
+/// Bytes of a head that are kept, so that its answer and the log can name the request.
 pub(super) const LONGEST: usize = 1024;
 
 /// Fields that the answer or the log may depend on.
@@ -69,7 +69,7 @@ pub(super) fn stand_in(head: &[u8]) -> Bytes {
     text.extend_from_slice(version);
     text.extend_from_slice(b"\r\n");
     for line in head.split_inclusive(|byte| *byte == b'\n').skip(1) {
-        // The last one may have been cut.
+        // The last line may be cut.
         let Some(line) = line.strip_suffix(b"\n") else { break };
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
@@ -84,7 +84,7 @@ pub(super) fn stand_in(head: &[u8]) -> Bytes {
     text.into()
 }
 
-/// Without the empty lines that may stand before it.
+/// First line, without the empty lines that may precede it.
 fn first_line(head: &[u8]) -> &[u8] {
     let begin = head.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(head.len());
     let line = head[begin..].split(|byte| *byte == b'\n').next().unwrap_or_default();

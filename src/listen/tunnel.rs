@@ -23,7 +23,7 @@ where
     let up = async {
         copy(&mut from_viewer, &mut to_upstream).await?;
         to_upstream.shutdown().await?;
-        // The upstream may still have something to say.
+        // The upstream may still send.
         pending::<io::Result<()>>().await
     };
     let down = async {

@@ -11,7 +11,7 @@ use crate::upstream::Upgrade;
 /// State of a connection besides timestamps.
 #[derive(Debug, Default)]
 pub(super) struct ExchangeActivity {
-    /// Whether a request came and not all of its answer is written.
+    /// True if a request came and its answer is not fully written.
     owes: AtomicBool,
     /// Status for a head that could not be parsed; zero: all were parsed.
     malformed: AtomicU16,
@@ -38,7 +38,7 @@ impl ConnectionActivity {
         self.began.load(Relaxed) != 0
     }
 
-    /// Nothing was asked so far.
+    /// True if no request came so far.
     pub(in crate::listen) fn is_new(&self) -> bool {
         !self.asked.load(Relaxed)
     }
