@@ -1,4 +1,4 @@
-//! What is counted of the cache.
+//! Metrics of the cache.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use prometheus_client::registry::Registry;
 
 use super::labels::LabelValue;
 
-/// What is asked for on an image route, as the label `target` says it.
+/// Values of the label `target`: the kind of request on an image route.
 const TARGETS: [&str; 2] = ["image", "info"];
 
-/// How the cache answered a request.
+/// Way in which the cache answered a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheResult {
     /// From memory, while fresh.
@@ -27,7 +27,7 @@ pub enum CacheResult {
     Collapsed,
     /// By the image server.
     Miss,
-    /// By the image server, past the cache: the request is not one for it.
+    /// By the image server, past the cache: the request is not cacheable.
     Bypass,
 }
 

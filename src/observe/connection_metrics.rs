@@ -1,4 +1,4 @@
-//! What is counted at the edge: connections that we closed, and configurations that we read.
+//! Metrics of the edge: connections that we closed, and configurations that we read.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

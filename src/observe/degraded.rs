@@ -29,12 +29,12 @@ pub struct Degraded {
     gauge: Family<PartLabel, Gauge>,
 }
 
-/// Why a part is out of order.
+/// Reason why a part is degraded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DegradedReason {
     /// Unix seconds.
     pub since: u64,
-    /// What is wrong.
+    /// Description of the fault.
     pub why: String,
 }
 
@@ -71,7 +71,7 @@ impl Degraded {
         }
     }
 
-    /// Whether a part is out of order.
+    /// True if a part is degraded.
     pub fn is(&self, part: &str) -> bool {
         self.parts.lock().contains_key(part)
     }

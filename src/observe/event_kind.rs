@@ -44,11 +44,11 @@ event_kinds! {
     ClientDemoted = "client_demoted",
     /// Too far behind the other nodes: sources, or the edition, are read again.
     ClusterBehind = "cluster_behind",
-    /// This node joined the others.
+    /// The node joined the others.
     ClusterJoined = "cluster_joined",
     /// A document or file URL came from another node.
     ClusterLearned = "cluster_learned",
-    /// This node lost the others, and goes on alone.
+    /// The node lost the others, and goes on alone.
     ClusterLost = "cluster_lost",
     /// A request of another node helped here.
     ClusterShared = "cluster_shared",
@@ -70,9 +70,9 @@ event_kinds! {
     EditionBroken = "edition_broken",
     /// The edition of this node was not published: too long, or the disk.
     EditionFailed = "edition_failed",
-    /// This node published the index of all nodes.
+    /// The node published the index of all nodes.
     EditionPublished = "edition_published",
-    /// This node read the index of all nodes.
+    /// The node read the index of all nodes.
     EditionRead = "edition_read",
     /// A request waited for what others find: `heal.first_asks`.
     FirstAskHeld = "first_ask_held",
@@ -100,7 +100,7 @@ event_kinds! {
     MassExpiry = "mass_expiry",
     /// A document that lacked images was built anew and is all there is.
     PoisonRefuted = "poison_refuted",
-    /// Something stood in for an image whose file is gone (`heal.missing_image`).
+    /// A placeholder was sent for an image whose file is gone (`heal.missing_image`).
     Placeholder = "placeholder",
     /// A document lacked images that the index knows.
     PoisonSeen = "poison_seen",
@@ -112,7 +112,7 @@ event_kinds! {
     ProbeDistrusted = "probe_distrusted",
     /// 429: `server.rate`.
     RateLimited = "rate_limited",
-    /// Nothing was rebuilt, because the service is not well.
+    /// A rebuild was withheld, because the service is not well.
     RebuildWithheld = "rebuild_withheld",
     /// `/resources` called an image expired that the image server shows.
     ResourcesDistrusted = "resources_distrusted",

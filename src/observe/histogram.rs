@@ -22,7 +22,7 @@ pub(super) fn bounds() -> impl Iterator<Item = f64> {
     (0..BOUNDED).map(|at| 0.0005 * f64::from(1_u32 << at))
 }
 
-/// How long something took, how often. No lock: an update is two additions.
+/// Histogram of durations. No lock: an update is two additions.
 #[derive(Debug, Default)]
 pub(super) struct AtomicHistogram {
     buckets: [AtomicU64; BOUNDED as usize + 1],
@@ -87,10 +87,10 @@ impl EncodeMetric for HistogramVec {
     }
 }
 
-/// Where requests belong, as labels say it.
+/// Values of the label `route`.
 pub(super) const ROUTES: [&str; 5] = ["image", "presentation", "plain", "manifests", "none"];
 
-/// What is unknown counts as `none`.
+/// Position of a route in `ROUTES`; an unknown one counts as `none`.
 pub(super) fn route_position(route: &str) -> usize {
     ROUTES.iter().position(|known| *known == route).unwrap_or(ROUTES.len() - 1)
 }

@@ -10,13 +10,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::log_writer::{LineForm, LogWriter, ValueWriter};
 use crate::config::settings::{LogFormat, LogSettings};
 
-/// Why logging could not be set up.
+/// Errors of setting up logging.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
     /// The filter is not one.
     #[error("[log] filter: {0}; write e.g. \"info\" or \"iiif_mender=debug,warn\"")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// Something else in the process logs already.
+    /// Subscriber of this process, installed already.
     #[error("logging is set up already: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
     /// The subscriber is gone.
@@ -65,7 +65,7 @@ pub fn install(log: &LogSettings) -> Result<LogGuard, LoggingError> {
         lines.finish().try_init()?;
         Box::new(move |new| filter.reload(new))
     };
-    // The first subscriber is the only one.
+    // Only the first call installs a subscriber, so these are set once.
     let _ = SET_FILTER.set(set);
     let _ = LOST.set(lost);
     Ok(LogGuard { _worker: worker })

@@ -1,7 +1,7 @@
 //! Counters, gauges and histograms.
 //!
-//! Labels come from closed lists only: a viewer must not be able to make a new series. What nearly every request
-//! touches is found by its position and has no lock ([`super::histogram`]); the rest may look itself up.
+//! Labels come from closed lists only: a viewer must not be able to make a new series. Metrics of nearly every request are
+//! found by position and have no lock ([`super::histogram`]); the rest may use a look-up.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -40,10 +40,10 @@ type TimedHistogram = HistogramWithExemplars<HealExemplar>;
 const OUTCOMES: [&str; Outcome::ALL.len()] =
     ["served", "healed", "unknown", "missing", "cooling", "pending", "failed", "refused"];
 
-/// Everything that is counted. Cheap to share; counting never blocks for long.
+/// Metrics of the process. Cheap to share; counting never blocks for long.
 pub struct Metrics {
     registry: Registry,
-    /// Of the process: their names have no prefix of ours.
+    /// Registry of process metrics, whose names have no prefix of ours.
     process: Registry,
     pub(super) requests: RequestCounts,
     request_seconds: HistogramVec,
@@ -318,18 +318,18 @@ impl Metrics {
         gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Whether the check of the setup has such a finding now.
+    /// Sets whether the setup check has such a finding now.
     pub fn setup_finding(&self, about: &'static str, state: &'static str, is_so: bool) {
         let labels = SetupLabels { about: LabelValue(about), state: LabelValue(state) };
         self.setup_findings.get_or_create(&labels).set(i64::from(is_so));
     }
 
-    /// Something rare happened.
+    /// Counts a rare event.
     pub fn event(&self, kind: EventKind) {
         self.events.get_or_create(&KindLabel { kind: LabelValue(kind.as_str()) }).inc();
     }
 
-    /// How often something rare happened.
+    /// Number of rare events of this kind.
     pub(super) fn events(&self, kind: EventKind) -> u64 {
         self.events.get(&KindLabel { kind: LabelValue(kind.as_str()) }).map_or(0, |count| count.get())
     }
@@ -368,7 +368,7 @@ impl Metrics {
             .and_then(|()| encode_registry(&mut page, &self.process))
             .and_then(|()| encode_eof(&mut page));
         if written.is_err() {
-            // Writing to a string does not fail; a cut page must not look whole.
+            // Writing to a string does not fail; a truncated page must not look whole.
             page.clear();
         }
         if format == ScrapeFormat::Text { as_text(&page) } else { page }

@@ -26,7 +26,7 @@ impl ScrapeFormat {
     }
 }
 
-/// How much this type is wanted (RFC 9110 section 12.4.2); zero where it is not named.
+/// Quality value of this type (RFC 9110 section 12.4.2); zero where it is not named.
 fn weight(accept: &str, wanted: &str) -> f64 {
     let of = |range: &str| {
         let mut parts = range.split(';').map(str::trim);
@@ -60,7 +60,7 @@ pub(super) fn as_text(page: &str) -> String {
             }
             Some(_) => {}
             None if line == "# EOF" => {}
-            // Values of labels hold no " # ": they come from closed lists.
+            // Label values hold no " # ": they come from closed lists.
             None => text.extend([line.split(" # ").next().unwrap_or(line), "\n"]),
         }
     }

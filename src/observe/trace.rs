@@ -20,7 +20,7 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Trace, parent span and flags (W3C Trace Context section 3.2).
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// What tracing systems add to it (W3C Trace Context section 3.3).
+/// `tracestate`: vendor data of tracing systems (W3C Trace Context section 3.3).
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The longest id that is taken from a proxy; a longer one is replaced.
@@ -38,7 +38,7 @@ pub struct RequestTrace {
     id: HeaderValue,
     parent: Option<HeaderValue>,
     state: Option<HeaderValue>,
-    /// Where its spans hang, if it has any.
+    /// Parent of the trace's spans, if it has any.
     place: Option<Arc<SpanContext>>,
 }
 
@@ -58,7 +58,7 @@ impl RequestTrace {
         let id = one(REQUEST_ID).filter(|id| is_id(id.as_bytes())).cloned().unwrap_or_else(fresh_id);
         let parent =
             one(TRACEPARENT).filter(|parent| TraceParent::parse(parent.as_bytes()).is_some()).cloned();
-        // Without its parent it means nothing (W3C Trace Context section 4.3).
+        // `tracestate` without its `traceparent` means nothing (W3C Trace Context section 4.3).
         let state = one(TRACESTATE).filter(|_| parent.is_some()).cloned();
         Self { id, parent, state, place: None }
     }
@@ -95,7 +95,7 @@ impl RequestTrace {
         (!labels.is_empty()).then_some(labels)
     }
 
-    /// What the parent says.
+    /// Parsed parent.
     pub(super) fn remote_parent(&self) -> Option<TraceParent> {
         self.parent.as_ref().and_then(|parent| TraceParent::parse(parent.as_bytes()))
     }
@@ -147,7 +147,7 @@ impl fmt::Display for RequestTrace {
     }
 }
 
-/// What a `traceparent` says.
+/// Fields of a `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TraceParent {
     pub(super) trace: u128,
@@ -205,7 +205,7 @@ fn fresh_id() -> HeaderValue {
 /// Writes the lowest digits of `number`, as many as fit.
 #[expect(clippy::cast_possible_truncation, reason = "the halves of a number, and the lowest digit of one")]
 pub(super) fn write_hex(number: u128, digits: &mut [u8]) {
-    // 64 bits at a time: each shift of 128 bits is four of a processor's.
+    // 64 bits at a time: a shift of 128 bits costs four instructions.
     let (mut rest, high) = (number as u64, (number >> 64) as u64);
     let (mut at, mut written) = (digits.len(), 0);
     while at > 0 {
