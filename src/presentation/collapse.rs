@@ -16,7 +16,7 @@ use super::PresentationResponse;
 use super::buffer::BufferedDocument;
 use crate::upstream::{Body, PARTIAL, UpstreamError};
 
-/// What the answer may depend on besides its target: the fields that the servers behind us name in `Vary`
+/// Request fields that the answer may depend on besides its target: those that the servers behind us name in `Vary`
 /// (upstream.md "Headers"), and those that they write into their answers.
 static CHOOSING: [HeaderName; 11] = [
     header::ORIGIN,
@@ -38,7 +38,7 @@ static OWN: [HeaderName; 2] = [header::AUTHORIZATION, header::COOKIE];
 /// A document behind the route with this mark: path and query as they go upstream.
 pub(super) type DocumentTarget = (u64, Arc<str>);
 
-/// What makes two requests the same.
+/// Key of a shared request: the target and the values of these fields.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct CollapseKey {
     pub(super) target: DocumentTarget,
@@ -76,7 +76,7 @@ pub(super) fn may_be_shared(head: &response::Parts) -> bool {
         && listed(header::VARY).filter(|name| !name.is_empty()).all(chosen)
 }
 
-/// How a shared request ended.
+/// Result of a shared request.
 #[derive(Debug, Clone)]
 pub(super) enum SharedResponse {
     /// Answer for all waiters, and the cookies that came with it, for the first waiter.
@@ -116,7 +116,7 @@ struct DirectFlight<'a> {
 }
 
 impl DirectFlights {
-    /// Whether a viewer carries a request for this document.
+    /// True if a request for this document is in flight.
     pub(super) fn has(&self, key: &CollapseKey) -> bool {
         self.all.lock().contains_key(key)
     }
@@ -140,7 +140,7 @@ impl Drop for DirectFlight<'_> {
     fn drop(&mut self) {
         let mut all = self.carried.all.lock();
         self.cell = None;
-        // What has landed is told to those who wait and to nobody later.
+        // A result is for those who wait, and for no later request.
         let is_last =
             |cell: &Arc<OnceCell<SharedResponse>>| cell.initialized() || Arc::strong_count(cell) <= 2;
         if all.get(self.key).is_some_and(is_last) {

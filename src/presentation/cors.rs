@@ -1,8 +1,8 @@
 //! CORS: a viewer on any web site may read manifests, canvases and info.json.
 //!
-//! IIIF asks for it: Presentation 3.0 section 7.3, Image 2.1 section 7.3 and 3.0 section 7.2. What the servers behind
-//! us say stays as it is; only where they say nothing is `*` added, and only preflights (Fetch standard, "CORS-preflight
-//! request") that they do not answer are answered here.
+//! IIIF asks for it: Presentation 3.0 section 7.3, Image 2.1 section 7.3 and 3.0 section 7.2. CORS fields of the servers
+//! behind us stay as they are; only where there are none is `*` added, and only preflights (Fetch standard, "CORS-preflight
+//! request") that the servers do not answer are answered here.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -12,10 +12,10 @@ use super::buffer::text;
 use crate::config::settings::RouteKind;
 use crate::upstream::Body;
 
-/// What may be asked for here.
+/// Methods that may be used here.
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
-/// How long a browser may remember its permission: as long as the longest of them do.
+/// `Access-Control-Max-Age` of a preflight in seconds: the longest that any browser accepts.
 const A_DAY: &str = "86400";
 
 /// Fields of ours that a script may read as well.
@@ -77,11 +77,11 @@ pub fn copy(from: &HeaderMap, to: &mut HeaderMap) {
     }
 }
 
-/// Lets everybody read, unless the upstream said who may. Who asks with credentials is named: a browser takes `*` for no
-/// permission then (Fetch standard, "CORS check").
+/// Lets every site read, unless the upstream said which may. The origin of a request with credentials is named: a browser
+/// takes `*` for no permission then (Fetch standard, "CORS check").
 ///
-/// SECURITY: what the upstream marks as one person's is not opened to the scripts of other sites that ask with that
-/// person's cookie.
+/// SECURITY: an answer that the upstream marks as one person's is not opened to the scripts of other sites that ask with
+/// that person's cookie.
 pub fn allow_any_origin(asked: &HeaderMap, fields: &mut HeaderMap) {
     if fields.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         return;
@@ -109,7 +109,7 @@ pub fn expose(fields: &mut HeaderMap) {
     let said = fields.get_all(NAMES).iter().filter_map(|value| value.to_str().ok());
     let mut names: Vec<&str> =
         said.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect();
-    // With credentials a star is a name like any other.
+    // With credentials `*` is a name like any other.
     if names.contains(&"*") && !fields.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS) {
         return;
     }

@@ -78,7 +78,7 @@ impl PresentationInner {
         }
     }
 
-    /// What passes is learned from, and its pages are looked after.
+    /// Records that a manifest was viewed, so that its pages are looked after, and passes its body to the learner.
     fn heard(&self, wanted: &PresentationRequest, answer: Response<Body>) -> Response<Body> {
         if wanted.onward.method != Method::GET || answer.status() != StatusCode::OK {
             return answer;

@@ -17,7 +17,7 @@ use crate::upstream::MemoryBudget;
 /// Tells that a document was changed, and in which respect.
 const REPAIRED: HeaderName = HeaderName::from_static("iiif-mender-repaired");
 
-/// What was found.
+/// Result of the check.
 #[derive(Debug, PartialEq, Eq)]
 enum JsonCheck {
     /// JSON, or in a coding that is not read here.
@@ -34,7 +34,7 @@ pub(super) async fn repair(
     metrics: &Metrics,
 ) {
     let held = whole.clone();
-    // A long document takes milliseconds to read, and other viewers are served by this thread.
+    // A long document takes milliseconds to parse, and other viewers are served by this thread.
     match tokio::task::spawn_blocking(move || look(&held, most)).await {
         Ok(JsonCheck::Mended(body)) => {
             metrics.event(EventKind::JsonRepaired);
@@ -50,7 +50,7 @@ fn look(whole: &BufferedDocument, most: usize) -> JsonCheck {
     let Some(plain) = whole.plain(most) else { return JsonCheck::Nothing };
     match json_repair::repair_json(&plain) {
         Some(Cow::Borrowed(same)) if same.len() == plain.len() => JsonCheck::Nothing,
-        // A byte order mark stood before it.
+        // A byte order mark stood before the document.
         Some(Cow::Borrowed(rest)) => JsonCheck::Mended(plain.slice_ref(rest)),
         Some(Cow::Owned(mended)) => JsonCheck::Mended(mended.into()),
         None => JsonCheck::Hopeless,

@@ -37,7 +37,7 @@ use buffer::BufferedDocument;
 use collapse::{CollapseKey, DirectFlights, SharedResponse};
 use fetch::is_document;
 
-/// How often a document is repaired for one viewer if it comes back with other images missing.
+/// Repairs of a document for one viewer if it comes back with other images missing.
 const MENDS: usize = 2;
 
 /// Answers what is asked for on presentation routes. Cheap to clone.
@@ -49,7 +49,7 @@ pub struct PresentationProxy {
 #[derive(Debug)]
 struct PresentationInner {
     settings: Arc<Settings>,
-    /// In the order of `settings.routes`.
+    /// Upstreams in the order of `settings.routes`.
     upstreams: Vec<Arc<Upstream>>,
     healer: Healer,
     index: Arc<Index>,
@@ -64,7 +64,7 @@ struct PresentationInner {
     kind: u64,
 }
 
-/// What lasts as long as the process: a document that is asked for under one configuration is not asked for once more under
+/// State that lasts as long as the process: a document requested under one configuration is not requested once more under
 /// the next. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PresentationState {
@@ -87,7 +87,7 @@ impl PresentationState {
 pub struct PresentationRequest {
     /// Position in `settings.routes`.
     pub route: usize,
-    /// What the viewer asked for.
+    /// URL that the viewer asked for.
     pub public: Uri,
     /// The head as it goes upstream.
     pub onward: Parts,
@@ -102,11 +102,11 @@ pub struct PresentationRequest {
 /// An answer, and how it came about.
 #[derive(Debug)]
 pub struct PresentationResponse {
-    /// What goes out.
+    /// Response to the viewer.
     pub response: Response<Body>,
-    /// How it ended.
+    /// Outcome of the request.
     pub outcome: Outcome,
-    /// How long it took to get it rebuilt, where that was needed.
+    /// Duration of the rebuild, where one was needed.
     pub cured: Option<Duration>,
 }
 
@@ -131,10 +131,10 @@ impl From<Response<Body>> for PresentationResponse {
     }
 }
 
-/// What became of one upstream request.
+/// Result of one upstream request.
 enum UpstreamDocument {
     Whole(BufferedDocument),
-    /// Not held: too long, or nothing is to be done with it.
+    /// Not buffered: too long, or not to be read.
     Streams(Response<Body>),
 }
 
@@ -234,12 +234,12 @@ impl PresentationProxy {
 }
 
 impl PresentationInner {
-    /// What the route of this request is known by.
+    /// Mark of the request's route: its identity across reloads.
     fn mark(&self, wanted: &PresentationRequest) -> u64 {
         self.settings.routes[wanted.route].mark()
     }
 
-    /// Whether anything here depends on what documents say.
+    /// True if anything here depends on the content of documents.
     fn reads_documents(&self) -> bool {
         let presentation = &self.settings.presentation;
         self.learner.is_some() || presentation.watch || presentation.repair || self.rewrite.is_some()
@@ -307,7 +307,7 @@ impl PresentationInner {
                 return Ok(UpstreamDocument::Whole(whole));
             };
             let outcome = match self.healer.mend_document(poisoned).await {
-                // Mended for the sake of one image; whether it has all of them is seen when it is here.
+                // Rebuilt for the sake of one image; the next answer shows whether all are back.
                 DocumentRepair::Whole(took) => match self.repaired(wanted, Body::Empty, holds).await? {
                     UpstreamDocument::Whole(mended) => {
                         let cured = whole.cured.map_or(took, |before| before + took);
@@ -319,7 +319,7 @@ impl PresentationInner {
                 DocumentRepair::Pending => Outcome::Pending,
                 DocumentRepair::Cooling => Outcome::Cooling,
                 DocumentRepair::Failed => Outcome::Failed,
-                // It is all there is; of one that was mended before, the last time.
+                // Final answer; for a document repaired before, after the last repair.
                 DocumentRepair::Truth | DocumentRepair::Off => whole.outcome,
             };
             let cured = whole.cured.filter(|_| outcome == Outcome::Healed);

@@ -1,8 +1,8 @@
-//! Another host: URLs that name us become URLs of the host that the viewer knows, in JSON as it streams by.
+//! Rewriting of hosts: URLs that name us get the host that the viewer knows, in JSON as it streams by.
 //!
 //! In JSON a URL can stand in a string only, so no tree is needed: it is enough to look at every `:` that is followed by
-//! two slashes, plain or escaped (`https:\/\/`), and at what stands around it. What is kept back between two pieces is
-//! a few bytes longer than the longest host.
+//! two slashes, plain or escaped (`https:\/\/`), and at its surroundings. The bytes kept back between two pieces are a few
+//! more than the longest host.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::config::settings::UpstreamUrl;
 /// The longest scheme, and the byte before it.
 const BEFORE: usize = 6;
 
-/// What is rewritten, and into what.
+/// Rule of rewriting: hosts to replace, and the URL to put in their place.
 #[derive(Debug)]
 pub struct RewriteRule {
     /// Host names, lower case, with a port only where it is not the scheme's own.
@@ -129,13 +129,13 @@ fn scheme_before(text: &[u8]) -> Option<(usize, &'static [u8])> {
 fn ends_host(rest: &[u8]) -> bool {
     match rest {
         [] => true,
-        // An escaped character that could be anything.
+        // An escaped character may be any character.
         [b'\\', b'u', ..] => false,
         [byte, ..] => !byte.is_ascii_alphanumeric() && byte.is_ascii() && !b"-._~%@:".contains(byte),
     }
 }
 
-/// Scheme, host and port of a URL. What cannot be written in a field is left empty.
+/// X-Forwarded fields with scheme, host and port of a URL. A value that cannot be written in a field is left out.
 fn forwarded_url(url: &UpstreamUrl) -> [(HeaderName, HeaderValue); 3] {
     let default = if url.scheme == Scheme::HTTPS { 443 } else { 80 };
     let port = url.authority.port_u16().unwrap_or(default).to_string();
@@ -154,7 +154,7 @@ fn forwarded_url(url: &UpstreamUrl) -> [(HeaderName, HeaderValue); 3] {
 #[derive(Debug)]
 pub struct Rewriter {
     rewrite: Arc<RewriteRule>,
-    /// What is not judged yet, and the bytes before it that matter.
+    /// Bytes that are not judged yet, and the bytes before them that matter.
     kept: Vec<u8>,
 }
 
@@ -167,7 +167,7 @@ impl Rewriter {
     /// Takes a piece, gives what is certain.
     pub fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         let (mut piece, reach) = (piece, self.rewrite.reach);
-        // Only the seam between two pieces is copied together; the rest is read where it stands.
+        // Only the seam between two pieces is copied together; the rest is read in place.
         if !self.kept.is_empty() {
             let (seam, rest) = piece.split_at(piece.len().min(2 * (BEFORE + reach)));
             self.kept.extend_from_slice(seam);
@@ -176,7 +176,7 @@ impl Rewriter {
                 self.kept = kept[self.run(&kept, false, out)..].to_vec();
                 return;
             }
-            // What the seam leaves over stands in the piece, too: it is never longer than `BEFORE + reach`.
+            // The unread rest of the seam lies within the piece: it is never longer than `BEFORE + reach`.
             let kept = std::mem::take(&mut self.kept);
             let left = kept.len() - self.run(&kept, false, out);
             piece = &piece[seam.len().saturating_sub(left)..];
@@ -184,7 +184,7 @@ impl Rewriter {
         self.kept = piece[self.run(piece, false, out)..].to_vec();
     }
 
-    /// Nothing follows.
+    /// Ends the text: the bytes kept back are judged without more.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         let kept = std::mem::take(&mut self.kept);
         self.run(&kept, true, out);

@@ -42,14 +42,14 @@ impl RewriteRule {
 
     /// Rewrites the URLs of an answer. Anything but JSON keeps its body.
     ///
-    /// `no-transform` is not heeded: for its viewers this gateway is the origin, and whoever configures another host
-    /// name wants its URLs (RFC 9110 section 7.7 is about intermediaries that nobody asked).
+    /// `no-transform` is not heeded: for its viewers this gateway is the origin, and an operator who configures another
+    /// host name wants its URLs (RFC 9110 section 7.7 is about intermediaries that the origin did not choose).
     pub fn apply(self: &Arc<Self>, mut answer: Response<Body>) -> Response<Body> {
         if answer.extensions().get::<AlreadyRewritten>().is_some() {
             return answer;
         }
         self.links(answer.headers_mut());
-        // Nearly all answers are images: they are not taken apart.
+        // Nearly all answers are images: these are not taken apart.
         if !is_json(answer.headers()) {
             return answer;
         }
@@ -60,7 +60,7 @@ impl RewriteRule {
         };
         changed(&mut head.headers);
         let body = match body {
-            // The answer to a HEAD, or a 304: there is nothing to unpack.
+            // HEAD or 304: there is nothing to unpack.
             Body::Empty => Body::Empty,
             Body::Full(bytes) if coding == ContentCoding::Identity => Bytes::from(self.whole(&bytes)).into(),
             Body::Full(bytes) => match coding.unpack(&bytes, self.longest) {
@@ -84,7 +84,7 @@ impl RewriteRule {
     }
 
     fn links(self: &Arc<Self>, fields: &mut HeaderMap) {
-        // One look at each field; nearly no image has one of these.
+        // One pass over the fields: nearly no image has one of these.
         let links =
             |name: &HeaderName| matches!(*name, header::LOCATION | header::CONTENT_LOCATION | header::LINK);
         if !fields.keys().any(links) {
