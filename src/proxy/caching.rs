@@ -25,15 +25,15 @@ use crate::upstream::{Body, Caller, MemoryBudget, connection_options};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// After so many answers in a row of which none may be kept, requests for tiles of a route are not shared any more: those who
-/// wait would wait for nothing.
+/// Number of uncacheable answers in a row after which requests for tiles of a route are not shared any more: the followers
+/// would wait in vain.
 const NEVER_KEPT: u32 = 16;
 
-/// Such a route passes by the cache while nothing at all is kept: a look-up costs a sixth of a request's instructions. One
-/// request of so many looks whether the image server allows more by now.
+/// Interval, in requests, at which such a route tries the cache again: the image server may allow more by now. The others
+/// skip a cache that is empty, because a look-up costs a sixth of a request's instructions.
 const LOOKS_AGAIN: u32 = 64;
 
-/// What the cache knows of a route.
+/// State of the cache for a route.
 #[derive(Debug)]
 pub(super) struct CacheRoute {
     /// Hash of the settings that decide what goes upstream, and how what is kept looks.
@@ -69,7 +69,7 @@ impl CacheRoute {
 #[derive(Debug, Clone)]
 pub(super) struct CacheLookup {
     wanted: CacheRequest,
-    /// What is kept for it, and is not fresh.
+    /// Stored answer that is stale.
     stale: Option<CachedResponse>,
     /// The count of purges when the request began.
     purges: u64,
@@ -77,10 +77,10 @@ pub(super) struct CacheLookup {
 }
 
 impl ProxyInner {
-    /// This request as the cache sees it; `None`: the cache has nothing to do with it.
+    /// Prepares the cache look-up of a request; `None`: the request bypasses the cache.
     ///
-    /// SECURITY: the key is made of the head as it came, and must tell all of it that goes upstream and may decide the answer.
-    /// A field that `Connection` names does not go upstream, so a request that names one passes by.
+    /// SECURITY: the key is made of the head as it came, and must hold all of it that goes upstream and may decide the
+    /// answer. A field that `Connection` names does not go upstream, so a request that names one bypasses the cache.
     pub(super) fn cache_lookup(&self, exchange: &Exchange<'_>, head: &Parts) -> Option<CacheLookup> {
         let Exchange { sender, asked, image, .. } = exchange;
         let image = image.as_ref().filter(|image| self.cache.is_on() && image.request.is_healable())?;
@@ -108,7 +108,8 @@ impl ProxyInner {
         Some(CacheLookup { wanted, stale: None, purges: self.cache.purges(), is_info })
     }
 
-    /// The answer that is kept, if it is fresh. One that is not is noted. Where the client holds too much already there is none.
+    /// Returns the stored answer, if it is fresh, and records a stale one. `None` as well where the client holds too much
+    /// already.
     fn cached(
         &self,
         exchange: &Exchange<'_>,
@@ -227,7 +228,7 @@ impl ProxyInner {
         (onward, caller): (&Parts, &Caller),
     ) -> Result<Option<FlightLeader>, ProxyResponse> {
         let is_never_kept = self.cache_routes[exchange.asked.route].is_never_kept();
-        // SECURITY: a client who has no permit left would have others wait for his own queue.
+        // SECURITY: a client without a free permit would make others wait in its own queue.
         if lookup.is_info || is_never_kept || !caller.has_room() {
             return Ok(None);
         }
@@ -237,7 +238,7 @@ impl ProxyInner {
             let follower = match self.cache.join(&lookup.wanted) {
                 None => return Ok(None),
                 Some(FlightRole::Follower(follower)) => follower,
-                // Another leader may have ended since this request looked.
+                // Another leader may have ended since the look-up.
                 Some(FlightRole::Leader(leader)) => {
                     let now = Instant::now();
                     return match self.cached(exchange, lookup, onward, now) {
@@ -270,7 +271,7 @@ impl ProxyInner {
         }
     }
 
-    /// What is kept and not fresh, where something failed.
+    /// Stored stale answer, where a request failed.
     fn stale_answer(&self, lookup: &CacheLookup, onward: &Parts) -> Option<ProxyResponse> {
         let now = Instant::now();
         let stale = lookup.stale.as_ref()?;
@@ -299,7 +300,7 @@ impl ProxyInner {
             }
         };
         if answer.response.extensions().get::<FromCache>().is_some() {
-            // What the gate found out of the image stays: an info.json whose tiles are gone must not look well.
+            // The gate's finding about the image is kept: an info.json whose tiles are gone must not look well.
             return Ok(self.finish_cached(&lookup, answer, CacheResult::Hit));
         }
         if is_in_need(answer.outcome, answer.response.status())
@@ -323,7 +324,7 @@ impl ProxyInner {
     ) -> ProxyResponse {
         let route = &self.cache_routes[exchange.asked.route];
         let (was_stale, status) = (lookup.stale.is_some(), answer.response.status());
-        // Behind a placeholder stands a 404, whatever its own status is.
+        // A placeholder stands for a 404, whatever its own status is.
         let noted = if answer.is_placeholder { StatusCode::NOT_FOUND } else { status };
         self.cache.note(&lookup.wanted, &onward.headers, noted);
         // An info.json may be 200 although its tiles are gone.
@@ -360,19 +361,19 @@ impl ProxyInner {
 #[derive(Debug, Clone, Copy)]
 struct FromCache;
 
-/// The same answer, marked as one that came from the cache.
+/// Marks an answer as one from the cache.
 pub(super) fn from_cache(mut response: Response<Body>) -> Response<Body> {
     response.extensions_mut().insert(FromCache);
     response
 }
 
-/// Whether a stale answer goes out in the place of this one: the image server failed, or a heal, and there is no picture.
+/// True if a stale answer is to replace this one: the image server or a heal failed, and there is no picture.
 pub(super) fn is_in_need(outcome: Outcome, status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
         || matches!(outcome, Outcome::Failed | Outcome::Cooling) && !status.is_success()
 }
 
-/// Whether `Connection` names fields of the request.
+/// True if `Connection` names fields of the request.
 fn names_fields(head: &Parts) -> bool {
     let plain = [&b"keep-alive"[..], b"close", b""];
     connection_options(&head.headers)

@@ -36,7 +36,7 @@ pub fn parse(field: &[u8]) -> Option<Vec<ForwardedElement>> {
 /// Makes the element of this proxy: `for=192.0.2.7;host="iiif.example:8080";proto=https`.
 pub fn element(client: IpAddr, host: &str, proto: &str) -> String {
     let mut text = String::with_capacity(64);
-    // Only an IPv6 address has what a token may not hold (section 6).
+    // An IPv6 address has characters that a token must not hold (section 6).
     let _ = match client {
         IpAddr::V4(address) => write!(text, "for={address}"),
         IpAddr::V6(address) => write!(text, "for=\"[{address}]\""),
@@ -147,7 +147,7 @@ fn is_text(byte: u8) -> bool {
 fn node(value: &[u8]) -> Option<Option<IpAddr>> {
     let text = std::str::from_utf8(value).ok()?;
     let (name, port) = match text.rsplit_once(':') {
-        // The colons of an IPv6 address stand inside its brackets.
+        // Colons of an IPv6 address stand inside its brackets.
         Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
         _ => (text, None),
     };

@@ -22,7 +22,7 @@ impl ProxyInner {
         let client = one_client(exchange.sender.client);
         let (budget, waited) = (&self.budget, exchange.waited);
         let image = ImageExchange { image, head: onward, client, lane: priority_of, budget, caller, waited };
-        // Only what the reader gets is recorded: not a failure behind which something stale is kept.
+        // A failure that a stale answer hides from the reader is not recorded.
         let has_stale = exchange.has_stale;
         let send = || async {
             match &exchange.cached {

@@ -59,7 +59,7 @@ pub struct Proxy {
 #[derive(Debug)]
 struct ProxyInner {
     settings: Arc<Settings>,
-    /// In the order of `settings.routes`.
+    /// Upstreams in the order of `settings.routes`.
     upstreams: Vec<Arc<Upstream>>,
     healer: Healer,
     presenter: PresentationProxy,
@@ -69,13 +69,13 @@ struct ProxyInner {
     upgrades: Upgrades,
     budget: MemoryBudget,
     cache: TileCache,
-    /// In the order of `settings.routes`.
+    /// Cache states in the order of `settings.routes`.
     cache_routes: Box<[CacheRoute]>,
     cache_status: CacheStatusValues,
     metrics: Arc<Metrics>,
 }
 
-/// What lasts as long as the process, whatever the configuration says. Cheap to clone.
+/// State that lasts as long as the process, whatever the configuration says. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ProxyState {
     rates: ClientRateLimiter,
@@ -98,9 +98,9 @@ struct Exchange<'a> {
     asked: RoutedRequest<'a>,
     /// On an image route, where the path names one.
     image: Option<RoutedImage<'a>>,
-    /// When the request began.
+    /// Start of the request.
     started: Instant,
-    /// How long it waited for the request of another reader: a heal must not add its whole wait.
+    /// Time spent waiting for the request of another reader: a heal must not add its whole wait.
     waited: Duration,
     /// A stale answer is kept, which goes out where the image server or a heal fails.
     has_stale: bool,
@@ -116,13 +116,13 @@ impl Exchange<'_> {
     }
 }
 
-/// What goes out, and how the request ended.
+/// Response to the viewer, and how the request ended.
 #[derive(Debug)]
 struct ProxyResponse {
     response: Response<Body>,
     outcome: Outcome,
     healed: Option<(Option<Rung>, Duration)>,
-    /// Something stands in for an image that is gone.
+    /// True if a placeholder stands in for an image that is gone.
     is_placeholder: bool,
 }
 
@@ -185,7 +185,7 @@ impl Proxy {
         let (trace, span) =
             inner.metrics.spans.begin(RequestTrace::of(&head.headers, sender.peer_is_trusted));
         let asking = reply::RequestContext::new(&head, sender.client, trace, started);
-        // First of all, because no other refusal ends the connection.
+        // Checked before all else, because no other refusal ends the connection.
         let checked = route::readable(&head)
             .and_then(|()| route::check_framing(&head, asking.found))
             .and_then(|()| inner.check_rate_limit(&sender));
@@ -292,7 +292,7 @@ impl ProxyInner {
         if asked.route_kind == RouteKind::Presentation {
             return Box::pin(self.present(exchange, onward, body, caller)).await;
         }
-        // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
+        // A GET with a body, which no viewer sends, cannot be repeated, so it is not healed.
         let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
         let heals = |image: &&RoutedImage<'_>| repeatable && !raw && image.request.is_healable();
         if let Some(lookup) = lookup.filter(|_| repeatable) {

@@ -11,7 +11,7 @@ use crate::upstream::{BodyError, UpstreamError};
 #[derive(Debug, Clone, Copy)]
 pub struct MalformedHead(pub StatusCode);
 
-/// Why we answer ourselves.
+/// Reasons for an answer of our own.
 #[derive(Debug)]
 pub enum Refusal {
     /// The request is not one that may be passed on.
@@ -45,12 +45,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// How the request ended.
+    /// Outcome of a refused request.
     pub(super) fn outcome(&self) -> Outcome {
         if matches!(self, Self::Pending(_)) { Outcome::Pending } else { Outcome::Refused }
     }
 
-    /// Whether the image was not to be had: neither the reader nor too many others are the reason.
+    /// True if the image could not be got: the cause is neither the reader nor the load.
     pub(super) fn is_about_the_image(&self) -> bool {
         match self {
             Self::Pending(_) => true,
@@ -59,7 +59,7 @@ impl Refusal {
         }
     }
 
-    /// Whether the image server or a heal failed, and not the viewer.
+    /// True if the image server or a heal failed, and not the viewer.
     pub(super) fn is_failure(&self) -> bool {
         match self {
             Self::Upstream(error) => !error.is_the_viewers(),

@@ -1,4 +1,4 @@
-//! From a request's target to its route, or to a refusal. Pure; the path is never changed.
+//! Routing: from a request's target to its route, or to a refusal. Pure; the path is never changed.
 
 use http::request::Parts;
 use http::uri::Uri;
@@ -17,16 +17,16 @@ pub(super) struct RoutedRequest<'a> {
     /// Position in `settings.routes`.
     pub(super) route: usize,
     pub(super) route_kind: RouteKind,
-    /// What it came with.
+    /// Fields of the request.
     pub(super) found: ProxyFields,
     /// Id of the request.
     pub(super) trace: &'a RequestTrace,
     uri: &'a Uri,
-    /// Where the path goes on behind the route's prefix.
+    /// Offset at which the path goes on behind the route's prefix.
     rest_at: usize,
 }
 
-/// Where a request belongs, without the request.
+/// Route of a request, without the request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RoutePlace {
     route: usize,
@@ -44,7 +44,7 @@ impl RoutePlace {
 }
 
 impl<'a> RoutedRequest<'a> {
-    /// Where the request belongs.
+    /// Route of the request, without the request.
     pub(super) fn place(&self) -> RoutePlace {
         let Self { route, route_kind, found, rest_at, .. } = *self;
         RoutePlace { route, route_kind, found, rest_at }
@@ -123,8 +123,8 @@ pub(super) fn route<'a>(
     })
 }
 
-/// Is nothing expected, or only what is met? One expectation is defined (RFC 9110 section 10.1.1); hyper heeds the last
-/// line of several.
+/// True if the request expects nothing, or only `100-continue`. One expectation is defined (RFC 9110 section 10.1.1); hyper
+/// heeds the last line of several.
 fn is_expected(head: &Parts) -> bool {
     let Some(expected) = head.headers.get(header::EXPECT) else { return true };
     let is_only = head.headers.get_all(header::EXPECT).iter().nth(1).is_none();
@@ -182,8 +182,8 @@ pub(super) fn host(head: &Parts) -> Result<&str, Refusal> {
     let host =
         host.map(|host| host.to_str().map_err(|_| Refusal::BadRequest("Host is not a host"))).transpose()?;
     let host = match (head.uri.authority(), host) {
-        // In HTTP/1.1 the target's own counts and `Host` is passed over; HTTP/2 wants them equal (RFC 9113
-        // section 8.3.1).
+        // In HTTP/1.1 the target's authority counts and `Host` is ignored; HTTP/2 wants them equal (RFC 9113 section
+        // 8.3.1).
         (Some(authority), Some(host))
             if head.version == Version::HTTP_2 && !host.eq_ignore_ascii_case(authority.as_str()) =>
         {
@@ -191,7 +191,7 @@ pub(super) fn host(head: &Parts) -> Result<&str, Refusal> {
         }
         (Some(authority), _) => authority.as_str(),
         (None, Some(host)) => host,
-        // Health checks ask so.
+        // Health checks send neither.
         (None, None) if head.version == Version::HTTP_10 => return Ok(""),
         (None, None) => return Err(Refusal::BadRequest("no Host")),
     };
@@ -206,7 +206,7 @@ fn is_host(host: &str) -> bool {
         return !host.is_empty();
     }
     let (name, port) = match host.rsplit_once(':') {
-        // The colons of an IPv6 address stand inside its brackets.
+        // Colons of an IPv6 address stand inside its brackets.
         Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
         _ => (host, None),
     };
@@ -229,7 +229,7 @@ fn is_digits(text: &str) -> bool {
 /// SECURITY: `/iiif/2/../../admin` must not leave its route, whatever the upstream makes of it. (Servlet containers
 /// cut `;x` off a segment before they resolve it, so `/..;x/` climbs there.)
 fn has_dot_segment(path: &str) -> bool {
-    // Nearly every path has none of these but the point of a file's name; then nothing else is looked at.
+    // Nearly every path has none of these bytes but the dot of a file's name: then the checks below are skipped.
     let bytes = path.as_bytes();
     let is_suspect = |at: usize| bytes[at] != b'.' || at == 0 || bytes[at - 1] == b'/';
     if !memchr::memchr3_iter(b'.', b'%', b'\\', bytes).any(is_suspect) {
@@ -269,7 +269,7 @@ fn hex(digit: u8) -> Option<u8> {
 struct Segment {
     dots: usize,
     others: bool,
-    /// What follows are parameters, which count for nothing.
+    /// Set by `;`: parameters follow, which count for nothing.
     ended: bool,
 }
 

@@ -19,7 +19,7 @@ use crate::upstream::{ClientUpgrade, Upgrade, UpstreamError};
 
 const SWITCHES: HeaderValue = HeaderValue::from_static("upgrade");
 
-/// How many connections speak another protocol.
+/// Count of connections that speak another protocol.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Upgrades {
     open: Arc<AtomicUsize>,
