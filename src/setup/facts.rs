@@ -22,7 +22,7 @@ const HOSTS: usize = 32;
 /// Images whose info.json is asked for, until one is there.
 const WITNESSES: usize = 3;
 
-/// What was seen of a setup. `None`: it was not looked at.
+/// Observations about a setup. `None`: not checked.
 #[derive(Debug, Default)]
 pub(crate) struct SetupFacts {
     /// The index, or why it cannot be read.
@@ -142,7 +142,7 @@ fn knows_file(index: &Index, key: &str) -> bool {
     }
 }
 
-/// Why this file or folder cannot be read.
+/// Reason why this file or folder cannot be read.
 fn unreadable(path: &Path) -> Option<String> {
     let is_folder = path.metadata().map(|found| found.is_dir());
     let read = match is_folder {

@@ -22,8 +22,8 @@ use crate::index::Index;
 use crate::observe::Metrics;
 use facts::look_at_index;
 
-/// Checks the setup: the index as [`check_index`] does, and each server by a few requests. Nothing is healed. `None`: the look
-/// at the index did not end (it panicked, or the process ends), so nothing is known.
+/// Checks the setup: the index as [`check_index`] does, and each server by a few requests. Nothing is healed. `None`: the
+/// look at the index did not end (it panicked, or the process ends), so no finding is known.
 pub async fn check(
     healer: &Healer,
     index: &Arc<Index>,
@@ -55,7 +55,7 @@ pub fn check_index(healer: &Healer, index: &Index, settings: &Settings) -> Vec<S
 pub struct SetupStatus(Arc<ArcSwap<Vec<SetupFinding>>>);
 
 impl SetupStatus {
-    /// What the last check found that is not as it should be.
+    /// Findings of the last check that are not good.
     pub fn problems(&self) -> Vec<SetupFinding> {
         self.0.load().iter().filter(|finding| !finding.is_good()).cloned().collect()
     }
@@ -67,7 +67,7 @@ impl SetupStatus {
             all.iter().filter(|other| (other.about, other.state) == (one.about, one.state)).count()
         };
         for finding in findings.iter().filter(|finding| !finding.is_good()) {
-            // Counts and seconds in a text may differ from check to check.
+            // Counts and seconds in a text may differ from check to check, so texts are compared without them.
             if like(findings, finding) > like(&before, finding) && !before.contains(finding) {
                 tracing::warn!(
                     about = finding.about,

@@ -12,7 +12,7 @@ use crate::config::settings::Timeouts;
 use crate::iiif::CanvasUrl;
 use crate::upstream::{Body, ErrorChain, TlsError, Upstream, internal_request, server_of, whole};
 
-/// Why nothing can be shown.
+/// Errors of a request to the admin listener.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminClientError {
     /// `--url`.
@@ -31,7 +31,7 @@ pub enum AdminClientError {
     Silent {
         /// Whom we asked.
         name: String,
-        /// What went wrong.
+        /// Description of the error.
         why: String,
     },
     /// An answer with another status.
@@ -39,9 +39,9 @@ pub enum AdminClientError {
     Status {
         /// Whom we asked.
         name: String,
-        /// What it said.
+        /// Status of the answer.
         status: StatusCode,
-        /// What to do, or what it said of it.
+        /// Advice: what to do, or the detail of the answer.
         advice: String,
     },
     /// An answer that is not iiif-mender's.
@@ -49,7 +49,7 @@ pub enum AdminClientError {
     Strange {
         /// Whom we asked.
         name: String,
-        /// What is wrong with it.
+        /// Description of the fault.
         why: String,
     },
 }
@@ -63,7 +63,7 @@ const LONGEST: usize = 1 << 20;
 /// Heals that are asked for.
 const HEALS: usize = 8;
 
-/// How long an answer may take.
+/// Time limit of an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The admin listener of a running iiif-mender.
@@ -112,7 +112,7 @@ impl AdminClient {
     /// Statistics and the last heals.
     pub(super) async fn look(&self) -> Result<TopStats, AdminClientError> {
         let stats: TopStats = self.get("stats").await?;
-        // Where the index cannot be read there are no heals, and all else can be shown.
+        // Without a readable index there are no heals, and all else can be shown.
         let heals = self.get::<TopHeals>(&format!("heals?limit={HEALS}")).await.unwrap_or_default();
         Ok(TopStats { heals: heals.items, ..stats })
     }
@@ -162,7 +162,7 @@ impl AdminClient {
     }
 }
 
-/// What to do about an answer with this status: what it says itself, where it is one of ours.
+/// Advice about an answer with this status: its own detail, where the answer is one of ours.
 fn advice(status: StatusCode, fields: &HeaderMap, body: &[u8]) -> String {
     let fixed = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "set IIIF_MENDER_TOKEN to the token of [admin]",

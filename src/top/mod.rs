@@ -20,7 +20,7 @@ pub use purge::{PurgeArgs, purge};
 use stats::TopStats;
 use ui::draw;
 
-/// What `top` is told.
+/// Options of `top`
 #[derive(Debug, Args)]
 pub struct TopArgs {
     /// The admin listener to ask (default: the one of the configuration)
@@ -34,7 +34,7 @@ pub struct TopArgs {
     once: bool,
 }
 
-/// Why it ended.
+/// Errors that end `top`.
 #[derive(Debug, thiserror::Error)]
 pub enum TopError {
     /// The admin listener gave nothing that can be shown.
@@ -68,7 +68,7 @@ pub fn run(args: &TopArgs, settings: &Settings, json: bool, out: &mut dyn Write)
     if !io::stdout().is_terminal() {
         return Err(TopError::NoTerminal);
     }
-    // Who cannot be asked at all is told so in words, not in a full screen.
+    // An error of the first request is printed in words, not in a full screen.
     let mut told = Ok(look()?);
     let mut terminal = ratatui::try_init()?;
     let ended = loop {

@@ -1,4 +1,4 @@
-//! One look, drawn.
+//! Drawing of one screen.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -28,7 +28,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, told: &Result<TopStats, AdminClientErr
     };
     let title = format!("iiif-mender {}  {name}  up {}", stats.version, duration(stats.uptime_seconds));
     frame.render_widget(Line::from(title).bold(), head);
-    // The tables need their lines; what is left is for charts and heals.
+    // The tables need their lines; the rest is for charts and heals.
     let [charts, tables, heals] =
         Layout::vertical([Constraint::Percentage(18), Constraint::Length(10), Constraint::Fill(1)])
             .areas(body);
@@ -131,7 +131,7 @@ fn framed(title: &str) -> Block<'static> {
         .title(format!("{title} ").bold())
 }
 
-/// In the two largest units.
+/// Writes a duration in its two largest units.
 fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
