@@ -118,7 +118,7 @@ impl HeadReader {
             match read.get(next..)? {
                 [b'\n', ..] => return Some(next + 1),
                 [b'\r', b'\n', ..] => return Some(next + 2),
-                // The line end is looked at again when more is there.
+                // The line end is looked at again when more bytes have come.
                 [] | [b'\r'] => return None,
                 _ => self.searched = next,
             }

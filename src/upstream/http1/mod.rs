@@ -42,13 +42,13 @@ const LEAST_ROOM: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Http1Connection {
     wire: Wire,
-    /// How long the connection waits for the head of an answer, or the next piece of its body.
+    /// Timer for the head of an answer, or the next piece of its body.
     pub(super) waits: IdleTimer,
     /// The connection carries a single request, and no other one after that.
     pub(super) alone: bool,
-    /// When the connection was last given back to the pool.
+    /// Time at which the connection was last given back to the pool.
     pub(super) idle_since: Instant,
-    /// When the connection was opened.
+    /// Time at which the connection was opened.
     pub(super) born: Instant,
 }
 
@@ -73,8 +73,8 @@ impl Http1Connection {
         self.wire.poll_fill(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
-    /// Marks the connection idle; true: it may carry the next request. It may not while the last request's body still goes
-    /// up (the upstream answered early): the next request would wait for that.
+    /// Marks the connection idle; true: it may carry the next request. False while the last request's body still goes up
+    /// (the upstream answered early): the next request would wait for the rest of it.
     pub(super) fn mark_idle(&mut self, now: Instant) -> bool {
         self.idle_since = now;
         !self.alone && self.wire.reset()
@@ -156,7 +156,7 @@ enum WireIo {
 /// `State` says what comes next.
 #[derive(Debug)]
 enum State {
-    /// Nothing: the connection waits for a request.
+    /// Idle: the connection waits for a request.
     Idle,
     /// The head of an answer.
     Head,
@@ -212,14 +212,15 @@ impl Wire {
                 self.io = WireIo::Whole(half.unsplit(other));
             }
         }
-        // SECURITY: an answer may come before the whole head was written: the server would read the next one as the rest of it.
+        // SECURITY: an answer may come before the whole head was written: the server would read the next one as the rest of
+        // it.
         let is_sent = self.write.is_empty();
         is_whole && is_sent && self.keeps_alive && self.read.is_empty() && matches!(self.io, WireIo::Whole(_))
     }
 
     /// Writes the request, and reads until the head of the answer is there.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, SendFailure>> {
-        // What the server says is read even while it takes nothing: it may have refused the request already.
+        // Answers are read even while the server takes nothing: it may have refused the request already.
         if let Poll::Ready(Err(failure)) = self.poll_write(cx) {
             return Poll::Ready(Err(failure));
         }

@@ -28,7 +28,7 @@ pub(super) struct UploadTask {
 enum UploadError {
     /// The viewer's body broke.
     Viewer(BodyError),
-    /// The upstream takes no more. It may have answered before, so the answer is read all the same.
+    /// The upstream takes no more bytes. An early answer is still read.
     Upstream,
 }
 
