@@ -26,7 +26,7 @@ use super::framing;
 use super::request_body::{IdleTimer, in_time};
 use crate::config::settings::{self, Http2, Timeouts};
 
-/// How much of one answer may be on its way unread: a whole tile.
+/// Window of one stream, bytes: a whole tile may be on its way unread.
 const STREAM_WINDOW: u32 = 1 << 20;
 
 /// Flow-control window of a connection in bytes. Viewers who read slowly share it, so it is many times that of a stream.
@@ -43,10 +43,10 @@ const LONGEST_HEAD: u32 = 64 << 10;
 struct Http2Connection {
     sender: http2::SendRequest<Body>,
     streams: AtomicUsize,
-    /// How many the server allows (`SETTINGS_MAX_CONCURRENT_STREAMS`), as the driver saw it last.
+    /// Limit of the server (`SETTINGS_MAX_CONCURRENT_STREAMS`), as the driver saw it last.
     allowed: Arc<AtomicUsize>,
     born: Instant,
-    /// When its last stream ended, in milliseconds after it was born.
+    /// End of the last stream, in milliseconds since the connection was opened.
     quiet_since: AtomicU64,
 }
 
@@ -55,7 +55,7 @@ struct Http2Connection {
 pub(super) struct Http2Stream {
     connection: Arc<Http2Connection>,
     scheme: Scheme,
-    /// How long it waits for the head of an answer, or the next piece of its body.
+    /// Timer for the head of an answer, or the next piece of its body.
     pub(super) waits: IdleTimer,
     /// Body of the answer.
     incoming: Option<Incoming>,
@@ -69,7 +69,7 @@ impl Drop for Http2Stream {
     }
 }
 
-/// What a server speaks; it is the same for all its connections.
+/// Protocols of a server, the same for all its connections.
 const UNKNOWN: u8 = 0;
 const HTTP_1: u8 = 1;
 
@@ -79,9 +79,9 @@ pub(super) struct Http2Pool {
     open: Mutex<Vec<Arc<Http2Connection>>>,
     scheme: Scheme,
     is_allowed: bool,
-    /// What the last dial found.
+    /// Protocol of the last dial.
     spoken: AtomicU8,
-    /// Held while dialling. Others wait, because they may share the new connection.
+    /// Lock held while dialling. Others wait, because they may share the new connection.
     pub(super) turn: tokio::sync::Mutex<()>,
     keep: Duration,
     max_age: Duration,
@@ -246,7 +246,7 @@ impl Http2Stream {
     }
 }
 
-/// How it failed. Where nothing was written the body is put back.
+/// Kind of a failure. An unwritten body is put back.
 fn failed(mut failure: TrySendError<Request<Body>>, bodyless: bool, body: &mut Body) -> SendFailure {
     match failure.take_message() {
         Some(request) => {

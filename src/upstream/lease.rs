@@ -1,4 +1,4 @@
-//! What an answer's body holds of its connection.
+//! Lease of a connection by the body of an answer.
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;

@@ -24,13 +24,13 @@ pub struct MemoryBudget {
 struct BudgetState {
     most: AtomicUsize,
     taken: AtomicUsize,
-    /// Of these, bytes that wait for their client. They may take half of the budget: with all of it taken by clients who
-    /// do not read, no document could be learned or repaired.
+    /// Bytes of these that wait for their client. At most half of the budget: with all of it taken by clients who do not
+    /// read, no document could be learned or repaired.
     waiting: AtomicUsize,
     shown: Gauge,
 }
 
-/// Some bytes of a [`MemoryBudget`]; given back when it is dropped.
+/// Permit for bytes of a [`MemoryBudget`]; given back when it is dropped.
 #[derive(Debug)]
 pub struct BudgetPermit {
     budget: MemoryBudget,

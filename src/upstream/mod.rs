@@ -93,14 +93,14 @@ enum UpstreamPermit {
 /// Minimum of permits for our own requests (heals, probes, health checks), which have 1/4 as many as viewers.
 const LEAST_OWN: usize = 4;
 
-/// What one scheme, host and port stand for: one server or several. Shared by all routes that lead there; cheap to
-/// use from many tasks.
+/// Upstream: one scheme, host and port, served by one server or several. Shared by all routes that lead there; cheap to use
+/// from many tasks.
 #[derive(Debug)]
 pub struct Upstream {
     scheme: Scheme,
     authority: Authority,
     servers: Box<[Arc<UpstreamServer>]>,
-    /// Where the choice among servers with the same load begins.
+    /// Position at which the choice among servers with the same load begins.
     turn: AtomicUsize,
     check: Option<HealthCheck>,
     permits: Arc<Permits>,
@@ -112,8 +112,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// An upstream at `url`; connections go to the servers at `connect` instead, where there are any. Nothing is
-    /// dialled yet.
+    /// Makes an upstream for `url`; connections go to the servers at `connect` instead, where there are any. Does not dial.
     pub fn new(
         url: &settings::UpstreamUrl,
         connect: &[Authority],
@@ -160,7 +159,7 @@ impl Upstream {
         &self.authority
     }
 
-    /// How its servers stand, in the order of the configuration.
+    /// States of the servers, in the order of the configuration.
     pub fn servers(&self) -> Vec<ServerState> {
         self.servers.iter().map(|server| server.state()).collect()
     }
@@ -190,7 +189,7 @@ impl Upstream {
         times: Timeouts,
     ) -> Result<Response<Body>, UpstreamError> {
         if matches!(body, Body::Viewer(_)) {
-            // Before there is a permit: a slow upload would hold it without a need.
+            // Before the permit is taken: a slow upload would hold it without need.
             body = Box::pin(self.receive_upload(caller, body, times.body))
                 .await
                 .map_err(UpstreamError::Viewer)?;
@@ -259,7 +258,7 @@ impl Upstream {
         GaugeGuard::inc(&self.meters.in_flight)
     }
 
-    /// From now on this transfer is ended when others wait for its permits while it waits for its client.
+    /// Registers a transfer to be ended when others wait for its permits while it waits for its client.
     fn watch(&self, caller: &Caller, transfer: &Arc<Transfer<dyn Release>>) {
         if caller.kind().is_some() {
             self.permits.watch(transfer);

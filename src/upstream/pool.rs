@@ -36,7 +36,8 @@ struct ShardState {
     idle: Vec<Box<Http1Connection>>,
     /// Requests that wait for a connection.
     waiters: VecDeque<oneshot::Sender<DialResult>>,
-    /// Connections that are being opened. There are never fewer than requests that wait, and never more than once did.
+    /// Connections that are being opened: never fewer than requests that wait, never more than the most that ever waited at
+    /// once.
     dialling: usize,
 }
 

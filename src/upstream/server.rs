@@ -39,14 +39,14 @@ pub(super) struct UpstreamServer {
     pub(super) meters: UpstreamMetrics,
 }
 
-/// What is known of one server.
+/// State of one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerState {
     /// The upstream that it belongs to: host and port of its URL.
     pub upstream: String,
-    /// Where it is, `host:port`.
+    /// Address, `host:port`.
     pub server: String,
-    /// Whether it is asked.
+    /// Status.
     pub standing: ServerStatus,
     /// Failures in a row.
     pub failures: u32,
@@ -58,10 +58,10 @@ pub struct ServerState {
     pub shared_connections: usize,
 }
 
-/// Why one server gave no answer, and what may be done.
+/// Reason why one server gave no answer, and what may be done.
 #[derive(Debug)]
 pub(super) enum SendError {
-    /// Nothing was sent: another server may have the request. Its body is whole.
+    /// Not sent: another server may have the request. Its body is whole.
     Unreached(UpstreamError),
     /// The connection broke under a request without a body before any byte of an answer: another server may have
     /// it, once (RFC 9110 section 9.2.2).
@@ -246,7 +246,7 @@ impl UpstreamServer {
         tokio::spawn(async move {
             let dialled = server.carrier(server.connect_timeout).await;
             let changed = server.health.record_dial(dialled.is_ok(), Instant::now());
-            // A shared one is kept already.
+            // A shared connection is kept already.
             if let Ok(ActiveConnection::Own(connection)) = dialled {
                 server.pool.keep(connection);
             }
@@ -259,7 +259,7 @@ impl UpstreamServer {
         self.update_gauge(changed);
     }
 
-    /// What an active check found.
+    /// Records the result of an active check.
     pub(super) fn checked(&self, good: bool) {
         let changed = self.health.record_check(good);
         self.update_gauge(changed);

@@ -53,7 +53,7 @@ impl Upgrade {
         }
     }
 
-    /// For one taker.
+    /// Takes the tunnel; the first call gets it.
     pub fn take(&self) -> Option<Tunnel> {
         self.0.lock().take()
     }
@@ -86,7 +86,7 @@ impl Upstream {
                 let attempt = Attempt::sent(admission, ActiveConnection::Own(Box::new(connection)), load);
                 return Ok(self.receive(caller, answer, attempt, times.body).await);
             }
-            // What came behind the answer is of the new protocol already.
+            // Bytes behind the answer's head belong to the new protocol.
             let (stream, came) = connection.into_stream().ok_or(UpstreamError::Closed)?;
             let (from, to) = split(stream);
             let (from, to) = (Box::new(io::Cursor::new(came).chain(from)), Box::new(to));
