@@ -57,7 +57,7 @@ impl Handler for Desk {
 }
 
 impl Desk {
-    /// What is there, and what is lost.
+    /// Switches of the data: stored, expired, evicted.
     fn act(&self, switch: &str, value: &str) -> bool {
         let bed = &self.bed;
         match switch {
@@ -90,7 +90,7 @@ impl Desk {
         true
     }
 
-    /// How they misbehave.
+    /// Switches of faults: delays, outages, errors.
     async fn upset(&self, switch: &str, value: &str) -> bool {
         let bed = &self.bed;
         let time = || Duration::from_millis(value.parse().unwrap_or(0));

@@ -130,7 +130,7 @@ impl Images {
         Ok(Found { number: leaf.number + page - 1, size: (leaf.width, leaf.height) })
     }
 
-    /// What the viewer is told its identifier is.
+    /// Identifier as the viewer is to see it.
     fn shown(seen: &Seen, raw_id: &str) -> String {
         let told = seen.header("x-forwarded-id");
         if told.is_empty() { raw_id.to_owned() } else { told.to_owned() }
@@ -210,7 +210,7 @@ impl Images {
         if let Some(cache) = self.derivatives.lock().unwrap().as_mut() {
             cache.insert(slot, (bytes.clone(), canonical.clone()));
         }
-        // The date is the file's: a conditional request is compared with it and with nothing else (no ETag).
+        // The date is the file's: a conditional request is compared with it alone (no ETag).
         let unchanged = seen.header("if-modified-since") == LAST_MODIFIED;
         // Range is not offered: the whole picture comes as 200.
         let mut answer = if unchanged { reply(304, "") } else { response(200, Flow::chunked(bytes)) };
@@ -322,7 +322,7 @@ impl ImageServer {
         self.server.answers(false, answers);
     }
 
-    /// The same, and what was asked for is done all the same.
+    /// Answers in this way, and does what the request asked for nevertheless.
     pub fn does_and_answers(
         &self,
         answers: impl Fn(&Seen) -> Option<Response<Flow>> + Send + Sync + 'static,

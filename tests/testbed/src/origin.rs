@@ -79,7 +79,7 @@ impl Origin {
         format!("http://{}", self.server.address())
     }
 
-    /// Where it listens.
+    /// Listening address.
     pub fn address(&self) -> std::net::SocketAddr {
         self.server.address()
     }

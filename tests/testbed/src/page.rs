@@ -1,14 +1,14 @@
-//! One page of a book, with all the names that it has.
+//! Pages of a book, with all their names.
 
 use bytes::Bytes;
 
 use crate::geometry::Parameters;
 use crate::picture;
 
-/// One picture as manifests name it.
+/// Picture as manifests name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// As in `/iiif/2/{identifier}/…`: the UUID, for a PDF's page `{uuid};{page}`.
+    /// Identifier as in `/iiif/2/{identifier}/…`: the UUID, for a PDF's page `{uuid};{page}`.
     pub identifier: String,
     /// The UUID of the file.
     pub uuid: String,
@@ -20,7 +20,7 @@ pub struct Page {
     pub public_file_url: String,
     /// The canvas `@id` in a manifest (public base, `?page=N` for a PDF).
     pub canvas_url: String,
-    /// Its path and query: `/iiif-service/fedora/canvas/…`.
+    /// Path and query of the canvas: `/iiif-service/fedora/canvas/…`.
     pub canvas_path: String,
     /// `/iiif-service/fedora/image/{path}/files/{name}`, without `?update=true`.
     pub register_path: String,

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// One step of a script.
+/// Step of a script.
 #[derive(Debug, Clone)]
 pub enum Step {
     /// Reads until the empty line that ends a request head; the bytes are recorded.
@@ -95,7 +95,7 @@ impl Peer {
         Self { address, record: kept, task }
     }
 
-    /// Where it listens.
+    /// Listening address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -105,7 +105,7 @@ impl Peer {
         format!("http://{}", self.address)
     }
 
-    /// What [`Step::ReadHead`] and [`Step::Read`] got, byte for byte, in order.
+    /// Bytes that [`Step::ReadHead`] and [`Step::Read`] got, in order.
     pub fn heads(&self) -> Vec<Bytes> {
         self.record.heads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

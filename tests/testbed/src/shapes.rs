@@ -17,7 +17,7 @@ fn name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// What a manifest calls itself: a book by its path, an object that is its own page by its name (both recorded).
+/// Name by which a manifest calls itself: a book its path, an object that is its own page its name (both recorded).
 fn called(holding: &Holding) -> &str {
     let own_page = holding.leaves.iter().any(|leaf| leaf.path == holding.path);
     if own_page { name(&holding.path) } else { &holding.path }

@@ -1,4 +1,4 @@
-//! How the stand-ins listen: one hyper server, on port 0 unless told otherwise, with the misbehaviour that every server can show.
+//! Server of the stand-ins: one hyper server, on port 0 unless told otherwise, with the faults that every server can show.
 
 use std::error::Error;
 use std::io;
@@ -19,7 +19,7 @@ use crate::flow::Flow;
 use crate::gate::Gate;
 use crate::reset::ResetOnDrop;
 
-/// One request as a stand-in saw it.
+/// Request as a stand-in saw it.
 #[derive(Debug, Clone)]
 pub struct Seen {
     /// The method.
@@ -51,7 +51,7 @@ impl Seen {
     }
 }
 
-/// What answers a request.
+/// Handler of requests.
 pub(crate) trait Handler: Send + Sync + 'static {
     fn answer(self: Arc<Self>, seen: Seen) -> impl Future<Output = Response<Flow>> + Send;
 }
@@ -107,13 +107,13 @@ pub(crate) struct Manners {
     connections: AtomicUsize,
     /// Requests at once on an HTTP/2 connection; 0: HTTP/1.1 is spoken.
     http2: AtomicUsize,
-    /// So many HTTP/2 requests are still refused.
+    /// Number of HTTP/2 requests that are still to be refused.
     refuses: AtomicUsize,
     /// Every HTTP/2 connection that is older says GOAWAY.
     goodbye: tokio::sync::watch::Sender<()>,
 }
 
-/// Where a stand-in listens unless told otherwise: a port of its own.
+/// Default listening address of a stand-in: a port of its own.
 pub(crate) const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A server; it ends when dropped.
@@ -259,7 +259,7 @@ impl<H: Handler> Drop for Server<H> {
     }
 }
 
-/// Why a request gets no answer.
+/// Reason why a request gets no answer.
 #[derive(Debug)]
 enum Broken {
     Io(io::Error),
@@ -287,7 +287,7 @@ impl From<io::Error> for Broken {
     }
 }
 
-/// One connection.
+/// State of one connection.
 struct Desk<H: Handler> {
     handler: Arc<H>,
     manners: Arc<Manners>,
@@ -323,7 +323,7 @@ impl<H: Handler> Desk<H> {
                 }
             }
         }
-        // A peer that breaks off is no news here.
+        // A peer that breaks off is no error here.
         let _ended = hyper::server::conn::http1::Builder::new()
             .half_close(true)
             .max_buf_size(1 << 20)

@@ -18,7 +18,7 @@ use crate::service::Service;
 use crate::shapes::Shapes;
 use crate::wire::{ANYWHERE, Panics};
 
-/// What to start.
+/// Parts of a testbed to start.
 #[derive(Debug, Clone)]
 pub struct Builder {
     holdings: Vec<Holding>,
@@ -86,21 +86,22 @@ impl Builder {
         self
     }
 
-    /// What canvas and image URLs in manifests start with (`https://api.library.tamu.edu`).
+    /// Sets the start of canvas and image URLs in manifests (`https://api.library.tamu.edu`).
     #[must_use]
     pub fn public_base(mut self, base: impl Into<String>) -> Self {
         self.public_base = base.into();
         self
     }
 
-    /// Where files live as the canvas service knows it (`https://api.library.tamu.edu/fcrepo/rest`); it makes the UUIDs.
+    /// Sets the base of files as the canvas service knows it (`https://api.library.tamu.edu/fcrepo/rest`); the UUIDs are
+    /// made of it.
     #[must_use]
     pub fn file_base(mut self, base: impl Into<String>) -> Self {
         self.file_base = base.into();
         self
     }
 
-    /// Where files live as base64 identifiers say it (as [`Builder::file_base`]).
+    /// Sets the base of files in base64 identifiers (as [`Builder::file_base`]).
     #[must_use]
     pub fn public_file_base(mut self, base: impl Into<String>) -> Self {
         self.public_file_base = Some(base.into());
@@ -128,14 +129,14 @@ impl Builder {
         self
     }
 
-    /// Where the image server listens (127.0.0.1, a port of its own).
+    /// Sets the address of the image server (127.0.0.1, a port of its own).
     #[must_use]
     pub fn images_at(mut self, address: SocketAddr) -> Self {
         self.images_at = address;
         self
     }
 
-    /// Where the canvas service listens (127.0.0.1, a port of its own).
+    /// Sets the address of the canvas service (127.0.0.1, a port of its own).
     #[must_use]
     pub fn service_at(mut self, address: SocketAddr) -> Self {
         self.service_at = address;
@@ -363,7 +364,7 @@ impl Testbed {
         }
     }
 
-    /// One identifier's key is evicted: pictures 404 at once.
+    /// Evicts one identifier's key: its pictures are 404 at once.
     pub fn expires(&self, identifier: &str) {
         self.redis.expires(identifier);
     }
