@@ -1,4 +1,4 @@
-//! Authentication of operators: who may read, and who may act.
+//! Authentication of operators: the right to read, and the right to act.
 
 use std::io;
 use std::net::IpAddr;
@@ -48,7 +48,7 @@ pub struct AdminAuth {
     /// True if operators must authenticate.
     asks: bool,
     acts: DefaultDirectRateLimiter,
-    /// Shared by all configurations of a process: a reload must not let anybody guess anew.
+    /// Shared by all configurations of a process: a reload must not reset the count of guesses.
     brake: Arc<TokenAttempts>,
 }
 
@@ -59,7 +59,7 @@ impl AdminAuth {
         Ok(Self { token, ..Self::shut(admin) })
     }
 
-    /// A gate for who shows a certificate of `client_ca` and for nobody else: there is no token that could be read.
+    /// Builds access rules for a missing token: only a client with a certificate of `client_ca` gets in.
     pub fn shut(admin: &settings::AdminSettings) -> Self {
         let acts = NonZeroU32::new(admin.acts).unwrap_or(NonZeroU32::MIN);
         let burst = acts.saturating_mul(NonZeroU32::MIN.saturating_add(2));
@@ -73,7 +73,7 @@ impl AdminAuth {
         Self { brake: Arc::clone(&other.brake), ..self }
     }
 
-    /// May this request be answered at all?
+    /// Checks whether this request may be answered at all.
     pub(super) fn authorize<B>(&self, request: &Request<B>, operator: &Operator) -> Result<(), ApiProblem> {
         if !self.asks {
             return is_loopback_host(request);
@@ -94,10 +94,10 @@ impl AdminAuth {
         Err(ApiProblem::unauthorized())
     }
 
-    /// May it change something?
+    /// Checks whether the request may change something.
     ///
-    /// SECURITY: a page of another site can make a browser send POST, and the browser adds what it knows of us, but it
-    /// names that site in `Origin` (Fetch standard), and who names none must send JSON, which no form can.
+    /// SECURITY: a page of another site can make a browser send POST, with the browser's credentials for us, but the
+    /// browser names that site in `Origin` (Fetch standard); a request without `Origin` must send JSON, which no form can.
     pub(super) fn authorize_action<B>(&self, request: &Request<B>) -> Result<(), ApiProblem> {
         let fields = request.headers();
         let is_json = field(fields, header::CONTENT_TYPE)

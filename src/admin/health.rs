@@ -40,7 +40,7 @@ impl ImageState {
     }
 }
 
-/// Images of one manifest by how they are, as far as the history of heals knows: nobody is asked.
+/// Images of one manifest by state, as far as the history of heals knows: no request is sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct ManifestHealth {
     /// Brought back.

@@ -170,9 +170,9 @@ impl Admin {
         }
     }
 
-    /// A proxy whose sockets are bound passes traffic from the first moment, index or not.
+    /// Text of `/readyz`. A proxy whose sockets are bound passes traffic from the first moment, index or not.
     ///
-    /// SECURITY: everybody may ask, so it names what is out of order, and not why: paths and addresses stand there.
+    /// SECURITY: every client may read it, so it names degraded parts without reasons, which hold paths and addresses.
     fn ready(&self) -> String {
         let (mut told, AdminState { settings, metrics, .. }) = ("ready\n".to_owned(), &*self.rooms);
         let is_alone = !settings.cluster.urls.is_empty() && metrics.cluster_connected.get() == 0;

@@ -189,7 +189,7 @@ pub(super) fn servers(rooms: &AdminState) -> Vec<ServerView> {
 #[derive(Debug, Serialize)]
 pub(super) struct CanvasServiceView {
     pub(super) upstream: String,
-    /// Does it build beside the stored canvas: `honoured`, `ignored` or `unknown`.
+    /// State of `variant`: whether the service builds beside the stored canvas. `honoured`, `ignored` or `unknown`.
     pub(super) variants: &'static str,
     pub(super) breaker: &'static str,
     /// Error of the last failed request since the last success.
@@ -306,7 +306,7 @@ pub(super) struct SearchResult {
     pub(super) manifests: Vec<ManifestDetail>,
     /// Canvases with these words in their label.
     pub(super) canvases: Vec<CanvasRow>,
-    /// False: there are too many canvases to read all their labels while somebody waits.
+    /// False: there are too many canvases to read all their labels within the time limit.
     pub(super) is_complete: bool,
 }
 
