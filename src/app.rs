@@ -1,8 +1,8 @@
 //! The application: builds all services, binds the sockets, serves, reloads, drains.
 //!
-//! `services` builds everything that settings decide, `listeners` opens and closes the public sockets, `process` is a process
-//! that serves: it handles signals, watches the configuration (`file_watcher`) and hands its sockets to a successor
-//! (`handover`).
+//! `services` builds everything that settings decide, `listeners` opens and closes the public sockets, `process` is a
+//! process that serves: signals are handled, the configuration is watched (`file_watcher`) and the sockets go to a
+//! successor (`handover`).
 
 mod accessories;
 mod admin_server;
@@ -270,7 +270,7 @@ impl App {
         Arc::clone(&self.services.load().settings)
     }
 
-    /// The sockets once more, for a successor: those of viewers, then that of the admin pages.
+    /// Duplicates of the sockets, for a successor: those of viewers, then that of the admin pages.
     fn sockets(&self) -> io::Result<Vec<TcpListener>> {
         let mut sockets = self.listeners.sockets()?;
         if let Some(operators) = &self.operators {

@@ -39,7 +39,7 @@ impl BackgroundTasks {
         }
     }
 
-    /// Begins anew what is concerned: rounds that go on for hours are not begun again for nothing.
+    /// Restarts the tasks whose settings changed: rounds that go on for hours are not restarted without need.
     pub(super) fn restart_affected(&mut self, old: &Services, new: &Services, state: &ProcessState) {
         let (before, after) = (&old.settings, &new.settings);
         let others = before.routes != after.routes

@@ -1,7 +1,7 @@
 //! Detects that the content of the configuration or of a certificate has changed.
 //!
-//! The files are checked once a second, by their names: that costs nothing, and it sees what watching a directory does
-//! not see, such as network file systems and the links to links by which Kubernetes renews its volumes.
+//! The files are checked once a second, by their names: that costs nearly nothing, and finds changes that watching a
+//! directory misses, as on network file systems and behind the chains of links by which Kubernetes renews its volumes.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

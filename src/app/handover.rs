@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::App;
 
-/// Set for a successor: it is waited for.
+/// Set for a successor whose predecessor waits for it.
 const AWAITED: &str = "IIIF_MENDER_AWAITED";
 
 /// Line that a successor writes when it serves.
@@ -78,7 +78,7 @@ fn program() -> io::Result<std::path::PathBuf> {
     Ok(name.strip_suffix(" (deleted)").map_or_else(|| own.clone(), Into::into))
 }
 
-/// Tells the process that this one replaces, if any, that this one serves.
+/// Tells the predecessor, if there is one, that this process serves.
 pub(super) fn tell_predecessor() -> io::Result<()> {
     if env::var_os(AWAITED).is_none() {
         return Ok(());

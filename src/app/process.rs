@@ -154,7 +154,7 @@ fn reload_settings(config: &ConfigOrigin, app: &mut App) -> Result<ConfigChanges
     changes
 }
 
-/// Starts a successor. True: it serves.
+/// Starts a successor. True if it serves.
 async fn hand_over(app: &App) -> bool {
     tracing::info!("starting a successor on our sockets");
     match handover::start(app).await {
