@@ -25,7 +25,7 @@ pub(crate) const FORGOTTEN: &str = "the image server has forgotten it";
 /// The pause before an image that could not be looked at is looked at once more.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// The owner that this unit itself tells of.
+/// Owner that this unit itself names.
 pub(crate) fn owner(unit: &CanvasTask) -> Option<Owner> {
     let canvas = unit.canvas.clone()?;
     Some(Owner { canvas, manifest: unit.manifest.uri.clone(), label: unit.label.clone() })

@@ -183,7 +183,7 @@ impl BatchCommand<'_> {
         }
     }
 
-    /// Does it on `runtime`, with results on `out`.
+    /// Runs the command on `runtime`, with results on `out`.
     pub fn run(
         &self,
         runtime: &Runtime,

@@ -22,7 +22,7 @@ pub(crate) enum ContentTarget {
     },
 }
 
-/// Reads a viewer link or a content state alone. `None`: it is neither.
+/// Reads a viewer link or a content state alone. `None`: the text is neither.
 pub(crate) fn read(text: &str) -> Option<ContentTarget> {
     let content = match parameter(text) {
         Some(value) => percent_decode_str(value).decode_utf8().ok()?.into_owned(),

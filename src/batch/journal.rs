@@ -182,7 +182,7 @@ impl Journal {
         }
     }
 
-    /// Takes this unit up. False: it was done already, in this run or an earlier one.
+    /// Takes this unit up. False: done already, in this run or an earlier one.
     pub(crate) fn take_up(&mut self, unit: u64) -> bool {
         self.done.insert(unit)
     }

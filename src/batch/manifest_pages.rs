@@ -22,7 +22,7 @@ pub(crate) struct ManifestsInWork {
 struct ManifestPages {
     manifest: String,
     seen: Cell<PagesSeen>,
-    /// Was it asked for, and did that help?
+    /// Result of the one request for the manifest: true if it helped.
     asked: OnceCell<bool>,
 }
 
@@ -41,7 +41,7 @@ impl ManifestsInWork {
         book.seen.set(PagesSeen { pages: pages + 1, gone: gone + usize::from(is_gone) });
     }
 
-    /// Has the whole manifest built, once, where several of its pages are gone. True: it was, now or before.
+    /// Has the whole manifest built, once, where several of its pages are gone. True: built, now or before.
     pub(crate) async fn heal(&self, healer: &Healer, manifest: &str, image: &IndexedImage) -> bool {
         let Some(book) = self.find(manifest) else { return false };
         let is_cheaper = || book.seen.get().are_cheaper_as_book() && healer.may_heal_book(manifest);

@@ -1,7 +1,7 @@
-//! Manifests as they are served: can they be fetched, are they JSON, and do they lack images that are known?
+//! Manifests as they are served: checks that they can be fetched, are JSON, and lack no known images.
 //!
-//! UPSTREAM: a manifest that was built during a fault is 200 with fewer canvases, or with canvases without images,
-//! and stays so: only `update=true` on its own URL cures it (upstream.md "Poison").
+//! UPSTREAM: a manifest that was built during a fault is 200 with fewer canvases, or with canvases without images, and
+//! stays so: only `update=true` on its own URL cures it (upstream.md "Poison").
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The batch commands: `check` tells which images are broken, `heal` mends them.
+//! The batch commands: `check` finds broken images, `heal` heals them.
 //!
 //! `parse_source` parses the named sources, `read` reads them and emits `CanvasTask`s, one canvas each. `run` takes each task
 //! through `check` (probe) and `worker` (heal), shares them with other runs (`job`), writes the `journal`, and feeds `progress`
@@ -32,7 +32,7 @@ mod worker;
 #[derive(Debug, Clone)]
 pub(crate) struct CanvasTask {
     pub(crate) manifest: Arc<ManifestRef>,
-    /// `None`: an image that was named by itself, and nobody is known to own it.
+    /// URL of the canvas; `None`: an image that was named directly, and has no known owner.
     pub(crate) canvas: Option<String>,
     pub(crate) label: Option<String>,
     /// Lookup keys.
@@ -98,7 +98,7 @@ pub(crate) struct ManifestProblem {
 pub enum ImageVerdict {
     /// Served.
     Ok,
-    /// Forgotten by the image server; it can be brought back.
+    /// Forgotten by the image server, and healable.
     Expired,
     /// The file itself is gone.
     Missing,
@@ -154,7 +154,7 @@ pub struct ImageResult {
     /// Duration of the heal in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub duration_ms: Option<u64>,
-    /// Position among all images that were read; what an earlier run did comes first.
+    /// Position among all images that were read; those of an earlier run come first.
     #[serde(skip)]
     pub place: u64,
 }

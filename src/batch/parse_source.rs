@@ -1,4 +1,4 @@
-//! Parses the SOURCE argument. Kinds are told apart by their form and by what the index knows; nothing is fetched here.
+//! Parser of the SOURCE argument. The kinds differ in their form and in what the index knows; nothing is fetched here.
 
 use std::path::{Path, PathBuf};
 

@@ -44,7 +44,7 @@ impl ExpectedCounts {
         self.images.fetch_add(u64::try_from(images).unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// Images in all: those of what was read, and as many again for what was not.
+    /// Images in all: an estimate from the documents read so far, until all are read.
     pub(crate) fn images(&self) -> u64 {
         let load = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let (images, documents, read) = (load(&self.images), load(&self.documents), load(&self.read));
@@ -78,7 +78,7 @@ pub(super) type ReadControl = Result<(), ReadStopped>;
 const DEPTH: usize = 8;
 
 impl SourceReader {
-    /// Reads all of them, one after another.
+    /// Reads all sources, one after another.
     pub(crate) async fn read(self, sources: Vec<String>) -> ReadControl {
         if sources.is_empty() {
             return self.source("", BatchSource::Index).await;
@@ -202,7 +202,7 @@ impl SourceReader {
         self.served_as_known(manifests).await
     }
 
-    /// Manifests that were read elsewhere: are they served as they were read?
+    /// Checks that manifests which were read elsewhere are served as they were read.
     async fn served_as_known(&self, manifests: Vec<(Arc<ManifestRef>, Arc<Vec<Canvas>>)>) -> ReadControl {
         let mut looks = futures_util::stream::iter(manifests)
             .map(|(named, known)| async move {

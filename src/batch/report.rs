@@ -1,4 +1,4 @@
-//! Reports: what a run found and did, for machines (JSON, CSV, JUnit) and for people (HTML, and the table on stdout).
+//! Reports of a run, for machines (JSON, CSV, JUnit) and for people (HTML, and the table on stdout).
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;

@@ -80,7 +80,7 @@ impl RunState {
         if self.elsewhere.is_empty() { pause(worker, self.round) } else { job::LOOK }
     }
 
-    /// First what others were at: they may be done with it, or gone.
+    /// Takes up units first that other processes had claimed: those may be done, or the processes gone.
     fn take_up_again(&mut self, queue: &mut VecDeque<(CanvasTask, u64)>) {
         if self.elsewhere.is_empty() {
             self.round += 1;

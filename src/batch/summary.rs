@@ -82,12 +82,12 @@ impl ManifestSummary {
         &uri[before.or_else(|| uri.rfind('/').map(|at| at + 1)).unwrap_or(0)..]
     }
 
-    /// Is the manifest itself not well, as it is served?
+    /// True if the manifest itself is not well, as it is served.
     pub(crate) fn is_troubled(&self) -> bool {
         self.trouble.is_some() && !self.mended
     }
 
-    /// Is anything of it not well now?
+    /// True if the manifest or an image of it is not well now.
     pub(crate) fn needs_attention(&self) -> bool {
         self.counts.left() > 0 || self.is_troubled()
     }
@@ -128,7 +128,7 @@ pub struct Summary {
     pub manifests: Vec<ManifestSummary>,
     /// Every image that was broken or requested.
     pub images: Vec<ImageResult>,
-    /// Sources, and parts of them, that could not be read.
+    /// Sources that could not be read, whole or in part.
     pub problems: Vec<UnreadSource>,
     /// The deployment itself.
     pub setup: Vec<SetupFinding>,
@@ -174,8 +174,7 @@ impl Summary {
         self.images.extend(entries);
     }
 
-    /// Completes the results once all are there: what needs attention comes first, and each image that is not well has the
-    /// label of its manifest, a reason and what to do.
+    /// Completes the results at the end: broken images first, each with the label of its manifest, a reason and advice.
     pub(crate) fn complete(&mut self) {
         for entry in &mut self.images {
             let row = self.rows.get(entry.manifest.as_str()).and_then(|at| self.manifests.get(*at));
@@ -200,7 +199,7 @@ impl Summary {
         self.asked = self.asked.map(|asked| asked + more);
     }
 
-    /// Is anything not well now?
+    /// True if anything is not well now.
     pub fn is_broken(&self) -> bool {
         self.interrupted
             || self.totals.left() > 0
@@ -209,7 +208,7 @@ impl Summary {
             || self.setup.iter().any(SetupFinding::is_bad)
     }
 
-    /// Was a source named that cannot be read at all?
+    /// True if a named source cannot be read at all.
     pub fn is_misused(&self) -> bool {
         self.problems.iter().any(|problem| problem.is_all_of_it)
     }

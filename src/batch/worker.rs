@@ -190,7 +190,7 @@ impl CanvasWorker {
         }
     }
 
-    /// Is the image back, because the whole manifest was built beside?
+    /// True if the image is back because the whole manifest was built beside.
     async fn is_healed_by_book(
         &self,
         unit: &CanvasTask,

@@ -1,4 +1,5 @@
-//! The table on stdout: a line for each manifest, those that need attention first, then what is broken, why, and what to do.
+//! Table on stdout: a line for each manifest, those that need attention first; then each broken image, with reason and
+//! advice.
 //!
 //! On a terminal the table is as wide as the terminal, and long lists end with a count. Elsewhere nothing is cut.
 
@@ -70,7 +71,7 @@ pub(crate) fn write(summary: &Summary, terminal: Option<usize>, out: &mut dyn Wr
     writeln!(out, "\n{}", last_line(summary, heals))
 }
 
-/// Names of manifests; those that come twice have the end of their ids beside them.
+/// Names of manifests; equal names have the end of their ids beside them.
 fn names(rows: &[&ManifestSummary]) -> Vec<String> {
     let mut times: HashMap<&str, usize> = HashMap::new();
     for row in rows {
