@@ -169,7 +169,7 @@ pub(super) fn lifetime<B>(
     Some(CacheLifetime { age, fresh, stale, is_public: told.public })
 }
 
-/// Fields that we write into each request, with another value for each: what they select is for nobody else.
+/// Fields that we write into each request with another value: an answer selected by one of them fits no other request.
 const OWN_FIELDS: [&str; 5] = ["forwarded", "via", "x-request-id", "traceparent", "tracestate"];
 
 /// Fields that name the viewer's address alone. Every viewer has another one, and an image is the same for all of them,
@@ -214,7 +214,7 @@ fn ends_for_certain<B>(answer: &Response<B>) -> bool {
         || answer.headers().contains_key(header::TRANSFER_ENCODING)
 }
 
-/// `Age`; one that cannot be read is passed over (section 5.1).
+/// Value of `Age`; one that cannot be parsed is ignored (section 5.1).
 fn told_age(fields: &HeaderMap) -> Duration {
     let age = fields.get(header::AGE).and_then(|age| age.to_str().ok());
     let mut told = None;

@@ -32,7 +32,7 @@ enum FlightState {
     Streaming { head: Arc<CachedHead>, length: Option<usize>, pieces: Vec<Bytes> },
     /// Complete answer.
     Whole(CachedResponse),
-    /// The answer is for the first reader alone: it is an error, not for others, or too long.
+    /// The answer is for the first reader alone: an error, a private answer, or a long one.
     NotShared,
     /// No answer: the image server fails.
     Failed,
@@ -99,7 +99,7 @@ pub enum FlightResult {
     Whole(CachedResponse),
     /// The answer as it comes.
     Streaming(StreamingResponse),
-    /// The leader left before there was an answer: somebody else must lead.
+    /// The leader left before there was an answer: another reader must lead.
     Abandoned,
     /// The reader's own request is to be sent.
     NotShared,

@@ -44,7 +44,7 @@ struct CacheParts {
     store: ArcSwap<CacheStore>,
     flights: TileFlights,
     protected: ProtectedIdentifiers,
-    /// Grows with each purge: what was asked for before it is not kept.
+    /// Count of purges: an answer to a request from before a purge is not kept.
     purges: AtomicU64,
     metrics: CacheMetrics,
 }
@@ -206,7 +206,8 @@ impl TileCache {
         Some(CacheCandidate { wanted: wanted.clone(), asked, head, purges })
     }
 
-    /// Looks at the status of an answer: what was refused to somebody is kept for nobody, and what is gone is kept no longer.
+    /// Records the status of an answer: after a refusal (401, 403) nothing of the image is kept, and a missing image is
+    /// removed.
     pub fn note(&self, wanted: &CacheRequest, asked: &HeaderMap, status: StatusCode) {
         let parts = &*self.state.parts;
         match status {

@@ -19,7 +19,7 @@ pub struct CacheRequest {
     pub(super) has_cookie: bool,
     /// True if no stored answer may go out: the request is from us or from a proxy of ours, and wants a new answer.
     pub(super) refreshes: bool,
-    /// The answer is whole and may be kept, as far as the request goes: others may share it.
+    /// True if the answer is whole and may be kept, as far as the request goes: others may share it.
     pub(super) is_shareable: bool,
 }
 
@@ -39,11 +39,11 @@ pub struct CacheTarget<'a> {
 }
 
 impl CacheRequest {
-    /// `None`: the request has nothing to do with the cache. `named`: the fields by which a trusted proxy says how the request
-    /// came; the image server writes them into its answers. `is_ours`: the client may have answers made anew.
+    /// Builds the key; `None`: the request bypasses the cache. `named`: the fields by which a trusted proxy says how the
+    /// request came; the image server writes them into its answers. `is_ours`: the client may have answers made anew.
     ///
-    /// SECURITY: whoever shows who he is (`Authorization`) gets nothing that was kept, and nothing is kept of what he gets.
-    /// A stranger's `no-cache` is passed over, as nginx and Varnish do: it would let anybody load the image server.
+    /// SECURITY: a request with `Authorization` gets no stored answer, and its answer is not stored. `no-cache` of other
+    /// clients is ignored, as nginx and Varnish do: it would let any client load the image server.
     pub fn of<'a>(
         method: &Method,
         fields: &HeaderMap,
@@ -94,7 +94,7 @@ impl CacheTarget<'_> {
     }
 }
 
-/// Hash of an identifier (its lookup key), secret to this process: nobody can find two with the same one.
+/// Hash of an identifier (its lookup key), with a key secret to this process: clients cannot construct collisions.
 pub(super) fn identifier_hash(key: &str) -> u64 {
     static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     SECRET.hash_one(key)

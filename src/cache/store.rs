@@ -12,7 +12,7 @@ use super::cached_response::CachedResponse;
 use super::request::CacheRequest;
 use crate::observe::CacheMetrics;
 
-/// Identifiers that answered 401 or 403, at most; of more, those that are asked for least are forgotten.
+/// Maximum of identifiers that answered 401 or 403; of more, the least requested are forgotten.
 const PROTECTED: u64 = 100_000;
 
 /// The share of the memory that new answers may take before those that must go for them are gone.
@@ -83,8 +83,8 @@ impl CacheStore {
         other.head.is_for(wanted, asked).then_some(other)
     }
 
-    /// Keeps an answer to this request. The first one stands under the key of its request; one that another `Accept` or the
-    /// like selects stands beside it. Says under which key the answer stands.
+    /// Stores an answer to this request. The first answer stands under the key of the request; one that another `Accept` or
+    /// the like selects stands beside it. Returns the key of the entry.
     pub(super) fn keep(
         &self,
         wanted: &CacheRequest,
@@ -117,8 +117,8 @@ impl CacheStore {
         self.answers.invalidate(key);
     }
 
-    /// Removes the answer to requests like this one. Where that is the first one, the variants beside it cannot be reached
-    /// any more: they stay until they expire.
+    /// Removes the answer to requests like this one. If that is the first one, the variants beside it cannot be reached any
+    /// more: they stay until they expire.
     pub(super) fn remove(&self, wanted: &CacheRequest, asked: &HeaderMap) {
         if let Some(first) = self.answers.get(&wanted.key) {
             self.answers.invalidate(&first.head.variant_key(wanted, asked));
@@ -139,7 +139,7 @@ impl CacheStore {
         keys.len()
     }
 
-    /// True if nothing is kept, as far as the store has counted: what was kept a moment ago may be missing in that.
+    /// True if the store is empty, as far as it has counted: answers stored a moment ago may be missing in that.
     pub(super) fn is_empty(&self) -> bool {
         self.answers.entry_count() == 0
     }
@@ -151,7 +151,7 @@ impl CacheStore {
     }
 }
 
-/// Identifiers that ever answered 401 or 403: what they answer depends on who asks, whatever it says.
+/// Identifiers that ever answered 401 or 403: their answers depend on the client, whatever the answers declare.
 #[derive(Debug)]
 pub(super) struct ProtectedIdentifiers {
     hashes: Cache<u64, ()>,
@@ -168,7 +168,7 @@ impl Default for ProtectedIdentifiers {
 }
 
 impl ProtectedIdentifiers {
-    /// Adds an identifier; what is kept of it goes out no more.
+    /// Adds an identifier; its stored answers go out no more.
     pub(super) fn add(&self, identifier: u64) {
         if !self.contains(identifier) {
             self.hashes.insert(identifier, ());
