@@ -131,7 +131,7 @@ pub fn run() -> ExitCode {
     };
     match done.and_then(|code| out.flush().map(|()| code)) {
         Ok(code) => ExitCode::from(code),
-        // `iiif-mender … | head` closes the pipe early; that is no failure.
+        // `iiif-mender … | head` closes the pipe early: no failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => fail(&format!("cannot write the results: {error}"), Exit::Broken),
     }

@@ -26,7 +26,7 @@ pub(super) struct InitArgs {
 /// Default path of the new configuration.
 const FILE: &str = "config.toml";
 
-/// Does it all; what is missing is asked on the terminal.
+/// Runs `init`; missing answers are asked for on the terminal.
 pub(super) fn run(args: &InitArgs, config: Option<&Path>, out: &mut dyn Write) -> ExitCode {
     let path = config.unwrap_or(Path::new(FILE));
     if path.exists() && !args.force {
@@ -107,7 +107,7 @@ fn ask(draft: &mut ConfigDraft, answers: &mut dyn BufRead, out: &mut dyn Write) 
     Ok(())
 }
 
-/// A line from the terminal. `None`: it is empty, or there are no more.
+/// Reads a line from the terminal. `None`: empty line, or end of input.
 fn answer(question: &str, answers: &mut dyn BufRead, out: &mut dyn Write) -> io::Result<Option<String>> {
     write!(out, "{question}")?;
     out.flush()?;

@@ -43,7 +43,7 @@ pub(super) fn tell_of_index(settings: Settings) {
     let _ = write_problems(&findings, &mut io::stderr().lock());
 }
 
-/// `None`: what is wrong is told by the command itself.
+/// `None`: mistakes in the configuration, which the command itself reports.
 fn services(mut settings: Settings) -> Option<(Runtime, BatchServices)> {
     // The check needs no other node.
     settings.cluster.urls.clear();
