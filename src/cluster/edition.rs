@@ -66,7 +66,7 @@ impl Cluster {
         packed.filter(|packed| blake3::hash(packed).to_hex().as_str() == name)
     }
 
-    /// Stores a chunk, if Redis does not have it; returns its name. `None`: this node is alone.
+    /// Stores a chunk, if Redis does not have it; returns its name. `None`: Redis is unreachable.
     pub async fn put_chunk(&self, packed: &[u8]) -> Option<String> {
         let name = blake3::hash(packed).to_hex().to_string();
         if !self.keep_chunk(&name, self.link.settings.edition_lasts).await? {
@@ -80,7 +80,7 @@ impl Cluster {
         Some(name)
     }
 
-    /// Publishes this edition to all nodes. False: this node is alone.
+    /// Publishes this edition to all nodes. False: Redis is unreachable.
     pub async fn publish(&self, edition: &Edition) -> bool {
         let Some(before) = self.edition().await else { return false };
         let key = self.link.key("index", EDITION);

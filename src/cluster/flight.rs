@@ -1,4 +1,4 @@
-//! Shared flights: one node leads the flight, the others wait for its result and check for themselves.
+//! Shared flights: one node leads the flight, the other nodes wait for its result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,8 +41,8 @@ struct FlightLease {
 }
 
 impl Cluster {
-    /// Boards the flight of this name, and waits for it if it is another node's. `departs` is called when that one's
-    /// request is on its way; `anew`: one that landed a moment ago is not enough.
+    /// Joins the flight of this name, and waits if another node leads it. `departs` is called when that node's request is
+    /// on its way; `anew`: a flight that landed a moment ago is not enough.
     pub async fn join(&self, name: &str, anew: bool, departs: impl Fn()) -> JoinResult {
         let link = &self.link;
         if !link.is_joined() {

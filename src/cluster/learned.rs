@@ -50,7 +50,7 @@ pub struct LearnedBatch {
 }
 
 impl Cluster {
-    /// Publishes to the other nodes in the background; what cannot be published now is dropped.
+    /// Publishes to the other nodes in the background; while Redis is unreachable the entry is dropped.
     pub fn publish_learned(&self, learned: &LearnedEntry) {
         let (kind, name, body) = match learned {
             LearnedEntry::Document { url, packed } => ("document", url, packed.as_slice()),

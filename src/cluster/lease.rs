@@ -1,5 +1,5 @@
-//! Leases: a key stays with a node for as long as the node lives and wants it. The other nodes can take it one lease after
-//! the node was last heard of.
+//! Leases: a key stays with a node while the node lives and wants it. Other nodes can take it one lease after the node's
+//! last renewal.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(super) struct KeyLease {
 }
 
 impl KeyLease {
-    /// `before`: what stands before the token where the key must be written anew, because it was flushed.
+    /// Keeps the lease. `before`: prefix of the token where the key must be written anew, because it was flushed.
     pub(super) fn keep(link: &Arc<RedisLink>, key: &str, token: &str, before: &'static str) -> Self {
         let (link, key, token) = (Arc::clone(link), key.to_owned(), token.to_owned());
         let renewing = tokio::spawn(async move {

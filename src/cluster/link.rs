@@ -221,8 +221,8 @@ impl RedisLink {
         }
     }
 
-    /// Connects, and proves that Redis takes what is written: one that is full, still loading or a mere replica
-    /// would answer reads.
+    /// Connects, and proves that Redis takes writes: a server that is full, still loading or a mere replica would answer
+    /// reads.
     async fn join(self: &Arc<Self>, number: u64) -> RedisResult<()> {
         let ear = Arc::downgrade(self);
         let hear = move |push: PushInfo| ear.upgrade().map(|link| link.dispatch(number, &push)).ok_or(());
@@ -263,7 +263,7 @@ impl RedisLink {
     }
 }
 
-/// An ear for one subject; closed when dropped.
+/// Subscription to one subject; ends when dropped.
 pub(super) struct Subscription {
     link: Arc<RedisLink>,
     subject: String,

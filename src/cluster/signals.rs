@@ -52,8 +52,8 @@ impl Cluster {
         self.link.run(&count).await
     }
 
-    /// An identifier was found expired. True for the one node with which a mass expiry begins: `ids` of them within
-    /// `within`, on all nodes together. The other nodes are told.
+    /// Counts an expired identifier. True for the one node with which a mass expiry begins: `ids` of them within `within`,
+    /// on all nodes together. The other nodes get a message.
     pub async fn expired(&self, identifier: &str, ids: usize, within: Duration, lasts: Duration) -> bool {
         let mut expired = EXPIRED.key(self.link.key("expiry", "ids"));
         expired.key(self.link.key("expiry", "mass"));
