@@ -223,7 +223,7 @@ impl ConfigValue for HttpUrl {
     }
 }
 
-/// An http(s) URL that others begin with: it ends in a slash.
+/// Base of http(s) URLs: ends in a slash.
 pub(super) struct BaseUrl;
 
 impl ConfigValue for BaseUrl {
@@ -319,7 +319,7 @@ impl ConfigValue for Prefix {
     }
 }
 
-/// Scheme, host and port, and all that follows. Not `url::Url`: that would normalise IIIF paths.
+/// Scheme, host and port, and the rest of the URL. Not `url::Url`: that would normalise IIIF paths.
 fn web_url(text: &str) -> Result<(Scheme, Authority, &str), ValueError> {
     let wrong = |help: &str| ValueError::new(format!("`{text}` is not an http or https URL"), help);
     let example = "write the whole URL, such as \"https://api.library.tamu.edu/iiif/2/\"";

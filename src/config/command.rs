@@ -42,7 +42,7 @@ impl ConfigCommand {
         matches!(self, Self::Check | Self::Show | Self::Schema)
     }
 
-    /// Does it; `env` is `std::env::vars_os()`, `json`: results for machines. Returns the exit code.
+    /// Runs the command; `env` is `std::env::vars_os()`, `json`: results for machines. Returns the exit code.
     pub fn run<K, V>(
         self,
         origin: Result<ConfigOrigin, ConfigErrors>,

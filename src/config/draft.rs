@@ -1,4 +1,4 @@
-//! A short configuration out of a few answers: what `init` writes, and what `serve` takes in the place of a file.
+//! Short configuration out of a few answers: `init` writes it, and `serve` takes it in the place of a file.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;

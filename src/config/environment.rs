@@ -12,7 +12,7 @@ use super::schema;
 use super::sources::{ConfigSources, PREFIX, SourceText};
 use super::spanned::SpannedToml;
 
-/// Puts every variable into the tree; those that have no place there are mistakes.
+/// Puts every variable into the tree; a variable without a place there is a mistake.
 pub(super) fn overlay<'s>(tree: &mut SpannedToml<'s>, sources: &'s ConfigSources) -> Vec<ConfigError> {
     let mut errors = Vec::new();
     for part in &sources.variables {

@@ -39,7 +39,7 @@ impl ConfigOrigin {
         })
     }
 
-    /// Reads it, with `env` laid over it (`std::env::vars_os()`).
+    /// Reads the configuration, with `env` laid over it (`std::env::vars_os()`).
     pub fn load<K, V>(&self, env: impl IntoIterator<Item = (K, V)>) -> Result<Settings, ConfigErrors>
     where
         K: Into<OsString>,

@@ -30,7 +30,7 @@ pub fn reference() -> String {
     page
 }
 
-/// The settings of a file that says nothing but what must be said; that is left out again.
+/// Default values: the settings of a file with the required keys alone, which are then left out.
 pub(super) fn default_values() -> Value {
     let index = IndexSettings { sources: vec![SourceSettings::url("")], ..IndexSettings::default() };
     let settings = Settings { routes: vec![RouteSettings::default()], index, ..Settings::default() };

@@ -4,8 +4,8 @@ use super::error::ConfigError;
 use super::sources::ConfigSources;
 use super::spanned::SpannedToml;
 
-/// Gathers mistakes with their places, and keeps quiet about keys that are already known to be wrong: their
-/// values are only stand-ins, and a mistake that follows from a mistake helps nobody.
+/// Collects mistakes with their places, and ignores keys that are already known to be wrong: their values are only
+/// stand-ins, and a mistake that follows from a mistake helps no reader.
 pub(super) struct Validator<'a> {
     pub(super) tree: &'a SpannedToml<'a>,
     pub(super) sources: &'a ConfigSources,

@@ -1,4 +1,4 @@
-//! The JSON schema of the file, and what it tells us about a key: which ones exist, what may stand there.
+//! JSON schema of the file, and queries about a key: which ones exist, which values are allowed.
 
 use std::sync::LazyLock;
 

@@ -230,7 +230,7 @@ impl<L: ConfigValue> Visitor<'_> for ConfigValueVisitor<L> {
     }
 }
 
-/// A key that may be left out. TOML has no null: what is there is always some.
+/// Key that may be left out. TOML has no null: a present value is always `Some`.
 impl<T, F: Format<T>> Format<Option<T>> for Option<F> {
     fn write<S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
         match value {

@@ -249,7 +249,7 @@ impl ConfigValue for HeaderValue {
     const EXPECTED: &'static str = "the value of a header";
 
     fn read(text: &str) -> Result<Self, ValueError> {
-        // SECURITY: the text itself is not repeated, it may be a key.
+        // SECURITY: the text itself is not repeated, because it may be a key.
         let wrong = || {
             ValueError::new(
                 "this cannot be the value of a header",

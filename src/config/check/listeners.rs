@@ -1,4 +1,4 @@
-//! `[server] listen` and `[admin]`: do they fit each other?
+//! Checks of `[server] listen` and `[admin]` against each other.
 
 use std::net::{IpAddr, SocketAddr};
 

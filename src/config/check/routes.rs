@@ -1,4 +1,4 @@
-//! `[[routes]]`: can each of them be used, and does none lead back to us?
+//! Checks of `[[routes]]`: each can be used, and none leads back to us.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

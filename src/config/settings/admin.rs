@@ -18,7 +18,7 @@ use crate::config::viewer_url::ViewerUrl;
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct AdminSettings {
-    /// Where to listen, or "off". Keep it away from the public: it tells a lot.
+    /// Address of the admin listener, or "off". Keep it away from the public: its pages hold internals.
     #[default(Some(local(9090)))]
     #[serde(with = "As::<MaybeListen>")]
     #[schemars(extend("x-reload" = "restart"))]
@@ -29,16 +29,16 @@ pub struct AdminSettings {
     /// Certificate and key, to speak TLS with operators.
     #[schemars(with = "TlsFiles")]
     pub tls: Option<TlsFiles>,
-    /// PEM file with certificate authorities: whoever shows a certificate of theirs is an operator. Needs `tls`.
+    /// PEM file with certificate authorities: a client with a certificate of theirs is an operator. Needs `tls`.
     #[serde(with = "As::<Option<PathBuf>>")]
     #[schemars(extend("x-reload" = "restart"))]
     pub client_ca: Option<PathBuf>,
-    /// Connections at once; for each that comes then, one that rests or is stuck is closed.
+    /// Connections at once; each further one closes one that rests or is stuck.
     #[default(64)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0", "x-reload" = "restart"))]
     pub max_connections: usize,
-    /// Pages at once that are told what happens as it happens.
+    /// Live (SSE) pages at once.
     #[default(16)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0", "x-reload" = "restart"))]
@@ -68,7 +68,7 @@ pub struct AdminSettings {
 }
 
 impl AdminSettings {
-    /// Must operators show who they are? Otherwise whoever reaches the listener is one.
+    /// True if operators must authenticate. Otherwise every client of the listener is one.
     pub fn requires_auth(&self) -> bool {
         self.token_file.is_some() || self.client_ca.is_some()
     }

@@ -25,7 +25,7 @@ pub struct ClusterSettings {
     #[default("mymaster".to_owned())]
     #[serde(with = "As::<Token>")]
     pub master: String,
-    /// Whom to log in as (Redis 6 and later); without it only the password is sent.
+    /// User name for the login (Redis 6 and later); without it only the password is sent.
     #[serde(with = "As::<Option<Secret>>")]
     pub username: Option<Secret>,
     /// Better written as `IIIF_MENDER__CLUSTER__PASSWORD` than here.
@@ -49,7 +49,7 @@ pub struct ClusterSettings {
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = "1ms"))]
     pub command_timeout: Duration,
-    /// How long a flight or place is kept for a node that is not heard of any more.
+    /// How long a flight or permit is kept for a node that gives no sign of life.
     #[default(secs(3))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = "100ms"))]
@@ -96,7 +96,7 @@ pub enum ClusterKind {
     /// Single Redis server.
     #[default]
     Server,
-    /// Sentinels, who know which server is the master.
+    /// Sentinels, which know the master.
     Sentinel,
     /// Nodes of a Redis Cluster, which know the others.
     Cluster,

@@ -60,7 +60,8 @@ pub struct HealSettings {
     #[default(Duration::from_millis(250))]
     #[serde(with = "As::<Duration>")]
     pub build_after: Duration,
-    /// A request to a canvas service that takes longer gives its place to whoever waits; four for each place at most do.
+    /// Time after which a request to a canvas service passes its permit on to a waiting request; four for each permit at
+    /// most do so.
     #[default(secs(10))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]

@@ -16,7 +16,7 @@ use crate::config::values::{PathPiece, WholeNumber, secs};
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct IndexSettings {
-    /// The SQLite file; it is made when it is missing.
+    /// SQLite file; created when it is missing.
     #[default(PathBuf::from("iiif-mender.sqlite3"))]
     #[serde(with = "As::<PathBuf>")]
     #[schemars(extend("x-reload" = "restart"))]
@@ -36,7 +36,8 @@ pub struct IndexSettings {
     #[default(secs(60 * 60))]
     #[serde(with = "As::<Duration>")]
     pub refresh: Duration,
-    /// For how long in all a URL source may make one document wait by Retry-After; "0s": it is asked the next time.
+    /// How long in all a URL source may make one document wait by Retry-After; "0s": the document waits for the next
+    /// refresh.
     #[default(secs(60))]
     #[serde(with = "As::<Duration>")]
     pub max_pause: Duration,

@@ -1,4 +1,4 @@
-//! `[log]` and `[telemetry]`: what is told of requests.
+//! `[log]` and `[telemetry]`: log lines and spans of requests.
 
 use std::time::Duration;
 

@@ -144,8 +144,8 @@ impl Settings {
         }
     }
 
-    /// Relative paths begin at `folder`: that of the configuration file, as with nginx, so that a deployment means the
-    /// same wherever it is started from.
+    /// Resolves relative paths against `folder`: that of the configuration file, as with nginx, so that a deployment means
+    /// the same wherever it is started from.
     pub(super) fn resolve(&mut self, folder: &Path) {
         self.server.tls.iter_mut().for_each(|files| files.resolve(folder));
         self.admin.resolve(folder);

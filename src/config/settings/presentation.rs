@@ -1,4 +1,4 @@
-//! `[presentation]` and `[rewrite]`: what is done for documents on their way.
+//! `[presentation]` and `[rewrite]`: handling of documents on their way.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -30,7 +30,7 @@ pub struct RouteSettings {
     /// stay those of the URL.
     #[serde(with = "As::<OneOrMany<Authority>>", skip_serializing_if = "Vec::is_empty")]
     pub connect: Vec<Authority>,
-    /// Path by which each of its servers is checked, as set in [upstream.health]; not given: they are judged by real requests alone.
+    /// Path by which each of its servers is checked, as set in [upstream.health]; not given: only real requests count.
     #[serde(with = "As::<Option<Prefix>>")]
     pub health: Option<String>,
     /// Time for TCP and TLS together, in place of `upstream.connect_timeout`.
@@ -63,8 +63,8 @@ fn missing() -> UpstreamUrl {
 }
 
 impl RouteSettings {
-    /// Tells the servers and the path behind this route, wherever it stands in the list: what is remembered of
-    /// images and canvases is kept under it, and so outlives a reload of the configuration.
+    /// Identity of the servers and the path behind this route, whatever its position in the list: memory of images and
+    /// canvases is kept under the mark, and so outlives a reload of the configuration.
     pub fn mark(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         let UpstreamUrl { scheme, authority, path } = &self.upstream;

@@ -70,7 +70,7 @@ pub struct ServerSettings {
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
     pub request_timeout: Duration,
-    /// Open connections at most; for each that comes then, one that rests or is stuck is closed.
+    /// Open connections at most; each further one closes one that rests or is stuck.
     #[default(4096)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
@@ -81,8 +81,7 @@ pub struct ServerSettings {
     #[default(1024)]
     #[serde(with = "As::<WholeNumber>")]
     pub max_connections_per_address: usize,
-    /// Connections that may speak another protocol at once (WebSocket, on plain routes); more get 503. 0: nobody is let
-    /// switch.
+    /// Connections that may speak another protocol at once (WebSocket, on plain routes); more get 503. 0: none may.
     // Far below the open files of a process; a reading room behind one address has a few.
     #[default(256)]
     #[serde(with = "As::<WholeNumber>")]
@@ -139,8 +138,8 @@ impl ServerSettings {
     }
 }
 
-/// Does this address belong to one of the networks? An IPv4 address may be written as IPv6 (RFC 4291 section 2.5.5.2),
-/// as a socket that takes both gives it.
+/// True if this address belongs to one of the networks. An IPv4 address may be written as IPv6 (RFC 4291 section 2.5.5.2),
+/// as a dual-stack socket reports it.
 pub fn is_among(address: IpAddr, networks: &[IpNet]) -> bool {
     let address = address.to_canonical();
     networks.iter().any(|network| network.contains(&address))
