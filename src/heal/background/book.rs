@@ -36,7 +36,7 @@ pub struct PagesSeen {
 
 /// Cost of one canvas at the service, counted in pages of a manifest.
 ///
-/// UPSTREAM: a page of a book takes 22 ms, a canvas by itself 20 to 106 ms.
+/// UPSTREAM: a page of a book takes 22 ms, a single canvas 20 to 106 ms.
 const CANVAS_IN_PAGES: usize = 4;
 
 impl PagesSeen {
@@ -72,7 +72,7 @@ impl Books {
         self.lookup.index().manifest_canvases(manifest).map_or(0, |pages| pages.len())
     }
 
-    /// Has the whole manifest built beside. False: that is not possible here, or did not help.
+    /// Has the whole manifest built beside. False: not possible here, or no help.
     pub(in crate::heal) async fn heal(
         &self,
         manifest: &str,
@@ -119,9 +119,9 @@ impl Books {
         helped
     }
 
-    /// True if this page of the manifest is back. The answer may come from a cache before the service, or be somebody
-    /// else's page: then no key was written, whatever the answer carries. A manifest may also come without its pages where
-    /// only the service's own check of the images failed: then the keys were written all the same.
+    /// True if this page of the manifest is back. The answer may come from a cache before the service, or belong to another
+    /// manifest: then no key was written, whatever the answer holds. A manifest may also come without its pages where only
+    /// the service's own check of the images failed: then the keys were written nevertheless.
     async fn book_helped(&self, answer: CanvasResponse, image: &IndexedImage) -> bool {
         let is_book =
             matches!(answer, CanvasResponse::Built | CanvasResponse::Carries | CanvasResponse::Unclear);
@@ -134,7 +134,7 @@ impl Books {
             }
     }
 
-    /// Forgets that pages were alive: what the answer carried is no proof.
+    /// Forgets that pages were alive: the images in the answer are no proof.
     fn no_page_is_proven(&self, service: &CanvasService, manifest: &str) {
         let pages = self.lookup.index().manifest_canvases(manifest).unwrap_or_default();
         for key in pages.iter().flat_map(|page| &page.keys) {
@@ -169,7 +169,7 @@ impl Books {
         is_possible.then_some((service, request))
     }
 
-    /// Forgets that pages were found expired: that is no longer true.
+    /// Forgets that pages were found expired, which is no longer true.
     fn pages_were_healed(&self, manifest: &str, image: &IndexedImage) {
         self.requests.services.is_back(image);
         let pages = self.lookup.index().manifest_canvases(manifest).unwrap_or_default();

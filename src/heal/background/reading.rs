@@ -19,13 +19,13 @@ const LOOKED_FOR: Duration = Duration::from_secs(5);
 /// Manifests remembered at most.
 const MANIFESTS: u64 = 10_000;
 
-/// `ReadingActivity` holds the manifests that somebody reads.
+/// `ReadingActivity` holds the manifests that viewers read now.
 #[derive(Debug)]
 pub(in crate::heal) struct ReadingActivity {
     read: TimedCache<Arc<str>>,
     /// Manifests with an expired image, and when.
     frail: TimedCache<Arc<str>, Expiry>,
-    /// Canvases from which a look ahead began a moment ago: one look serves all tiles of a page.
+    /// Canvases whose next pages were probed a moment ago: one round serves all tiles of a page.
     looked: TimedCache<Arc<str>, Instant>,
 }
 
@@ -47,7 +47,7 @@ impl Default for ReadingActivity {
 }
 
 impl ReadingActivity {
-    /// Notes that somebody reads a page of this manifest.
+    /// Notes that a viewer reads a page of this manifest.
     pub(in crate::heal) fn at(&self, manifest: &Arc<str>) {
         if !self.read.contains(manifest) {
             self.read.insert(Arc::clone(manifest), (), READ_FOR);

@@ -18,7 +18,7 @@ use crate::observe::{EventKind, RequestTrace};
 /// Heals of one scan at once: enough to keep every lane busy, not enough to fill memory.
 const AT_ONCE: usize = 16;
 
-/// `BackgroundScan` is one pass over images that nobody waits for.
+/// `BackgroundScan` is one pass over images that no viewer waits for.
 #[derive(Debug)]
 pub(in crate::heal) struct BackgroundScan {
     context: Arc<BackgroundContext>,
@@ -47,7 +47,7 @@ struct BookPosition {
 }
 
 impl BackgroundScan {
-    /// A new scan. `None`: it is not known which image server to ask.
+    /// Creates a scan. `None`: the image server is not known yet.
     pub(in crate::heal) fn new(
         context: &Arc<BackgroundContext>,
         heals_by: &Arc<dyn StartHeal>,
