@@ -19,7 +19,8 @@ pub(in crate::heal) trait AskCanvasService: Debug + Send + Sync {
     /// Asks what the service says of this identifier now (`/resources/{uuid}`).
     fn registration<'a>(&'a self, image: &'a IndexedImage) -> BoxFuture<'a, Registration>;
 
-    /// Joins the one request with this key, or starts it, and makes it as urgent as its order. True: this order started it.
+    /// Joins the one request with this key, or starts it, and raises its lane to that of the order. True: this order
+    /// started it.
     fn request(self: Arc<Self>, order: &CanvasOrder<'_>) -> (FlightHandle<CanvasResponse>, bool);
 
     /// Joins the request with this key, if it is under way.
@@ -29,7 +30,7 @@ pub(in crate::heal) trait AskCanvasService: Debug + Send + Sync {
     fn under_way(&self) -> usize;
 }
 
-/// `CanvasOrder` is one request to be sent to a canvas service, and for whom.
+/// `CanvasOrder` is one request to be sent to a canvas service, with the image that needs it.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::heal) struct CanvasOrder<'a> {
     pub(in crate::heal) service: &'a Arc<CanvasService>,

@@ -83,8 +83,8 @@ impl CircuitBreaker {
         }
     }
 
-    /// Closes the breaker: a request was answered as a healthy service answers, or somebody knows that the service is well
-    /// again. True: the breaker was open until now.
+    /// Closes the breaker: a healthy answer came, or the service is known to be well again. True: the breaker was open
+    /// until now.
     pub(in crate::heal) fn record_success(&self) -> bool {
         let before = std::mem::replace(&mut *self.state.lock(), CircuitState::Closed { failures: 0 });
         !matches!(before, CircuitState::Closed { .. })

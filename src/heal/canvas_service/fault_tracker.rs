@@ -65,7 +65,7 @@ impl FaultTracker {
     }
 
     /// True if there is no recent sign of a fault, or the sign is refuted within a moment. A canvas without its image may
-    /// have been stored in an older fault; it is built anew at once, which tells.
+    /// have been stored in an older fault; a build at once tells.
     pub(in crate::heal) async fn is_well_soon(&self) -> bool {
         let refuted = async {
             while !self.is_healthy() {

@@ -130,7 +130,7 @@ pub(in crate::heal) struct ServiceContext {
 }
 
 impl CanvasService {
-    /// A canvas service. `before`: the service under the settings before; what is known of it stays.
+    /// Creates a canvas service. `before`: the service under the settings before, whose state is kept.
     pub(in crate::heal) fn new(
         route: usize,
         settings: &Settings,

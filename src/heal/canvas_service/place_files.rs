@@ -1,7 +1,6 @@
 //! Permits that processes on one machine share: `heal` beside a running `serve` must not double the requests at the canvas
 //! service, nor repeat a request of the other process. Each permit is a file beside the index that one process at a time
-//! has locked; what the permits are used for stands in one file for all. The kernel unlocks the files of a process that is
-//! killed.
+//! has locked; one further file holds the use of all permits. The kernel unlocks the files of a process that is killed.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;

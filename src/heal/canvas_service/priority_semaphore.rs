@@ -1,4 +1,4 @@
-//! Lanes: who gets the next of the few permits for canvas requests.
+//! Lanes: the order in which canvas requests get the few permits.
 //!
 //! UPSTREAM: the canvas service holds two outbound connections per host, so two requests at once are polite and a third one
 //! only stands in its queue (upstream.md "Load"). Viewers go first, then the pages ahead of a reader, then sweeps; every
@@ -172,7 +172,7 @@ impl PrioritySemaphore {
     }
 
     /// Waits for a permit as [`PrioritySemaphore::acquire`] does, or until every permit has been held for `aged`: then one
-    /// extra request may run, if it is probably answered at once, so that nobody waits behind it.
+    /// extra request may run, if it is probably answered at once, so that a stored document does not wait behind builds.
     pub(in crate::heal) async fn place_or_extra(
         self: &Arc<Self>,
         priority: Priority,

@@ -1,6 +1,6 @@
 //! Registration of files at the canvas service: `GET {canvas service}/resources/{uuid}` tells expiry (404) from a missing
-//! file (200), and while an identifier is alive it teaches its file URL (upstream.md "An expired image"). A gateway may
-//! block that path: this is noticed, remembered, and tried again later.
+//! file (200), and for an identifier that is alive returns its file URL (upstream.md "An expired image"). A gateway may
+//! block that path: a blocked path is detected, remembered, and tried again later.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -204,7 +204,7 @@ impl RegistrationCheck {
                 self.expired.insert(uuid, (), EXPIRED_FOR);
                 self.closed().until = None;
             }
-            // A failing service is not a blocked path: it is asked again next time.
+            // A failing service is not a blocked path: the next look-up asks again.
             Registration::Nothing if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {}
             Registration::Nothing => self.closed().until = Some(now + self.recheck),
         }

@@ -1,4 +1,4 @@
-//! Canvas requests: what is asked for, and how it is sent.
+//! Canvas requests and the way they are sent.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -76,16 +76,16 @@ impl CanvasService {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// True if a request must wait for the end of a fault: a canvas built now would be stored without its image, and nobody
-    /// waits for it.
+    /// True if a request must wait for the end of a fault: a canvas built now would be stored without its image, and no
+    /// viewer waits for it.
     pub(in crate::heal) fn is_not_for(&self, urgency: &FlightPriority) -> bool {
         urgency.is_for_nobody()
             && self.variants.known(Instant::now()) != Some(true)
             && !self.fault_tracker.is_healthy()
     }
 
-    /// True if the service asked for a pause, and the request must keep it: only those of the sweep lane do, as nobody
-    /// waits for them.
+    /// True if the service asked for a pause, and the request must keep it: only those of the sweep lane do, because no
+    /// viewer waits for them.
     pub(in crate::heal) fn rests_from(&self, urgency: &FlightPriority) -> bool {
         urgency.lane() == Priority::Background && self.remarks.retry_after(Instant::now()).is_some()
     }
@@ -174,8 +174,9 @@ impl CanvasRequests {
         answer
     }
 
-    /// Asks for the canvas beside. A service that is not known to build beside is asked without `update` first: it answers
-    /// as to a plain visit if it cannot. If it can, the answer may be an old one, for which no key was written.
+    /// Asks for the canvas beside. If the service is not known to build beside, the first request has no `update`: a
+    /// service that cannot answers as to a plain visit. One that can may answer with an old canvas, for which no key was
+    /// written.
     async fn send_variant(
         &self,
         service: &CanvasService,
@@ -231,11 +232,11 @@ impl CanvasRequest {
         Self { flight, canvas: Some(canvas.clone()) }
     }
 
-    /// The request that builds the canvas anew beside the good one, which stays as it is. The key is written all the same.
+    /// Builds the request for a new canvas beside the good one, which stays as it is. The key is written nevertheless.
     ///
-    /// UPSTREAM: what is stored belongs to path, `allow` and `disallow` together; a `disallow` that fits no file
-    /// leaves nothing out of the canvas, and has a place of its own in the cache. A service that knows no
-    /// `disallow` does what it does for any rebuild.
+    /// UPSTREAM: the service's cache key is path, `allow` and `disallow` together; a `disallow` that fits no file leaves
+    /// nothing out of the canvas, and has a place of its own in the cache. A service that knows no `disallow` does what it
+    /// does for any rebuild.
     pub(in crate::heal) fn rebuild_variant(canvas: &CanvasTarget) -> Self {
         let target = format!("{}&disallow=x-iiif-mender/none", canvas.rebuild);
         Self {

@@ -7,13 +7,13 @@ use http::StatusCode;
 pub(in crate::heal) enum CanvasResponse {
     /// The canvas, built for this request, with the image: its key is written.
     Built,
-    /// The canvas, with the image; it may be an old one.
+    /// Canvas with the image; it may be an old one.
     Carries,
     /// The canvas without the image: poisoned, or the file is gone.
     Lacks,
-    /// Good JSON, or none at all, that says nothing about the image.
+    /// JSON without a statement about the image, or no JSON.
     Unclear,
-    /// The service does not know the canvas, or cannot build it: that speaks against this canvas only.
+    /// Refused: the service does not know the canvas, or cannot build it, which is evidence against this canvas only.
     Refused,
     /// The service asks for a pause.
     Busy,

@@ -100,7 +100,7 @@ impl CanvasServices {
         canvases
     }
 
-    /// The services that may know this identifier, those of its canvases first.
+    /// Services that may know this identifier, those of its canvases first.
     pub(in crate::heal) fn of(&self, image: &IndexedImage) -> Vec<Arc<CanvasService>> {
         if let [only] = &*self.services {
             return vec![Arc::clone(only)];
@@ -230,7 +230,7 @@ impl CanvasServices {
         self.metrics.event(EventKind::ResourcesDistrusted);
     }
 
-    /// Remembers that this image is alive: it can show later whether info.json works at all.
+    /// Remembers this image as alive: later it can show whether info.json works at all.
     pub(in crate::heal) fn set_canary(&self, image: &IndexedImage) {
         *self.witness.lock() = Some(image.clone());
     }

@@ -54,7 +54,7 @@ impl AskCanvasService for CanvasRequests {
 }
 
 impl CanvasRequests {
-    /// Shares requests to canvas services. `flights`: those that are under way.
+    /// Creates the sharing of requests to canvas services. `flights`: requests under way.
     pub(in crate::heal) fn new(
         services: Arc<CanvasServices>,
         images: Arc<ImageServers>,
@@ -65,7 +65,8 @@ impl CanvasRequests {
         Self { services, images, fleet, flights, metrics }
     }
 
-    /// Joins the one request with this key, or starts it, and makes it as urgent as its order. True: this order started it.
+    /// Joins the one request with this key, or starts it, and raises its lane to that of the order. True: this order
+    /// started it.
     pub(in crate::heal) fn join(
         self: &Arc<Self>,
         order: &CanvasOrder<'_>,

@@ -131,7 +131,7 @@ impl CanvasService {
         self.breaker.state(Instant::now()) == BreakerState::Closed
     }
 
-    /// Notes that the service answers as a healthy one does, or that somebody knows that it will.
+    /// Notes a healthy answer of the service, or other proof that it is well.
     pub(in crate::heal) fn record_success(&self) {
         if self.breaker.record_success() {
             *self.recovered.lock() = Some(Instant::now());

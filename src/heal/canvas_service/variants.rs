@@ -1,9 +1,9 @@
 //! Variants: whether a canvas service builds a canvas *beside* the stored one when asked with a `disallow` that fits
 //! nothing.
 //!
-//! UPSTREAM: what is stored belongs to path, type, repository, `allow` and `disallow` together. The `@id` of such an
-//! answer carries the query, which proves it; a service that ignores the parameter answers with its plain canvas, so
-//! that the first request, without `update`, is harmless anywhere (upstream.md "Ways back to life").
+//! UPSTREAM: the service's cache key is path, type, repository, `allow` and `disallow` together. The `@id` of such an
+//! answer carries the query, as proof; a service that ignores the parameter answers with its plain canvas, so that the
+//! first request, without `update`, is harmless anywhere (upstream.md "Ways back to life").
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl VariantSupport {
         }
     }
 
-    /// Records what an answer has shown. True: it was not known before.
+    /// Records the evidence of an answer. True: not known before.
     pub(in crate::heal) fn record(&self, honoured: bool, now: Instant) -> bool {
         let is_news = self.known(now) != Some(honoured);
         if honoured {

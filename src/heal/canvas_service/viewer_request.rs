@@ -206,7 +206,7 @@ fn is_named(pair: &str, name: &str) -> bool {
     percent_decode_str(own).eq(name.bytes())
 }
 
-/// The target without parameters that would have a document built anew. `None`: it has none.
+/// Target without parameters that would have a document built anew. `None`: it had none.
 pub fn without_update(target: &str) -> Option<String> {
     let (path, query) = target.split_once('?')?;
     if !query.split('&').any(|pair| is_named(pair, "update")) {
