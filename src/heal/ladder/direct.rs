@@ -79,7 +79,7 @@ impl Ladder {
         }
     }
 
-    /// Checks a small tile after a 404: one 404 is about one request (info.json may be broken on its own), that of a small
+    /// Probes a small tile after a 404: one 404 is about one request (info.json may be broken on its own), that of a small
     /// tile about the file.
     async fn missing_or_unsupported(&self, image: &IndexedImage, id: &str) -> DirectResult {
         match self.images.status(image, id, Probe::SmallTile.tail()).await {

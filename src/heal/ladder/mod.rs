@@ -74,8 +74,8 @@ struct CanvasAttempt {
     service: Arc<CanvasService>,
     canvas: CanvasTarget,
     visited: VisitResult,
-    /// Seen during this heal: the stored canvas itself may be asked for. The service's memory of that may end in the middle
-    /// of a heal; this flag stays.
+    /// True if, during this heal, the stored canvas itself may be requested. The service's memory of that may end in the
+    /// middle of a heal; this flag stays.
     overwrites: bool,
 }
 
@@ -112,7 +112,7 @@ pub(in crate::heal) const NO_ROUTE: &str =
     "its canvas belongs to no presentation route ([server] public_hosts, [[routes]])";
 pub(in crate::heal) const NO_HELP: &str = "its canvas was asked for, and the image did not come back";
 
-/// Canvases of one image that are asked for at most; those that are refused do not count.
+/// Canvases of one image that are requested at most; refused ones do not count.
 const CANVASES: usize = 3;
 
 /// Results of the last visits that did not help.
@@ -223,8 +223,8 @@ impl Ladder {
     }
 
     /// Judges a canvas that came without the image, while no key was written: its file is gone, or the file store is in
-    /// trouble. Where the file URL is known, one request for the file tells. Where it is not, a trouble may have passed
-    /// since that canvas was `seen` (other canvases were asked for meanwhile): what is remembered is as old as the canvas.
+    /// trouble. With a known file URL, one request for the file tells. Without, a fault may have passed since that canvas
+    /// was `seen` (other canvases were requested after it): the evidence is as old as the canvas.
     pub(in crate::heal) async fn gone_or_in_trouble(
         &self,
         image: &IndexedImage,
@@ -297,9 +297,9 @@ impl Ladder {
         }
     }
 
-    /// Register: the service learns anew where the file is, without building anything. Where it knows the file, and the image
-    /// server does not find it, that would show nothing: a key is written whether the file is there or not. A canvas that is
-    /// built beside shows it.
+    /// Register: the service looks the file up anew, without building anything. Where it knows the file, and the image
+    /// server does not find it, that would show nothing: a key is written whether the file is there or not. A canvas that
+    /// is built beside shows it.
     async fn register(&self, run: &mut HealRun<'_>) -> StepResult {
         let builds_beside =
             |service: &Arc<CanvasService>| service.variants.known(Instant::now()) == Some(true);

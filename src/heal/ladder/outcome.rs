@@ -37,9 +37,9 @@ pub(in crate::heal) enum HealOutcome {
 pub(in crate::heal) enum FollowUp {
     /// The request still runs, and its canvas may yet come without the image.
     WatchCanvas { service: Arc<CanvasService>, request: CanvasRequest, flight: FlightHandle<CanvasResponse> },
-    /// The canvas of this request came without the image: it is to be rebuilt when the service is well.
+    /// Rebuild later: the canvas of this request came without the image, and the service must be well first.
     RepairCanvas { service: Arc<CanvasService>, request: CanvasRequest },
-    /// The canvas came with the image: it is not poisoned.
+    /// Whole: the canvas came with the image.
     CanvasIsWhole,
 }
 

@@ -156,7 +156,7 @@ impl Ladder {
         }
     }
 
-    /// Checks another image's info.json: this image's own is 404, as it is when all info.json are.
+    /// Checks another image's info.json: this image's own is 404, as it also is when every info.json fails.
     async fn health_by_canary(&self, image: &IndexedImage) -> ServiceHealth {
         // The image server may have the info.json in its memory: then the nested request, word for word, is well.
         if self.look_at(image, INFO).await.is_ok_and(|status| status.is_success()) {

@@ -1,4 +1,4 @@
-//! Step on one rung: one shared request, and its result.
+//! Step of the ladder: one shared request, and its result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,8 +111,8 @@ impl Ladder {
         (self.evaluate(&attempt, answer, run).await, holds_for_all)
     }
 
-    /// Waits until a seen fault is over, if nobody waits for the request and its canvas would be stored without its image.
-    /// False: the fault goes on.
+    /// Waits until a seen fault is over, if no viewer waits for the request and its canvas would be stored without its
+    /// image. False: the fault goes on.
     async fn waits_until_well(&self, service: &CanvasService, urgency: &FlightPriority) -> bool {
         let began = Instant::now();
         let until = began + self.settings.heal.backoff_max;
@@ -129,7 +129,7 @@ impl Ladder {
         true
     }
 
-    /// True if nobody knows yet whether the service builds beside, and a request finds out now.
+    /// True if the service's ability to build beside is not known yet, and a request finds out now.
     fn is_about_to_be_known(&self, service: &CanvasService) -> bool {
         service.variants.known(Instant::now()).is_none() && self.canvases.under_way() > 0
     }

@@ -296,7 +296,7 @@ impl Scene {
         self
     }
 
-    /// Makes it known whether the service builds beside.
+    /// Sets whether the service builds beside.
     fn building_beside(self, honoured: bool) -> Self {
         self.service().heard_of_variants(honoured);
         self
