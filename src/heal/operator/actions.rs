@@ -48,9 +48,8 @@ impl Healer {
         true
     }
 
-    /// Forgets what was found out about the image, here and in Redis: that its file was missing, that it was there a while
-    /// ago, and that no rung helped. The next viewer's request starts afresh. (Other nodes keep what they found or heard
-    /// themselves.)
+    /// Forgets the findings about the image, here and in Redis: a missing file, a proof that it was alive, rungs that did
+    /// not help. The next viewer's request starts afresh. (Other nodes keep their own findings.)
     pub fn forget(&self, image: &IndexedImage) {
         let parts = &self.parts;
         parts.missing.forget(image, parts.lookup.image_marks());

@@ -1,4 +1,4 @@
-//! Broken images for operators: noted as requests end, and explained when somebody looks.
+//! Broken images for operators: recorded as requests end, and explained on demand.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub struct BrokenImage {
     pub until: Option<i64>,
     /// Status that the last reader got.
     pub status: u16,
-    /// Distinct clients, as far as they are told apart: [`Self::MOST_READERS`] stands for as many or more.
+    /// Distinct clients, at most [`Self::MOST_READERS`], which stands for as many or more.
     pub readers: usize,
     /// Requests.
     pub requests: u64,
@@ -46,14 +46,14 @@ pub struct BrokenImage {
     pub first: i64,
     /// Last request, unix milliseconds.
     pub last: i64,
-    /// Pages that ask for an image which no manifest names. Strangers' words.
+    /// Pages that ask for an image which no manifest names, as clients sent them.
     pub referrers: Vec<Referrer>,
     /// URL of a picture of it, for readers.
     pub picture: Option<String>,
 }
 
 impl BrokenImage {
-    /// Clients that are told apart.
+    /// Maximum of distinct clients.
     pub const MOST_READERS: usize = READERS;
 }
 
@@ -72,8 +72,8 @@ pub struct BrokenFilter {
 type ExplainedReason = (BrokenReason, String, Option<Duration>);
 
 impl Healer {
-    /// Notes how a reader's request for an image ended. Where it went well, that costs one atomic load while nothing is
-    /// broken. (An info.json that was not healed proves nothing: it comes from memory long after the image expired.)
+    /// Records the end of a reader's request for an image. A success costs one atomic load while no image is broken. (An
+    /// info.json that was not healed proves nothing: it comes from memory long after the image expired.)
     pub fn record_image_answer(&self, exchange: &ImageExchange<'_>, outcome: Outcome, status: StatusCode) {
         let (parts, image) = (&self.parts, exchange.image);
         if status.is_success() {

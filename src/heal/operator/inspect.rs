@@ -38,8 +38,8 @@ pub struct UnreachableServer {
 const LONGEST_INFO: usize = 1 << 20;
 
 impl Healer {
-    /// The upstreams of image and presentation routes that give no answer. Each is asked once, for the route's own path:
-    /// any status will do, but for those of a gateway that has nobody behind it.
+    /// Upstreams of image and presentation routes that give no answer. Each gets one request, for the route's own path: any
+    /// status will do, except those of a gateway without a server behind it.
     pub async fn unreachable(&self) -> Vec<UnreachableServer> {
         let routes = self.parts.settings.routes.iter().enumerate();
         let asked = routes.filter(|(_, route)| route.kind != RouteKind::Plain).map(async |(at, route)| {

@@ -247,7 +247,7 @@ impl Healer {
         self.parts.prefetch.books().request(manifest).is_some()
     }
 
-    /// Has a whole manifest built beside, of which several images are gone. False: that did not help.
+    /// Has a whole manifest built beside, of which several images are gone. False: no help.
     pub async fn heal_book(&self, manifest: &str, image: &IndexedImage) -> bool {
         self.parts.prefetch.books().heal(manifest, image, Priority::Background).await
     }

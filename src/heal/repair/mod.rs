@@ -3,8 +3,8 @@
 //!
 //! UPSTREAM: while info.json fails, a canvas comes back 200 without its image, a presentation 200 with fewer canvases, and
 //! both are cached; only `update=true` on that same URL cures it, and only after the fault ended. During the fault a
-//! rebuild makes it worse (upstream.md "Poison"). So nothing is rebuilt before the service has shown, by registering
-//! one of the missing images, that its own way to the image server works: that touches no document.
+//! rebuild makes it worse (upstream.md "Poison"). So no rebuild begins before the service has shown, by registering one of
+//! the missing images, that its own way to the image server works: registering touches no document.
 
 pub(in crate::heal) mod background;
 pub(in crate::heal) mod documents;

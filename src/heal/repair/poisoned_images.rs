@@ -1,4 +1,4 @@
-//! Poisoned images: those that are there and yet lacking in their canvas or manifest.
+//! Poisoned images: images that are alive, while their canvas or manifest lacks them.
 
 use std::time::Duration;
 
