@@ -21,7 +21,7 @@ use crate::iiif::ImageRequest;
 use crate::observe::RequestTrace;
 use crate::upstream::{Body, Caller, UpstreamError};
 
-/// `SimCanvasService` is the one of a site; what it answers stands below `/iiif-service/`.
+/// `SimCanvasService` is the canvas service of a site; its paths are below `/iiif-service/`.
 #[derive(Debug)]
 pub(super) struct SimCanvasService(pub(super) Arc<Model>, pub(super) usize);
 

@@ -41,12 +41,12 @@ pub(super) enum SimFault {
     Stuck(usize),
     /// The service does nothing, and answers 200 with something that is no canvas of ours.
     Garbled(Garbage),
-    /// The Redis between us is away: it refuses (false), or takes commands and never answers.
+    /// Outage of the Redis between the nodes: it refuses (false), or takes commands and never answers.
     Shared(bool),
 }
 
 impl SimFault {
-    /// Is it a fault of this site, and not of the other one, or of what is between us?
+    /// True for a fault of this site, as opposed to the other one, or the nodes' own network.
     pub(super) fn is_at(self, site: usize) -> bool {
         match self {
             Self::Stuck(leaf) => Library::at(true).site_of(leaf) == site || site == 0,
@@ -107,7 +107,7 @@ pub(super) enum SimAct {
     EvictDocuments,
     /// Redis loses the key of one leaf.
     Expire(usize),
-    /// The image server starts anew: what it had in memory is gone.
+    /// Restart of the image server: its memory is empty.
     ImagesRestart,
     /// The configuration is read anew, with another number in it.
     Reload,

@@ -18,7 +18,7 @@ use crate::config::settings::Timeouts;
 use crate::heal::{ResponseFuture, SendRequest};
 use crate::upstream::{Body, Caller, UpstreamError};
 
-/// `SimImageServer` is the one of a site; what it answers stands below `/iiif/2/`.
+/// `SimImageServer` is the image server of a site; its paths are below `/iiif/2/`.
 #[derive(Debug)]
 pub(super) struct SimImageServer(pub(super) Arc<Model>, pub(super) usize);
 

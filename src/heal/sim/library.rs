@@ -24,7 +24,7 @@ pub(super) struct LibraryCanvas {
     pub(super) path: String,
     /// The file's name.
     pub(super) name: String,
-    /// The file's URL: it makes the UUID.
+    /// URL of the file, of which the UUID is made.
     pub(super) file_url: String,
     /// UUID version 3 of the file's URL.
     pub(super) uuid: String,

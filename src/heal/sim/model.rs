@@ -1,4 +1,5 @@
-//! The upstream as it was measured: what Redis, the repository, the image server and the canvas service share.
+//! Model of the upstream as it was measured: the state that Redis, the repository, the image server and the canvas service
+//! share.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -184,8 +185,8 @@ impl Model {
         }
     }
 
-    /// Records that the repair of a document that lacks this leaf begins: one reason to request its canvas, for all viewers at
-    /// that moment.
+    /// Records that the repair of a document that lacks this leaf begins: one reason to request its canvas, for all viewers
+    /// at that moment.
     pub(super) fn is_mended(&self, leaf: usize) {
         let now = self.now();
         let mut state = self.state();
@@ -216,14 +217,14 @@ impl Model {
         *self.healers.lock() = (healers, routes);
     }
 
-    /// Whom the service's own request for this leaf comes by, and on which image route.
+    /// Healer that the service's own request for this leaf passes, and the image route.
     pub(super) fn healer(&self, leaf: usize) -> Option<(Healer, usize)> {
         let (healers, routes) = &*self.healers.lock();
         let healer = healers.get(leaf % healers.len().max(1))?.clone();
         Some((healer, routes[self.library.site_of(leaf)]))
     }
 
-    /// Stores a document. Fewer pictures than before where everybody reads them is what must never come of us.
+    /// Stores a document. A request of ours must never store fewer pictures than before where readers see them.
     pub(super) fn stores(&self, place: StoredUnder, pictures: usize, of: usize, by_us: bool) {
         let before = {
             let mut state = self.state();

@@ -5,7 +5,7 @@ use super::library::{Library, SimDocument};
 use super::run::play;
 use super::world::{Resources, SimWorld};
 
-/// A quiet world in which this happens; these images are read at the end.
+/// Case of a quiet world with these events; these images are read at the end.
 fn case(world: SimWorld, acts: &[(u64, SimAct)], last: &[usize]) -> Case {
     let acts = acts.iter().map(|(ms, act)| TimedAct { ms: *ms, act: *act }).collect();
     Case { world, stored: 0, troubles: Vec::new(), gone: Vec::new(), acts, last: last.to_vec() }
