@@ -53,7 +53,7 @@ pub struct HealedExchange {
     pub response: Response<Body>,
     /// Outcome of the request.
     pub outcome: Outcome,
-    /// Rung that helped (`None`: the image was back by itself), and how long the viewer waited.
+    /// Rung that helped (`None`: the image was back already), and how long the viewer waited.
     pub healed: Option<(Option<Rung>, Duration)>,
 }
 

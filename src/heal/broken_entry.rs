@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use crate::outcome::Outcome;
 
-/// Readers of one image that are told apart. More are one number: at least as many.
+/// Maximum of distinct readers counted for one image; the true number may be higher.
 pub(in crate::heal) const READERS: usize = 64;
 
 /// Referrers that are kept of an image that no manifest names.
@@ -17,7 +17,7 @@ const REFERRERS: usize = 4;
 pub(in crate::heal) const LONGEST_IDENTIFIER: usize = 1024;
 const LONGEST_REFERRER: usize = 256;
 
-/// An image that nobody asked for since is forgotten after this time.
+/// Time without a request after which an image is forgotten.
 const KEPT_FOR: Duration = Duration::from_hours(24);
 
 /// Lifetime of an entry where the image server itself failed: mostly it is well again, and so are all its images.
@@ -41,7 +41,7 @@ pub(in crate::heal) struct ImageFailure<'a> {
 /// `Referrer` is a page that asked for an image.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Referrer {
-    /// URL of the page, without query and fragment. A stranger's word.
+    /// URL of the page, without query and fragment, as the client sent it.
     pub url: String,
     /// Requests that named the page.
     pub requests: u64,
@@ -96,7 +96,7 @@ impl BrokenEntry {
         now.saturating_sub(self.last) > i64::try_from(kept.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Order in which entries go when there are too many: those with fewest readers first, of these the oldest.
+    /// Order in which entries are dropped when there are too many: those with fewest readers first, of these the oldest.
     pub(in crate::heal) fn rank(&self) -> (usize, i64) {
         (if self.is_fault() { 0 } else { self.readers.len() }, self.number)
     }

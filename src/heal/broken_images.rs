@@ -64,8 +64,8 @@ impl BrokenImages {
         self.hasher.hash_one(key)
     }
 
-    /// Remembers that a reader did not get this image; at most `most` images of each kind are remembered. False: this one,
-    /// or another one for it, is not.
+    /// Records that a reader did not get this image; at most `most` images of each kind are kept. False: this image, or
+    /// another one for it, was dropped.
     pub(in crate::heal) fn record(
         &self,
         (mark, key): (u64, &str),
@@ -89,7 +89,7 @@ impl BrokenImages {
         !was_full
     }
 
-    /// Forgets this image: it was seen well, on whatever route.
+    /// Forgets this image, which was served on some route.
     pub(in crate::heal) fn clear(&self, key: &str) {
         if self.is_empty() {
             return;
@@ -102,7 +102,7 @@ impl BrokenImages {
         }
     }
 
-    /// Forgets what nobody asked for since long ago.
+    /// Forgets images without a request for long.
     pub(in crate::heal) fn prune(&self, now: i64) {
         let mut table = self.table.write();
         let old: Vec<u64> =

@@ -38,7 +38,7 @@ impl BrokenReason {
         self.words().1
     }
 
-    /// The class in the dashboard: `bad` needs an operator, `note` may pass by itself.
+    /// Class in the dashboard: `bad` needs an operator, `note` may pass without one.
     pub fn class(self) -> &'static str {
         self.words().2
     }

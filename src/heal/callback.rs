@@ -1,8 +1,8 @@
 //! Echoes: the canvas service's own info.json request, which comes back through us while the service builds a canvas.
 //!
-//! UPSTREAM: the service holds two outbound connections per host, and its nested info.json normally goes to the
-//! public host, which is us (upstream.md "The parts", "Load"). An echo that waits for the flight that caused it is
-//! a deadlock; it must go straight through, whatever the image server says.
+//! UPSTREAM: the service holds two outbound connections per host, and its nested info.json normally goes to the public
+//! host, which is us (upstream.md "The parts", "Load"). An echo that waits for the flight that caused it is a deadlock;
+//! every echo must go straight through, whatever the image server answers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ impl Callbacks {
 
     /// True if this is the canvas service's own request, which must not wait for the heal that caused it.
     ///
-    /// SECURITY: anybody can sound like the service, and an echo is not healed. So the sound of a request counts only for
+    /// SECURITY: any client can imitate the service, and an echo is not healed. So the form of a request counts only for
     /// the image of a canvas that is being built for us, and from an address that such an echo came from before.
     pub(in crate::heal) fn is_callback(&self, at: &RoutedImage<'_>, head: &Parts, client: IpAddr) -> bool {
         let settings = &self.settings;

@@ -67,7 +67,7 @@ const FLAPPING: u32 = 5;
 /// Entries at most in each memory. Beyond that the least used are forgotten, which costs a request, no more.
 const ENTRIES: u64 = 100_000;
 
-/// An entry that nobody asked for is forgotten after this time, whatever the settings say.
+/// Time without use after which an entry is forgotten, whatever the settings.
 const LONGEST: Duration = Duration::from_hours(24);
 
 /// First life of what speaks against a canvas or a file; doubled with each further proof.

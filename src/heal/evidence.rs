@@ -1,4 +1,4 @@
-//! Evidence: what an answer proves about an image. All answers are judged here, by one type.
+//! Evidence: what an answer proves about an image. One type judges all answers.
 //!
 //! | seen | proves |
 //! |---|---|
@@ -45,7 +45,7 @@ pub(in crate::heal) enum Probe {
 }
 
 impl Probe {
-    /// Probes that may tell the truth; those that need no picture come first.
+    /// Probes that may tell the truth; those without a picture come first.
     pub(in crate::heal) const TRUTHFUL: [Self; 2] = [Self::InfoUncached, Self::SizeAboveMaximum];
 
     /// Path behind the identifier.

@@ -1,4 +1,4 @@
-//! First requests: while many ask for one image and nobody has an answer yet, the others wait for the first answer.
+//! First requests: while many ask for one image without an answer yet, the others wait for the first answer.
 //!
 //! Two hundred viewers who open an expired page at the same moment would each be sent on, be answered 404, and be sent on
 //! once more after the heal. A few are enough to find out. Requests for an image that was well a moment ago never wait.
@@ -17,7 +17,7 @@ use tokio::time::timeout_at;
 use crate::config::settings::HealSettings;
 use crate::iiif::Target;
 
-/// Slots, one for each image asked for at once; two images in one slot take turns.
+/// Slots, one for each image requested at once; two images in one slot take turns.
 const PLACES: usize = 1024;
 
 /// An image that was answered counts as well for this long.

@@ -91,7 +91,7 @@ impl FlightPriority {
         seen.is_some_and(|seen| seen < since)
     }
 
-    /// Notes that the service asked for the image: it has found the file, and written the key.
+    /// Notes that the service requested the image: it has found the file, and written the key.
     pub(in crate::heal) fn hears_echo(&self) {
         self.has_echo.store(true, Ordering::Relaxed);
     }
@@ -111,12 +111,12 @@ impl FlightPriority {
         self.last_viewer.lock().is_some_and(|came| came > then)
     }
 
-    /// True if nobody waits for the flight. (A thumbnail is less urgent than a page, but somebody waits for it.)
+    /// True if no viewer waits for the flight. (A thumbnail is less urgent than a page, but a viewer waits for it.)
     pub(in crate::heal) fn is_for_nobody(&self) -> bool {
         self.lane() != Priority::Viewer && self.viewers() == 0
     }
 
-    /// Number of viewers who waited so far, those who left included.
+    /// Number of viewers who waited so far, including those who left.
     pub(in crate::heal) fn viewers(&self) -> u32 {
         self.viewers.load(Ordering::Relaxed)
     }

@@ -1,5 +1,4 @@
-//! Look-up of images in the index: those of requests, and those that nobody asks for at the moment, which are made of their
-//! lookup keys.
+//! Look-up of images in the index: those of requests, and those without a request, which are made of their lookup keys.
 
 use std::sync::Arc;
 

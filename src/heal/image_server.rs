@@ -1,9 +1,9 @@
-//! Image servers, asked on the healer's own behalf: is this image alive, expired, or unknown?
+//! Image servers, probed on the healer's own behalf: an image is alive, expired, or unknown.
 //!
-//! UPSTREAM: behind a derivative cache every tile that was ever answered stays 200, and so does info.json: what is good
-//! there proves nothing. Errors are never cached, and the identifier is looked up before the size is read, so that a
-//! size above every maximum tells a live image (403) from an expired one (404) without decoding anything (upstream.md
-//! "An expired image"). Not every image server does: which probe tells the truth is learned, once for each.
+//! UPSTREAM: behind a derivative cache every tile that was ever answered stays 200, and so does info.json: a good answer
+//! proves nothing. Errors are never cached, and the identifier is looked up before the size is read, so that a size above
+//! every maximum tells a live image (403) from an expired one (404) without decoding anything (upstream.md "An expired
+//! image"). Not every image server does so: the truthful probe is learned, once for each server.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ pub(in crate::heal) trait AskImageServer: Debug + Send + Sync {
         tail: &'a str,
     ) -> BoxFuture<'a, Result<StatusCode, UpstreamError>>;
 
-    /// Probes the image: what the server itself proves of it.
+    /// Probes the image; returns what the server itself proves of it.
     fn probe<'a>(&'a self, image: &'a IndexedImage) -> BoxFuture<'a, Evidence>;
 }
 

@@ -1,4 +1,4 @@
-//! Knowledge of images: what is proven of an image, asked now or remembered for a while.
+//! Knowledge of images: evidence that is fetched now or remembered for a while.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Ability of a server, as it was observed: that it has it, or has it not, which is checked again after a while.
+//! Learned abilities of a server. A missing ability is checked again after a while.
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -44,7 +44,8 @@ impl<T: Copy> ServerSupport<T> {
         *self.0.lock() = SupportState::Does(how);
     }
 
-    /// Notes that the server was seen not to do it. From `until` on that is unknown: it may be another server by then.
+    /// Notes that the server was seen not to do it. From `until` on the answer is unknown: another server may be there by
+    /// then.
     pub(in crate::heal) fn does_not(&self, until: Instant) {
         *self.0.lock() = SupportState::DoesNot { until };
     }

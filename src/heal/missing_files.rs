@@ -16,7 +16,7 @@ const PROVEN_LIFE: Duration = Duration::from_secs(10);
 /// Entries at most. Beyond that the least used are forgotten, which costs a request, no more.
 const ENTRIES: u64 = 100_000;
 
-/// An entry that nobody asked for is forgotten after this time, whatever the settings say.
+/// Time without use after which an entry is forgotten, whatever the settings.
 const LONGEST: Duration = Duration::from_hours(24);
 
 /// `MissingFiles` remembers which files are gone, by the lookup keys of their images and the marks of their routes.
@@ -116,7 +116,7 @@ impl MissingFiles {
         })
     }
 
-    /// True if it is proven that the file is gone, and nobody has seen the image since.
+    /// True if the file is proven to be gone, and the image was not seen since.
     pub(in crate::heal) fn is_proven(&self, route: u64, key: &Arc<str>) -> bool {
         self.missing.get(&(route, Arc::clone(key))).is_some_and(|missing| missing.is_proven)
     }

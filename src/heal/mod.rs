@@ -88,11 +88,11 @@ pub struct Healer {
 /// `HealResponse` says how a heal ended for one viewer.
 #[derive(Debug)]
 enum HealResponse {
-    /// The image is back; this is the answer to the viewer's own request.
+    /// Good: the image is back; this is the answer to the viewer's own request.
     Good {
         /// The image server's answer.
         answer: Response<Body>,
-        /// Rung that helped; `None`: the image was back by itself.
+        /// Rung that helped; `None`: the image was back already.
         rung: Option<Rung>,
         /// Time that the viewer waited.
         took: Duration,
@@ -117,7 +117,7 @@ enum NextStep {
 /// Size of an image whose manifest does not tell it.
 const UNKNOWN_SIZE: (u32, u32) = (1000, 1000);
 
-/// `Retry-After` of a viewer that is told to come back.
+/// `Retry-After` of a viewer that has to come back.
 const COME_BACK: Duration = Duration::from_secs(5);
 
 impl Healer {
@@ -171,9 +171,9 @@ impl Healer {
         Self { parts: Arc::new(parts) }
     }
 
-    /// Decides whether to send this request first. Not when an equal one was 404 a moment ago. (While the image is being
-    /// healed it is sent: what the image server has in its cache is not withheld.) While many requests are out and none was
-    /// answered, this waits for their result.
+    /// Decides whether to send this request first. Not after an equal one was 404 a moment ago. (While the image is being
+    /// healed the request is sent: a picture in the image server's cache is not withheld.) While many requests are
+    /// unanswered, waits for their result.
     async fn plan(&self, at: &RoutedImage<'_>) -> NextStep {
         let ask = self.first_ask(at).await;
         if ask.is_gone()
@@ -184,7 +184,8 @@ impl Healer {
         NextStep::Ask(ask)
     }
 
-    /// Waits for the permit of a request that is sent before anything is known. An info.json needs none: it proves nothing.
+    /// Waits for the permit of a request that is sent before the state is known. An info.json needs none: it proves
+    /// nothing.
     async fn first_ask(&self, at: &RoutedImage<'_>) -> FirstRequestPermit {
         if at.request.target == Target::Info {
             return FirstRequestPermit::unlimited();
@@ -211,8 +212,8 @@ impl Healer {
         matches!(self.parts.knowledge.check_registration_cached(image, since).await, Registration::Expired)
     }
 
-    /// Size of an image whose file is proven to be gone, as its manifest tells it. `None`: that is not proven; or the canvas
-    /// service may be asking, which must not build a canvas from what stands in for an image.
+    /// Size of an image whose file is proven to be gone, by its manifest. `None`: no proof; or the canvas service may be
+    /// asking, which must not build a canvas from a placeholder.
     pub async fn size_of_missing(
         &self,
         at: &RoutedImage<'_>,

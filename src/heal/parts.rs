@@ -150,7 +150,7 @@ impl HealState {
         marks.into_iter().map(|mark| Arc::clone(probes.entry(mark).or_default())).collect()
     }
 
-    /// Services of the presentation routes, one each. A service that was there before keeps what is known of it.
+    /// Services of the presentation routes, one each. A service that was there before keeps its state.
     fn services(
         &self,
         settings: &Settings,

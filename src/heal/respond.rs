@@ -253,7 +253,7 @@ impl Healer {
     }
 
     /// Sends the viewer's request a last time: the heal takes longer than this viewer can wait, or did not help. The image
-    /// may be there all the same: a probe may be 404 for a reason of its own, and a cache may hold what is asked for.
+    /// may be there nevertheless: a probe may be 404 for a reason of its own, and a cache may hold the tile.
     async fn last_try(
         &self,
         image: &IndexedImage,

@@ -1,4 +1,4 @@
-//! Servers as the healer needs them: one request, one answer.
+//! Servers behind the healer: one request, one answer.
 
 use std::fmt::Debug;
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! Single flight: work that many wait for and nobody owns.
+//! Single flight: work that many wait for and no waiter owns.
 //!
 //! A flight is a task of its own. Viewers come and go; hyper drops a request's future soon after its client
 //! leaves, so a flight inside one of them would die with the first impatient reader (measured: with a
