@@ -158,10 +158,10 @@ impl<'a> CanvasUrl<'a> {
     }
 }
 
-/// A media type that no file has: it leaves nothing out.
+/// Media type that no file has, so it leaves nothing out.
 pub const NOTHING: &str = "x-iiif-mender/none";
 
-/// Is this the pair of a query with this name? Escapes are read, as the service reads them.
+/// True if this is the pair of a query with this name. Escapes are decoded, as the service does.
 fn is_named(pair: &str, name: &str) -> bool {
     let own = pair.split('=').next().unwrap_or_default();
     own == name || own.contains('%') && percent_decode_str(own).eq(name.bytes())

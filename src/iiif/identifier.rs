@@ -40,7 +40,7 @@ impl<'a> Identifier<'a> {
         Self(as_sent)
     }
 
-    /// The segment as it was sent; what goes upstream.
+    /// Segment as it was sent, and as it goes upstream.
     pub fn as_sent(&self) -> &'a str {
         self.0
     }

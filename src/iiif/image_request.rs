@@ -69,7 +69,8 @@ impl<'a> ImageRequest<'a> {
         Self::from_right(rest.get(..from + length)?, from).or(by_path)
     }
 
-    /// `from`: where the path of the Image API begins in `text`; what stands before belongs to the identifier.
+    /// Parses from the right. `from`: start of the Image API's path in `text`; the text before it belongs to the
+    /// identifier.
     fn from_right(text: &'a str, from: usize) -> Option<Self> {
         let path = text.get(from..)?;
         let is_in_query = from > 0;

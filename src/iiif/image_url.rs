@@ -23,8 +23,8 @@ use super::{Identifier, ImageRequest, Target};
 pub struct ImageBases(Vec<(Option<String>, String)>);
 
 impl ImageBases {
-    /// Adds a base behind the others. `host`: with its port, unless that is the scheme's own; `None`: any host.
-    /// `path`: what stands before the identifier, from the first slash on.
+    /// Adds a base behind the others. `host`: with its port, unless that is the scheme's own; `None`: any host. `path`: the
+    /// path before the identifier, from the first slash on.
     pub fn push(&mut self, host: Option<&str>, path: &str) {
         self.0.push((host.map(str::to_owned), path.to_owned()));
     }

@@ -93,9 +93,9 @@ pub enum WalkError {
 /// Walks one document, handing out each canvas as soon as it is complete; memory is bounded by the largest
 /// canvas, not by the document (but for the [members](Document::members) of a collection).
 ///
-/// A value of a type that has no business at its place is skipped; only broken JSON is an error. Text that is UTF-16,
-/// with or without a mark, is read, and bytes that are no text become U+FFFD: a label keeps it, a name with it is none.
-/// Identifiers of images are told by their last segment.
+/// A value of a wrong type is skipped; only broken JSON is an error. UTF-16, with or without a mark, is read, and bytes
+/// that are no text become U+FFFD: a label keeps that, a name with it is ignored. An image's identifier is the last segment
+/// of its URL's path.
 pub fn walk(reader: impl Read, each: &mut dyn FnMut(Canvas)) -> Result<Document, WalkError> {
     walk_under(reader, &ImageBases::default(), each)
 }

@@ -203,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives as many bytes at a time as it is told.
+    /// Reader that returns a given number of bytes at a time.
     struct DripReader<'a>(&'a [u8], usize);
 
     impl Read for DripReader<'_> {

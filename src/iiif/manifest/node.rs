@@ -1,7 +1,7 @@
-//! The walk itself: one [`ValueSeed`] per value, one [`ObjectNode`] per object.
+//! Walk over the document: one [`ValueSeed`] per value, one [`ObjectNode`] per object.
 //!
-//! Images are found inside out. Each goes on the walker's pile; an object remembers how high the pile was when it
-//! began, so when it turns out to be a canvas, what lies above that mark is its own.
+//! Images are found inside out. Each goes on the walker's stack; an object remembers the height of the stack at its start,
+//! so when it turns out to be a canvas, the images above that mark are its own.
 
 use std::fmt;
 

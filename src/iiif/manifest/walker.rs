@@ -37,7 +37,7 @@ pub(super) enum JsonPosition {
 /// An image that waits for its canvas.
 struct PendingImage {
     key: String,
-    /// An annotation paints it; it is no thumbnail or logo.
+    /// True if an annotation paints the image; false for a thumbnail or logo.
     is_painted: bool,
 }
 
@@ -115,7 +115,7 @@ impl<'f> Walker<'f> {
         }
     }
 
-    /// A canvas is complete: what lies on the pile from `from` on is its own.
+    /// Hands out a complete canvas with its images: those on the stack from `from` on.
     pub(super) fn hand_out(&mut self, id: &str, label: Option<String>, from: usize) {
         let images = distinct(self.pile.drain(from..).map(|waiting| waiting.key).collect());
         self.document.canvases += 1;
