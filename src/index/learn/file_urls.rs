@@ -1,6 +1,6 @@
 //! Learns the file URLs of UUIDs: while an identifier is alive, the canvas service returns its file URL.
 //!
-//! A run can be stopped at any time: what was learned is kept, and the next run asks for the rest only.
+//! A run can be stopped at any time: learned URLs are kept, and the next run asks for the rest only.
 
 use std::collections::BTreeSet;
 
@@ -44,7 +44,7 @@ pub struct LearnFilesReport {
     pub asked: u64,
     /// Files learned.
     pub learned: u64,
-    /// Identifiers that the canvas service has forgotten: it tells their files once they are healed.
+    /// Identifiers that the canvas service has forgotten: their files are known once they are healed.
     pub expired: u64,
     /// Answers that said nothing.
     pub silent: u64,

@@ -90,7 +90,7 @@ impl Index {
         Ok(keys.filter(|key| met.insert(key.clone())).collect())
     }
 
-    /// The canvases of all documents that call themselves so, one document after the other.
+    /// Canvases of all documents with this id, one document after the other.
     pub(crate) fn known_canvases(&self, uri: &str) -> Result<Vec<Canvas>, IndexError> {
         self.check_for_changes();
         let store = self.store();
@@ -120,7 +120,7 @@ fn documents_called(conn: &Connection, uri: &str) -> rusqlite::Result<Vec<i64>> 
     select.query_map(params![uri, believed], |row| row.get(0))?.collect()
 }
 
-/// Notes that what was learned by this name is proven to be all there is: what its sources said before counts no more.
+/// Notes that the documents learned by this name are proven to be complete: earlier versions of its sources count no more.
 pub(crate) fn believe(conn: &Connection, uri: &str) -> rusqlite::Result<()> {
     let mut insert = conn.prepare_cached("INSERT OR REPLACE INTO marks (name, value) VALUES (?1, ?2)")?;
     insert.execute(params![mark(uri), now().to_string()]).map(drop)
@@ -143,7 +143,7 @@ fn canvases_of_document(conn: &Connection, id: i64) -> rusqlite::Result<Vec<Canv
     Ok(all.into_iter().map(canvas).collect())
 }
 
-/// The images of the canvas with this name, as each manifest that has it tells them; those without any are left out.
+/// Images of the canvas with this name, one list for each manifest that has it; empty lists are left out.
 fn keys_of_canvas(conn: &Connection, name: &str) -> rusqlite::Result<Vec<Vec<String>>> {
     let mut found = Vec::new();
     let mut select = conn.prepare_cached(

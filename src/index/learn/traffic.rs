@@ -56,8 +56,8 @@ impl ObservedDocument {
 }
 
 impl TrafficLearner {
-    /// Starts reading into `index`, on a thread of its own; it ends when the last clone is gone.
-    /// New documents are sent to the nodes of `cluster`. `most`: the longest document that is learned, in bytes.
+    /// Starts a thread that reads into `index` and ends when the last clone is dropped. New documents are sent to the nodes
+    /// of `cluster`. `most`: the longest document that is learned, in bytes.
     pub fn start(
         index: Arc<Index>,
         cluster: Option<Arc<Cluster>>,
