@@ -21,8 +21,8 @@ use crate::observe::{EventKind, Metrics};
 /// Poll interval. Pub/sub messages can be lost, and the editor must renew its lease.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Time alone after which a node that was joined reads the sources itself. Sooner, one slow command of Redis
-/// would send every node to all sources at once.
+/// Time alone after which a node that was joined reads the sources itself. Sooner, one slow command of Redis would send
+/// every node to all sources at once.
 const ALONE: Duration = Duration::from_secs(30);
 
 /// Keeps the copy of one node, and publishes where it is the editor.

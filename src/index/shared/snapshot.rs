@@ -23,7 +23,7 @@ use crate::index::{Index, history, now};
 /// Lines are gathered up to this before they are packed: some 100 KiB then, which go in one command.
 const PLAIN: usize = 1 << 20;
 
-/// SECURITY: no more of a chunk is unpacked, whoever wrote it.
+/// SECURITY: limit of unpacked bytes of a chunk, whichever node wrote it.
 const LONGEST: u64 = 64 << 20;
 
 /// A line of an edition.
@@ -80,7 +80,7 @@ impl ChunkWriter<'_> {
     }
 }
 
-/// The index as an edition: what all nodes share of it.
+/// Edition of the index: the part that all nodes share.
 pub(crate) struct IndexEdition<'a> {
     pub(crate) index: &'a Index,
 }
