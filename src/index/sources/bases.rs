@@ -59,8 +59,8 @@ impl Index {
     }
 }
 
-/// Makes the next refresh read every document, if the index was read with other bases: those of an older version,
-/// whose keys were the last segments alone, or of another configuration.
+/// Makes the next refresh read every document, if the index was read with other bases: those of an older version, whose
+/// keys were the last segments alone, or of another configuration.
 pub(crate) fn are_those_of(index: &Index) -> Result<(), IndexError> {
     let own = text(&index.names.load().images);
     if index.read(known)?.as_deref() == Some(&own) {

@@ -1,4 +1,4 @@
-//! Builds the index anew: one thread reads, the other writes a new generation, then the two are swapped.
+//! Build of a new index: one thread reads, the other writes a new generation, then the two are swapped.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -34,9 +34,9 @@ impl<'a> Build<'a> {
         Self { index, options }
     }
 
-    /// Builds the index from these sources and the added ones, and swaps it in; look-ups go on meanwhile, here and in other
-    /// processes. Carried over: what was learned from traffic, what a broken file said before, and what vanished less
-    /// than the grace ago. Sources that are neither named nor added are forgotten.
+    /// Builds the index from these sources and the added ones, and swaps it in; look-ups go on in this and other processes.
+    /// Carried over: documents learned from traffic, the last good content of broken files, and documents that vanished
+    /// less than the grace ago. Sources that are neither named nor added are forgotten.
     pub fn run(
         &self,
         configured: &[SourceSettings],

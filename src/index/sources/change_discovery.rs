@@ -64,7 +64,7 @@ impl ChangeLink {
 }
 
 impl ChangePage {
-    /// Reads a stream; `None`: this is something else.
+    /// Reads a stream; `None`: another kind of document.
     pub(crate) fn stream(body: &[u8]) -> Option<Self> {
         let page: Self = serde_json::from_slice(body).ok()?;
         let kind = page.kind.as_ref()?;

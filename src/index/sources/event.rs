@@ -19,15 +19,15 @@ pub(crate) enum SourceEvent {
     Document(Box<(Document, DocumentMeta)>),
     /// An unchanged document, with its current metadata.
     Unchanged(Box<DocumentMeta>),
-    /// A document that lost images: what the index knows is kept for the grace.
+    /// Document that lost images: the index's version is kept for the grace.
     Poorer(String, SourceProblem),
-    /// A document that could not be had: what the index knows is kept.
+    /// Document that could not be fetched: the index's version is kept.
     Failed(String, SourceProblem),
     /// The source says that this document is no more.
     Gone(String),
     /// A file that is no document by its name.
     PassedOver,
-    /// The source lists changes only: what is not mentioned is unchanged.
+    /// Source that lists changes only: documents that are not named are unchanged.
     OnlyChanges,
     /// Incomplete: some part of the source could not be read, so documents that were not seen are kept.
     Incomplete(Option<SourceProblem>),

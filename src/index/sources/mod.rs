@@ -55,7 +55,7 @@ pub struct RefreshReport {
     pub warnings: Vec<SourceProblem>,
 }
 
-/// Documents that vanish in one transaction, or are forgotten: others may write in between, and the log stays short.
+/// Documents removed in one transaction: other writers get their turn in between, and the log stays short.
 pub(in crate::index) const AT_ONCE: u32 = 100;
 
 /// Options of a refresh.

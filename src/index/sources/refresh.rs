@@ -256,7 +256,7 @@ impl HttpRefresh<'_, '_> {
         })
     }
 
-    /// The document lost images: if that lasts for the grace, it is believed.
+    /// Marks the document as poorer: it lost images, and is believed if that lasts for the grace.
     fn mark_vanished(&self, known: &KnownUrl) -> Result<(), IndexError> {
         if known.facts.vanished.is_some() {
             return Ok(());
@@ -315,8 +315,8 @@ impl HttpRefresh<'_, '_> {
         })
     }
 
-    /// Notes since when a document is gone, or forgets it; true: it is forgotten. `None`: another process has refreshed the
-    /// same source meanwhile.
+    /// Marks a document as gone, or forgets it after the grace; true: forgotten. `None`: another process has refreshed the
+    /// same source in the meantime.
     fn vanishes(&self, conn: &Connection, id: i64) -> Result<Option<bool>, IndexError> {
         let since: Option<Option<i64>> = conn
             .prepare_cached("SELECT vanished FROM manifests WHERE id = ?1 AND source = ?2")?

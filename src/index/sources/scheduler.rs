@@ -130,7 +130,7 @@ impl SourceScheduler {
         next
     }
 
-    /// An empty index is built in bulk from what lies on disk; what must be fetched comes bit by bit.
+    /// An empty index is built in bulk from local files; URL sources follow one by one.
     async fn build(&self, plan: &mut RefreshSchedule) {
         let all = self.settings.index.sources.iter();
         let paths: Vec<SourceSettings> =

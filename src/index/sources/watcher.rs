@@ -34,7 +34,7 @@ struct ChangedPaths {
 pub(crate) struct DirectoryWatcher {
     debouncer: Option<Debouncer<RecommendedWatcher, RecommendedCache>>,
     heard: Arc<ChangedPaths>,
-    /// Roots with what they were when the watch began: one that was made anew must be watched anew.
+    /// Roots with their identity at the start of the watch: a directory that was made anew must be watched anew.
     roots: BTreeMap<PathBuf, (u64, u64)>,
     /// Roots of which was said that they cannot be watched.
     told: BTreeSet<PathBuf>,
