@@ -8,7 +8,7 @@ use uuid::Uuid;
 /// Reason why the index could not answer. Every message names the file and the cure.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// The file belongs to another program; it is never written to.
+    /// Foreign: the file belongs to another program, and is never written to.
     #[error(
         "{path}: {what}, not an index of iiif-mender; nothing was touched. Let `[index] path` name another file"
     )]

@@ -47,7 +47,7 @@ pub(crate) struct IndexPath {
     path: PathBuf,
 }
 
-/// Held while a generation is built; the kernel lets go of it when the process dies.
+/// Lock held while a generation is built; the kernel releases it when the process dies.
 #[derive(Debug)]
 pub(crate) struct BuildLock {
     _file: File,

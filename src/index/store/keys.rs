@@ -1,5 +1,5 @@
-//! Names of images and canvases: what a lookup key stands for, its hash, its other spellings, its file, and the
-//! canvas derived from that file.
+//! Names of images and canvases: the form of a lookup key, its hash, its other spellings, its file, and the canvas derived
+//! from that file.
 
 use std::borrow::Cow;
 
@@ -77,8 +77,8 @@ impl KeyRules {
         all
     }
 
-    /// The canvas of a file. Where the canvas service knows the file by a base of its own, the canvas has our
-    /// name all the same.
+    /// Derives the canvas of a file. Where the canvas service knows the file by a base of its own, the canvas still has our
+    /// name.
     pub(crate) fn derive(&self, file_url: &str, page: Option<u32>) -> Option<String> {
         let rest = self.bases.iter().find_map(|base| file_url.strip_prefix(base));
         if let (Some(rest), Some(host)) = (rest, self.hosts.first()) {
@@ -148,8 +148,7 @@ pub(crate) fn hash_of(name: u128) -> i64 {
     ((name >> 64) as u64).cast_signed()
 }
 
-/// The name under which memory keeps a key: of one size whatever the key's, and nobody finds two keys with
-/// the same.
+/// Name under which memory keeps a key: of a fixed size, and without known collisions.
 pub(crate) fn digest(text: &str) -> u128 {
     let mut first = [0; 16];
     first.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);

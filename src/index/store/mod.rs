@@ -90,8 +90,8 @@ pub(crate) enum WriteResult<T> {
 }
 
 impl Store {
-    /// Opens what the path leads to now, making an empty index where there is nothing. `bell` is rung when its file
-    /// turns out to be damaged.
+    /// Opens the file behind the path, creating an empty index where there is none. `bell` is notified when the file turns
+    /// out to be damaged.
     pub(crate) fn open(place: &IndexPath, bell: &Arc<Notify>) -> Result<Self, IndexError> {
         loop {
             if place.identity()?.is_none() {
@@ -256,8 +256,8 @@ impl Store {
 
     /// Copies the log into the file and empties it where it grew long.
     ///
-    /// SQLite does that by itself at each commit, but never beyond what the oldest snapshot sees, and ours are of the
-    /// commit before: under look-ups the log would never be emptied and grow without bound.
+    /// SQLite does so at each commit, but never beyond the oldest snapshot, and ours are of the commit before: under
+    /// look-ups the log would never be emptied and grow without bound.
     fn shorten_log(&self, conn: &Connection) {
         let Some((size, _)) = log_looks(&self.file).filter(|(size, _)| *size >= LONG_LOG) else { return };
         // Pages that others read are copied the next time, unless the log grows faster than their snapshots end.

@@ -23,7 +23,8 @@ pub(crate) const OWNERS: &str = "SELECT c.url, m.uri, c.label, c.keys, m.id, i.c
    WHERE i.hash = ?1 ORDER BY i.canvas DESC LIMIT ?2";
 
 impl Store {
-    /// The canvases that own a key, those of the newest manifest first: older ones may name canvases that are gone. `name` is its [`keys::digest`].
+    /// Canvases that own a key, those of the newest manifest first: older ones may name canvases that are gone. `name` is
+    /// the key's [`keys::digest`].
     pub(crate) fn owners(
         &self,
         key: &str,

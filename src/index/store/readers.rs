@@ -23,7 +23,7 @@ pub(crate) struct Readers {
 #[derive(Debug)]
 struct Connections {
     all: Box<[Mutex<PooledReader>]>,
-    /// Counts the commits that were noticed: snapshots of earlier ones are let go.
+    /// Count of noticed commits: snapshots of earlier ones end.
     commits: AtomicU64,
     /// True if some reader has a snapshot.
     has_snapshots: AtomicBool,
@@ -103,7 +103,7 @@ impl Readers {
         answer
     }
 
-    /// Lets all snapshots go: those of busy readers as soon as they are asked again.
+    /// Ends all snapshots: those of busy readers with their next query.
     pub(crate) fn let_go(&self) {
         self.shared.commits.fetch_add(1, Ordering::AcqRel);
         self.shared.let_go();

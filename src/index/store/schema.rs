@@ -183,8 +183,8 @@ pub(crate) fn open_as_it_lies(file: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(format!("file:{}?immutable=1", uri_path(&file.to_string_lossy())), flags)
 }
 
-/// Opens an empty file for a bulk load: no journal and no fsync, since nobody sees the file before it is
-/// complete and synced as a whole.
+/// Opens an empty file for a bulk load: no journal and no fsync, since no reader sees the file before it is complete and
+/// synced as a whole.
 pub(crate) fn open_bulk(file: &Path) -> Result<Connection, IndexError> {
     let wrap = |error| IndexError::of(file, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -198,8 +198,8 @@ pub(crate) fn open_bulk(file: &Path) -> Result<Connection, IndexError> {
     Ok(conn)
 }
 
-/// Plans each statement once. Without this SQLite plans anew whenever other values are bound, in case they
-/// suggest another plan: that was half the time of a lookup.
+/// Plans each statement once. Without this SQLite plans anew whenever other values are bound, in case another plan suits
+/// them: that was half the time of a look-up.
 fn steady(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(|_| ())
 }
@@ -213,11 +213,11 @@ fn uri_path(name: &str) -> String {
     name.replace('%', "%25").replace('?', "%3f").replace('#', "%23")
 }
 
-/// Error for a file that SQLite could not open. Without SQLite's header the file belongs to another program; SQLite
-/// itself calls it damaged.
+/// Error for a file that SQLite could not open. Without SQLite's header the file belongs to another program; SQLite itself
+/// calls it damaged.
 ///
-/// The header is read only after SQLite failed: to close a file makes the kernel forget all locks that this
-/// process has on it, those of SQLite's other connections among them.
+/// The header is read only after SQLite failed: closing a file drops all locks that this process has on it, those of
+/// SQLite's other connections among them.
 fn refused(file: &Path, error: rusqlite::Error) -> IndexError {
     if code(&error) == Some(ErrorCode::NotADatabase) {
         let mut head = Vec::with_capacity(16);

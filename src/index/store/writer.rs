@@ -1,4 +1,4 @@
-//! Writes documents: in place, one transaction each, or in bulk into a file of its own.
+//! Writer of documents: in place, one transaction each, or in bulk into a file of its own.
 
 use std::path::Path;
 
@@ -41,7 +41,7 @@ impl DocumentMeta {
     pub(crate) const COLUMNS: &str =
         "m.source, m.origin, m.size, m.modified, m.etag, m.last_modified, m.hash, m.seen, m.vanished";
 
-    /// Reads them from a row, from this column on.
+    /// Reads the metadata from a row, from this column on.
     pub(crate) fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Self> {
         Ok(Self {
             source: row.get(from)?,
@@ -144,7 +144,7 @@ impl<'c> Writer<'c> {
         Ok(())
     }
 
-    /// Ends the document: what stood there under the same source and origin is replaced.
+    /// Ends the document: a previous one with this source and origin is replaced.
     pub(crate) fn finish(
         &mut self,
         document: &Document,
@@ -319,7 +319,7 @@ pub(crate) fn read_keys(json: &str) -> Vec<String> {
     serde_json::from_str(json).unwrap_or_default()
 }
 
-/// The row of a source, made where there is none. `added`: by `index add`; once added, it stays so.
+/// Finds or creates the row of a source. `added`: by `index add`, and added for good.
 pub(crate) fn source_row(
     conn: &Connection,
     kind: &str,
