@@ -1,6 +1,6 @@
 //! Sizes of canvases, read from manifests in local files.
 //!
-//! The index does not hold them: they are asked for only where an image is gone and something stands in for it.
+//! The index does not hold them: they are needed only for the placeholder of an image that is gone.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -364,7 +364,7 @@ fn tell_problems(problems: &[SourceProblem]) -> io::Result<()> {
     Ok(())
 }
 
-/// Sources by their names; those that are configured with all that the configuration says of them.
+/// Finds sources by their names; configured ones with their settings.
 fn named(names: &[String], configured: &[SourceSettings]) -> Vec<SourceSettings> {
     let source = |name: &String| match uri(name).filter(|url| CanvasUrl::parse(url).is_some()) {
         Some(url) => SourceSettings::url(url),

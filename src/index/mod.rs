@@ -59,7 +59,7 @@ const LOOK: Duration = Duration::from_millis(200);
 pub struct Owner {
     /// Canvas URL as the manifest writes it.
     pub canvas: String,
-    /// Manifest it stands in: its id, or the source's own name where it has none.
+    /// Manifest of the canvas: its id, or the source's own name where it has none.
     pub manifest: String,
     /// Label of the canvas.
     pub label: Option<String>,
@@ -81,15 +81,15 @@ pub enum LearnResult {
     New,
     /// The index has learned the document already, with equal canvases.
     Known,
-    /// The document lacks images that the index has under its name, as poisoned JSON does, and adds none: it was not
+    /// Poorer: the document lacks images that the index has under its name, as poisoned JSON does, and adds none. Not
     /// learned.
     Poorer,
     /// The document names no images.
     Nothing,
 }
 
-/// The index. Share it in an [`Arc`]; its calls block for some microseconds, those that write for
-/// milliseconds, and those of [`sources`] for as long as they take.
+/// Index of manifests, shared in an [`Arc`]. Look-ups block for some microseconds, writes for milliseconds, and the
+/// functions of [`sources`] for as long as the sources take.
 #[derive(Debug)]
 pub struct Index {
     place: IndexPath,
@@ -145,7 +145,7 @@ impl Index {
         self
     }
 
-    /// Fetches URL sources; `handle` is the runtime in which that is done. Without, they are out of reach.
+    /// Fetches URL sources on the runtime of `handle`. Without this call URL sources cannot be read.
     #[must_use]
     pub fn with_web(self, web: FetcherFactory, handle: Handle) -> Self {
         self.web.store(Some(Arc::new((web, handle))));

@@ -68,7 +68,7 @@ pub struct ExportRow {
     pub image: String,
     /// Canvas URL.
     pub canvas: String,
-    /// Manifest it stands in.
+    /// Manifest of the canvas.
     pub manifest: String,
     /// Label of the canvas.
     pub label: Option<String>,
@@ -157,7 +157,7 @@ impl Index {
     /// Hands out every image of every canvas, in the order in which they were read, until the caller has enough. Memory does
     /// not grow with the index.
     ///
-    /// The caller may take hours, so nothing is kept from changing meanwhile: what is read anew may be told once more.
+    /// The caller may take hours, so the index may change in between: a document that is read anew may come twice.
     pub fn export(&self, each: &mut dyn FnMut(ExportRow) -> ControlFlow<()>) -> Result<(), IndexError> {
         self.check_for_changes();
         let conn = self.apart()?;

@@ -48,8 +48,8 @@ impl Index {
         })
     }
 
-    /// The id of the manifest in the file that is called so within its source: its path below the source's folder. Where
-    /// several sources have one of that name, that of the first counts.
+    /// Id of the manifest in the file with this name within its source: its path below the source's folder. Where several
+    /// sources have a file of that name, the first counts.
     pub fn stored_named(&self, name: &str) -> Result<Option<String>, IndexError> {
         self.check_for_changes();
         self.read(|conn| named(conn, name))

@@ -1,4 +1,4 @@
-//! The history of heals: one row each, newest first, bounded by age and rows, kept over builds.
+//! History of heals: one row each, newest first, bounded by age and rows, kept over builds.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub struct HealRecord {
     pub lane: String,
     /// Duration in milliseconds.
     pub duration_ms: u64,
-    /// Viewers who waited for it, those among them who left.
+    /// Viewers who waited for the heal, including those who left.
     pub waiting: u32,
     /// The id of the request that began it, where it has one.
     pub request: Option<String>,
@@ -229,7 +229,7 @@ fn read(conn: &Connection, filter: &HistoryFilter, page: HistoryPage) -> rusqlit
     select.query_map(params_from_iter(values.iter().map(|value| value as &dyn ToSql)), entry)?.collect()
 }
 
-/// An old file that nobody may write to stays without one.
+/// True if the file has a history table. An old file that is read-only stays without one.
 pub(in crate::index) fn has_history(conn: &Connection) -> rusqlite::Result<bool> {
     Ok(schema::number(conn, "PRAGMA user_version")? >= SINCE)
 }

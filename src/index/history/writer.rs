@@ -14,10 +14,10 @@ use crate::index::Index;
 use crate::index::history::{HealRecord, Retention, prune_history, record};
 use crate::observe::{EventKind, Metrics, now_ms};
 
-/// Heals, and file URLs, that wait to be written, at most.
+/// Maximum of heals, and of file URLs, that wait to be written.
 const QUEUE: usize = 1024;
 
-/// Rows of a full batch: it is written without waiting for more.
+/// Rows of a full batch, which is written without waiting for more.
 const BATCH: usize = 512;
 
 /// Time that the first record of a batch waits for others. Each commit makes look-ups take a new snapshot, so many small
@@ -77,7 +77,7 @@ impl WriteQueue {
         has_room
     }
 
-    /// Waits for a batch; it is empty when there was nothing for a long time.
+    /// Waits for a batch; empty after a long time without records.
     fn batch(&self) -> QueuedRecords {
         let is_waiting = |notes: &mut QueuedRecords| notes.len() == 0 && !notes.closed;
         let mut notes = self.notes.lock();
@@ -117,7 +117,7 @@ impl HistoryWriter {
         }
     }
 
-    /// A recorder without a thread, for tests in virtual time: what is noted waits for [`Self::write_now`].
+    /// Creates a recorder without a thread, for tests in virtual time: records wait for [`Self::write_now`].
     #[cfg(test)]
     #[allow(dead_code, reason = "a simulation begins here")]
     pub(crate) fn idle(metrics: Arc<Metrics>) -> Self {

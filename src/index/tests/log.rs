@@ -1,4 +1,4 @@
-//! The write-ahead log stays short, whoever reads meanwhile.
+//! Tests of the write-ahead log, which stays short beside any reader.
 
 use super::*;
 use crate::iiif::manifest::{Canvas, Document};
