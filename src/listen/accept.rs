@@ -103,7 +103,7 @@ struct AcceptedConnection {
     manner: Arc<SocketProtocol>,
     /// Client of the connection; `None`: its PROXY header will name the client.
     client: Option<ClientConnection>,
-    /// A trusted proxy's: it has many viewers behind it.
+    /// True for a trusted proxy, which has many viewers behind it.
     is_trusted: bool,
 }
 

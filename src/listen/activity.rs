@@ -93,7 +93,7 @@ pub(super) struct ConnectionActivity {
     asked_at: AtomicU64,
     /// Time of the order to stop.
     pub(super) stopped: AtomicU64,
-    /// The answers of an HTTP/2 connection: one may stand while others move.
+    /// Streams of an HTTP/2 connection: one may be stuck while others move.
     turns: Mutex<Vec<Arc<StreamActivity>>>,
 }
 

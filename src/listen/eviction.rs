@@ -63,7 +63,7 @@ impl OpenConnections {
         self.evict_up_to(1, client) == 1
     }
 
-    /// Closes at most `most` connections for another one of `client`: those that rank lower. Returns how many were closed.
+    /// Closes at most `most` connections of lower rank for another one of `client`. Returns how many were closed.
     pub(super) fn evict_up_to(&mut self, most: usize, client: Option<&Arc<Client>>) -> usize {
         let now = Instant::now();
         let own = client.map_or(1, |client| client.connections());
@@ -82,7 +82,7 @@ impl OpenConnections {
 }
 
 impl OpenConnection {
-    /// `None`: it is not closed for a connection of `client`, which has `own` of them.
+    /// Order of eviction; `None`: not to be closed for a connection of `client`, which has `own` of them.
     fn order(&self, client: Option<&Arc<Client>>, own: usize, now: Instant) -> Option<EvictionOrder> {
         if self.task.is_finished() {
             return None;

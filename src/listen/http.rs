@@ -26,13 +26,13 @@ pub(super) struct UnknownProtocol;
 
 /// HTTP of a connection, whatever the layers below and above. Ready when the connection has ended.
 pub(super) trait DriveHttp: Future<Output = Result<(), EndCause>> + Unpin {
-    /// Lets go of all that was kept for the next request.
+    /// Frees memory kept for the next request.
     ///
-    /// To be called only where nothing is in flight, nothing waits to be written, and no request had a body: what is
-    /// left of that would be read as the next request.
+    /// Allowed only without a request in flight, with nothing left to write, and if no request had a body: unread bytes of
+    /// a body would be read as the next request.
     fn park(&mut self);
 
-    /// Ends it as soon as what is in flight has ended.
+    /// Ends the connection as soon as the requests in flight have ended.
     fn graceful_shutdown(&mut self);
 }
 

@@ -28,15 +28,15 @@ const KEPT: [&str; 9] = [
 pub(super) struct MalformedStatus(pub(super) StatusCode);
 
 impl MalformedStatus {
-    /// Out of an answer's first bytes; `None`: they are none.
+    /// Status of an answer, from its first bytes; `None`: no answer.
     pub(super) fn of(answer: &[u8]) -> Option<Self> {
         let status = answer.strip_prefix(b"HTTP/1.")?.get(2..5)?;
         StatusCode::from_bytes(status).ok().filter(StatusCode::is_client_error).map(Self)
     }
 }
 
-/// Is this no head of HTTP/1 at all, but something that claims another protocol: a broken preface of HTTP/2, or a line of
-/// three words of which the last is no version of HTTP?
+/// True if this is no head of HTTP/1 at all, but claims another protocol: a broken preface of HTTP/2, or a line of three
+/// words of which the last is no version of HTTP.
 pub(super) fn is_no_http(head: &[u8]) -> bool {
     let line = first_line(head);
     if line.starts_with(b"PRI ") {

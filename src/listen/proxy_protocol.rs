@@ -19,7 +19,7 @@ const LEAST: usize = 16;
 /// Longest line of version 1 in bytes (section 2.1).
 const LINE: usize = 107;
 
-/// The longest version 2 header that is read, bytes. It may carry more than addresses; 536 are always understood.
+/// Longest version 2 header that is read, bytes. A header may carry more than addresses; 536 are always understood.
 const LONGEST: usize = 4096;
 
 /// Errors that close a connection before its first request.

@@ -58,7 +58,7 @@ pub enum CertificateError {
 pub struct Certificates(Vec<Arc<CertifiedKey>>);
 
 impl Certificates {
-    /// Reads all pairs; one that is bad is an error for all.
+    /// Reads all pairs; a bad one is an error for all.
     pub fn read(pairs: &[TlsSettings]) -> Result<Self, CertificateError> {
         pairs.iter().map(|pair| read(pair).map(Arc::new)).collect::<Result<_, _>>().map(Self)
     }
