@@ -1,4 +1,4 @@
-//! Degraded parts: out of order, while traffic is served all the same.
+//! Degraded parts: out of order, while traffic is still served.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -54,7 +54,7 @@ event_kinds! {
     ClusterShared = "cluster_shared",
     /// A document is too long to be told to other nodes.
     ClusterTooLong = "cluster_too_long",
-    /// A document came in a coding that is not read here, although it was not asked for: it passes, and nothing more.
+    /// A document came in an unknown content coding that was not requested: it passes unread.
     CodingOther = "coding_other",
     /// A viewer shared another one's request for a presentation.
     Collapsed = "collapsed",

@@ -55,7 +55,7 @@ fn bucket(nanos: u64) -> usize {
     (doubled as usize).min(BOUNDED as usize)
 }
 
-/// A histogram for each of a few kinds, told apart by their position.
+/// Histograms of a few kinds, by position.
 #[derive(Debug, Clone)]
 pub(super) struct HistogramVec {
     kinds: &'static [&'static str],

@@ -124,8 +124,8 @@ fn push_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// SECURITY: whoever can put a line break into a log can write lines of his own, and an escape can do worse to the
-/// terminal of who reads it. In text they are shown as they are written in Rust.
+/// SECURITY: a client that can put a line break into a log can forge lines, and an escape sequence can attack the reader's
+/// terminal. In text both are shown as Rust writes them.
 fn visible(line: &str, coloured: bool) -> Cow<'_, str> {
     // Escapes in values were replaced before; the rest are our own colours.
     let stays = |c: char| !is_hidden(c) || (coloured && c == '\u{1b}');
@@ -159,7 +159,7 @@ impl<'writer> FormatFields<'writer> for ValueWriter {
     }
 }
 
-/// Fields, one after the other: `name=value`, the message without its name.
+/// Formats fields, one after the other: `name=value`, the message without its name.
 struct FieldWriter<'writer> {
     writer: Writer<'writer>,
     is_first: bool,

@@ -1,6 +1,6 @@
 //! Secrets in values of log lines, blacked out field by field.
 //!
-//! A value is cleaned before it becomes part of a line: what a viewer writes into one value never hides another one.
+//! A value is cleaned before it becomes part of a line: text that a viewer writes into one value never hides another one.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;

@@ -5,7 +5,7 @@
 pub enum ScrapeFormat {
     /// OpenMetrics 1.0, with exemplars.
     OpenMetrics,
-    /// Prometheus text 0.0.4, for everybody else.
+    /// Prometheus text 0.0.4, the default.
     Text,
 }
 

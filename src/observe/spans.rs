@@ -1,7 +1,7 @@
-//! Spans: what a sampled request went through, step by step, for a collector (OpenTelemetry).
+//! Spans: the steps of a sampled request, for a collector (OpenTelemetry).
 //!
-//! A request that is not sampled has no spans and allocates nothing for them. A span that ends goes into a bounded
-//! queue; where that is full it is dropped and counted: no request ever waits for it.
+//! A request that is not sampled has no spans and allocates nothing for them. A span that ends goes into a bounded queue;
+//! where that is full it is dropped and counted: no request ever waits for it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -108,7 +108,7 @@ impl Span {
         span
     }
 
-    /// Is anything written of it?
+    /// True if the span is written.
     pub fn is_sampled(&self) -> bool {
         self.0.is_some()
     }
@@ -118,7 +118,7 @@ impl Span {
         self.0.as_ref().map_or(trace, |open| &open.trace).clone()
     }
 
-    /// The head as it goes out: it names this span as its parent.
+    /// Head for the upstream, which names this span as its parent.
     pub fn inject<'a>(&self, head: &'a Parts) -> Cow<'a, Parts> {
         let Some(open) = &self.0 else { return Cow::Borrowed(head) };
         let mut head = head.clone();

@@ -43,10 +43,10 @@ pub struct RequestTrace {
 }
 
 impl RequestTrace {
-    /// The trace of a request with these fields. A `trusted` proxy may have given it an id and a parent; what anybody
-    /// else says is left alone.
+    /// Trace of a request with these fields. A `trusted` proxy may set its id and parent; those of other clients are
+    /// ignored.
     ///
-    /// SECURITY: an id that a stranger chooses could be somebody else's, or 100 kB, or a line of its own in a log.
+    /// SECURITY: an id chosen by a client could be that of another request, or 100 kB, or a line of its own in a log.
     pub fn of(fields: &HeaderMap, trusted: bool) -> Self {
         if !trusted {
             return Self::generate();
@@ -100,7 +100,7 @@ impl RequestTrace {
         self.parent.as_ref().and_then(|parent| TraceParent::parse(parent.as_bytes()))
     }
 
-    /// The id as a trace id: one of ours is of that form.
+    /// Trace id of the request's id, if it has the form of ours.
     pub(super) fn number(&self) -> Option<u128> {
         let is_ours = self.as_str().len() == DIGITS;
         u128::from_str_radix(self.as_str(), 16).ok().filter(|number| is_ours && *number != 0)
@@ -114,7 +114,7 @@ impl RequestTrace {
         self.state.as_ref().and_then(|state| state.to_str().ok()).unwrap_or_default()
     }
 
-    /// The trace of this request below a span: that span is the parent from here on, and sampled.
+    /// Trace of this request below a span: that span is the parent from here on, and sampled.
     pub(super) fn below(&self, trace: u128, span: u64, place: SpanContext) -> Self {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
         write_hex(trace, &mut text[3..35]);
@@ -128,7 +128,7 @@ impl RequestTrace {
         self.put(fields, true);
     }
 
-    /// Puts id and parent among the fields; `replaces`: what stands there goes.
+    /// Writes id and parent into the fields; `replaces`: existing ones are overwritten.
     pub fn put(&self, fields: &mut HeaderMap, replaces: bool) {
         fields.insert(REQUEST_ID, self.id.clone());
         for (name, value) in [(TRACEPARENT, &self.parent), (TRACESTATE, &self.state)] {
