@@ -116,7 +116,7 @@ pub(super) async fn gather(mut body: Body, most: usize, budget: &MemoryBudget) -
     BufferResult::Whole(budget.count(size).keep(whole.into()))
 }
 
-/// Does the head announce JSON? (RFC 8259, RFC 6839 section 3.1)
+/// True if the head announces JSON. (RFC 8259, RFC 6839 section 3.1)
 pub(super) fn is_json(fields: &HeaderMap) -> bool {
     let kind = text(fields, header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
     let suffix = kind.len().checked_sub("+json".len()).and_then(|at| kind.get(at..));

@@ -1,4 +1,4 @@
-//! Collapse: who asks for the same document at the same time shares one upstream request.
+//! Collapse: concurrent requests for one document share one upstream request.
 //!
 //! UPSTREAM: the canvas service has no single flight. N concurrent requests for an uncached document build it N times
 //! and leave N duplicates in Redis, which later hide a cure behind one another (upstream.md "Load").
@@ -32,7 +32,7 @@ static CHOOSING: [HeaderName; 11] = [
     HeaderName::from_static("x-forwarded-port"),
 ];
 
-/// A request with one of these, or with a field of [`PARTIAL`], is about its viewer: it goes alone.
+/// A request with one of these, or with a field of [`PARTIAL`], is about its viewer: it is not shared.
 static OWN: [HeaderName; 2] = [header::AUTHORIZATION, header::COOKIE];
 
 /// A document behind the route with this mark: path and query as they go upstream.
@@ -46,7 +46,7 @@ pub(super) struct CollapseKey {
 }
 
 impl CollapseKey {
-    /// `None`: this request shares nothing.
+    /// Builds the key; `None`: this request shares nothing.
     pub(super) fn of(mark: u64, onward: &Parts, body: &Body) -> Option<Self> {
         let fields = &onward.headers;
         let shares = onward.method == Method::GET
@@ -60,11 +60,11 @@ impl CollapseKey {
     }
 }
 
-/// May an answer go out to others than the one who asked?
+/// True if an answer may go out to other viewers as well.
 ///
-/// SECURITY: an answer that depends on a field which is not in the key would reach the wrong viewer. Fields that a
-/// request which is shared never has (a cookie) are the same for all of them. A cookie that the answer sets is kept for
-/// one of them ([`SharedResponse::shared`]).
+/// SECURITY: an answer that depends on a field which is not in the key would reach the wrong viewer. Fields that a shared
+/// request never has (a cookie) are the same for all of them. A cookie that the answer sets goes to one of them only
+/// ([`SharedResponse::shared`]).
 pub(super) fn may_be_shared(head: &response::Parts) -> bool {
     let listed = |name: HeaderName| {
         let values = head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -83,7 +83,7 @@ pub(super) enum SharedResponse {
     Shared(Arc<BufferedDocument>, Arc<Mutex<Vec<HeaderValue>>>),
     /// Answer that is too long to be buffered, or private: for the first waiter. The others send their own requests.
     One(Arc<Mutex<Option<PresentationResponse>>>),
-    /// No answer, for anybody.
+    /// Failed for all who wait.
     Failed(Arc<UpstreamError>),
 }
 
@@ -186,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    /// Requests by viewers of whom the first leaves.
+    /// Test: the viewer that carries the shared request leaves.
     #[tokio::test]
     async fn who_carries_a_request_and_leaves_hands_it_to_the_next() {
         let (carried, begun) = (Arc::new(DirectFlights::default()), Arc::new(AtomicUsize::new(0)));

@@ -25,7 +25,7 @@ const EXPOSED: [&str; 6] =
 /// Value of `Access-Control-Expose-Headers` where the upstream exposes nothing.
 const ALL_EXPOSED: &str = "Retry-After, Heal-Status, Cache-Status, X-Request-ID, Server-Timing, Proxy-Status";
 
-/// Is this OPTIONS one that is answered here if the upstream does not?
+/// True if this OPTIONS request is answered here when the upstream does not answer it.
 pub fn is_preflight_for(kind: RouteKind, asked: &Parts) -> bool {
     asked.method == Method::OPTIONS
         && match kind {
@@ -49,7 +49,7 @@ pub fn options(asked: &Parts, answer: Option<Response<Body>>) -> Response<Body> 
     }
 }
 
-/// Permission to read, for everybody and with any field.
+/// Preflight answer that allows reading, to every origin and with any field.
 pub(super) fn permission(asked: &HeaderMap) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -123,7 +123,7 @@ pub fn expose(fields: &mut HeaderMap) {
     }
 }
 
-/// The origin of a script that asks with credentials. (`null` is that of anybody's sandbox.)
+/// Origin of a script that asks with credentials. (`null` is that of any sandbox.)
 fn credentialed(asked: &HeaderMap) -> Option<&HeaderValue> {
     let origin =
         asked.get(header::ORIGIN).filter(|origin| !matches!(origin.as_bytes(), b"null" | b"*" | b""))?;
@@ -131,7 +131,7 @@ fn credentialed(asked: &HeaderMap) -> Option<&HeaderValue> {
     has_credentials.then_some(origin)
 }
 
-/// Does the upstream say that this answer is for one person?
+/// True if the upstream marks this answer as one person's.
 fn is_personal(fields: &HeaderMap) -> bool {
     let says = |name: header::HeaderName, words: &[&str]| {
         let values = fields.get_all(name).iter().filter_map(|value| value.to_str().ok());

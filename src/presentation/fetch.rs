@@ -49,7 +49,7 @@ impl PresentationInner {
         })
     }
 
-    /// Sends it, in its turn: the canvas service builds what it has not stored, and not more at once than it can.
+    /// Sends the request in its turn: the canvas service builds documents that are not stored, and only so many at once.
     async fn send(
         &self,
         wanted: &PresentationRequest,
@@ -95,7 +95,7 @@ impl PresentationInner {
     }
 }
 
-/// Is it a whole JSON document?
+/// True for a whole JSON document.
 pub(super) fn is_document(method: &Method, head: &http::response::Parts) -> bool {
     *method == Method::GET && head.status == StatusCode::OK && is_json(&head.headers)
 }

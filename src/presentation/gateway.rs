@@ -55,7 +55,7 @@ pub enum GatewayResult {
 
 impl PresentationProxy {
     /// Answers a request for `/manifests/…`, where that is switched on. `base`: scheme and host that the viewer knows;
-    /// `client`: who asks.
+    /// `client`: its address.
     pub async fn gateway(
         &self,
         asked: &Parts,
@@ -270,7 +270,7 @@ struct OpenedFile {
 
 /// Opens the file.
 ///
-/// SECURITY: what the index remembers is looked at again: a link that was put there since must not lead out of the source.
+/// SECURITY: the path from the index is resolved again: a link that was put there since must not lead out of the source.
 fn open(stored: &LocalManifest) -> io::Result<OpenedFile> {
     let (file, source) = (stored.file.canonicalize()?, stored.source.canonicalize()?);
     if !is_below(&file, &source) {

@@ -1,8 +1,8 @@
-//! Repair: an answer that says JSON and is not becomes JSON on the way.
+//! Repair of answers whose type is JSON and whose body is not.
 //!
 //! UPSTREAM: the service writes a backslash, newline or tab of a label as it is (upstream.md "Errors of the canvas
-//! service"), and one such label costs a viewer the whole book. Only what makes the document invalid is changed
-//! ([`json_repair::repair_json`]); what cannot be repaired goes out as it came.
+//! service"), and one such label costs a viewer the whole book. Only the characters that make the document invalid are
+//! changed ([`json_repair::repair_json`]); a document beyond repair goes out as it came.
 
 use std::borrow::Cow;
 

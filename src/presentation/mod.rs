@@ -59,8 +59,8 @@ struct PresentationInner {
     flights: SingleFlight<CollapseKey, SharedResponse>,
     rewrite: Option<Arc<RewriteRule>>,
     carried: Arc<DirectFlights>,
-    /// Hash of the settings that make documents what they are: one under another host name, or repaired no longer, is
-    /// another document.
+    /// Hash of the settings that determine a document's content: a document under another host name, or no longer repaired,
+    /// is a different one.
     kind: u64,
 }
 
@@ -289,8 +289,8 @@ impl PresentationInner {
         })
     }
 
-    /// Asks upstream and does what is to be done. `holds`: it is for several viewers, and held even where there is nothing to
-    /// do with it.
+    /// Fetches the document from upstream, and repairs and compares it. `holds`: several viewers wait for it, so it is
+    /// buffered even without a repair.
     async fn make(
         &self,
         wanted: &PresentationRequest,
@@ -328,7 +328,7 @@ impl PresentationInner {
         Ok(UpstreamDocument::Whole(BufferedDocument { outcome: Outcome::Failed, cured: None, ..whole }))
     }
 
-    /// Asks upstream; what says JSON and is not is repaired.
+    /// Fetches the document from upstream; broken JSON is repaired.
     async fn repaired(
         &self,
         wanted: &PresentationRequest,
@@ -347,7 +347,7 @@ impl PresentationInner {
         Ok(made)
     }
 
-    /// Does it lack what the index knows?
+    /// Finds images that the index knows and the document lacks.
     async fn suspect(
         &self,
         wanted: &PresentationRequest,

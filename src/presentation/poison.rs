@@ -1,4 +1,4 @@
-//! Is a document poisoned? Compared with what the index knows of it (upstream.md "Poison").
+//! Poisoned documents, found by comparison with the index (upstream.md "Poison").
 
 use crate::heal::{PoisonedDocument, fingerprint};
 use crate::index::Index;
@@ -7,7 +7,7 @@ use crate::observe::RequestTrace;
 /// Missing images that are reported at most: each is probed before a shorter document is believed.
 const TOLD: usize = 500;
 
-/// May a document that was asked for with this query be compared? `allow` and `disallow` leave images out on purpose.
+/// True if a document with this query may be compared. `allow` and `disallow` leave images out on purpose.
 pub(super) fn is_comparable(query: Option<&str>) -> bool {
     query.is_none_or(|query| query.is_empty() || query.starts_with("page=") && !query.contains('&'))
 }

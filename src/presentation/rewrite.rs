@@ -106,7 +106,7 @@ enum UrlMatch {
     Unclear,
 }
 
-/// Can two slashes stand here, as far as it is seen?
+/// True if two slashes may begin here, as far as the text is known.
 fn may_begin(behind: &[u8]) -> bool {
     let begins = |with: &[u8]| behind.iter().zip(with).all(|(one, other)| one == other);
     begins(b"//") || begins(b"\\/\\/")
@@ -125,7 +125,7 @@ fn scheme_before(text: &[u8]) -> Option<(usize, &'static [u8])> {
     (text.len() == scheme || text[text.len() - scheme - 1] != b'/').then_some((scheme, port))
 }
 
-/// Is the host over here? `api.library.tamu.edu.evil`, `….edu:8080`, `….edu@evil` go on.
+/// True if the host ends here. `api.library.tamu.edu.evil`, `….edu:8080`, `….edu@evil` go on.
 fn ends_host(rest: &[u8]) -> bool {
     match rest {
         [] => true,

@@ -30,10 +30,10 @@ impl RewriteRule {
         onward.remove(header::IF_RANGE);
     }
 
-    /// Tells the server behind us what it is called (upstream.md "Headers").
+    /// Tells the server behind us its public name (upstream.md "Headers").
     ///
-    /// Cantaloupe builds absolute URLs from these; with another host name they are that one's for everybody, whichever
-    /// name the request came by.
+    /// Cantaloupe builds absolute URLs from these fields; with another host name configured, every URL gets that name,
+    /// whichever name the request came by.
     pub fn set_forwarded_host(&self, onward: &mut HeaderMap) {
         for (name, value) in &self.told {
             onward.insert(name, value.clone());
