@@ -1,4 +1,4 @@
-//! `Cache-Status`: what the cache did about a request.
+//! `Cache-Status`: the cache's handling of a request.
 
 use http::header::HeaderValue;
 

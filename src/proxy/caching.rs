@@ -1,5 +1,5 @@
-//! The cache on the way of an image request: what is kept goes out at once, readers of one cold tile share a request, and where
-//! the image server fails what is stale goes out.
+//! Cache on the way of an image request: a stored answer goes out at once, readers of one cold tile share a request, and
+//! where the image server fails a stale answer goes out.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;

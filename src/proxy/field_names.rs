@@ -11,7 +11,7 @@ pub(super) struct ViaValue {
 }
 
 impl ViaValue {
-    /// `name` is what we call ourselves; one that cannot be written stands as `-`.
+    /// Makes the entries. `name` is our own name; one that cannot be written in a field stands as `-`.
     pub(super) fn new(name: &str) -> Self {
         let own = |version| {
             let value = HeaderValue::try_from(format!("{version} {name}"));
@@ -134,13 +134,13 @@ impl ProxyFields {
         Self(WATCHED.found_in(headers))
     }
 
-    /// Did the request come with any of these?
+    /// True if the request came with any of these.
     pub(super) fn has(self, fields: u32) -> bool {
         self.0 & fields != 0
     }
 }
 
-/// Is this server the last one that the request wants to reach (RFC 9110 section 7.6.2)?
+/// True if this server is the last one that the request wants to reach (RFC 9110 section 7.6.2).
 pub(super) fn max_forwards_reached(headers: &HeaderMap) -> bool {
     max_forwards(headers) == Some(0)
 }

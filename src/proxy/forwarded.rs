@@ -1,7 +1,7 @@
 //! `Forwarded` (RFC 7239), read and written. Pure.
 //!
 //! A field is a list of elements, one for each proxy, oldest first; an element is a list of `name=value`. Reading is
-//! strict: what stands left of a mistake was said by somebody that nobody vouches for.
+//! strict: entries to the left of a mistake cannot be trusted.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 /// Elements that are read at most, over all fields; real chains are shorter.
 const MOST: usize = 32;
 
-/// An element of `Forwarded`: what a proxy says of the request that it was sent.
+/// Element of `Forwarded`: a proxy's description of the request that it received.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ForwardedElement {
     /// `for`: address that sent the request; `None`: hidden (`unknown`, `_name`) or absent.
@@ -138,8 +138,8 @@ fn is_text(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }
 
-/// A node (section 6): an address with or without a port, `unknown`, or a made-up `_name`. The outer `None` is a
-/// mistake, the inner one somebody who hides.
+/// Node (section 6): an address with or without a port, `unknown`, or a made-up `_name`. The outer `None` is a mistake, the
+/// inner one an obfuscated node.
 #[expect(
     clippy::option_option,
     reason = "three things are told apart: a mistake, somebody who hides, an address"

@@ -73,7 +73,7 @@ const HEARSAY: [&str; 19] = [
 /// another path than the one that was routed.
 const HEARSAY_FAMILIES: [&str; 4] = ["x-forwarded-", "x-original-", "x-rewrite-", "x-real-"];
 
-/// Is this a field that only a trusted proxy may send? `name` is in small letters.
+/// True for a field that only a trusted proxy may send. `name` is in small letters.
 ///
 /// SECURITY: an underscore counts as a dash: servers with variables for fields cannot tell the two apart.
 fn is_hearsay(name: &str) -> bool {
@@ -89,7 +89,7 @@ fn is_hearsay(name: &str) -> bool {
         || HEARSAY.iter().any(|own| own.len() == name.len() && begins(own))
 }
 
-/// Is this a field by which a trusted proxy says how a request came: by which name, scheme, path, for which image?
+/// True for a field by which a trusted proxy describes the original request: name, scheme, path, image.
 pub(super) fn tells_how(name: &str) -> bool {
     is_hearsay(name) && !ADDRESS_FIELDS.contains(&name)
 }
@@ -105,7 +105,7 @@ fn remove_hearsay(headers: &mut HeaderMap) {
 /// The viewer's own address: the rightmost one in `X-Forwarded-For`, or in `Forwarded` where that is absent, that is
 /// no trusted proxy.
 ///
-/// SECURITY: a proxy that writes the one field passes the other on as the viewer made it up. So only one counts.
+/// SECURITY: a proxy that writes one of the fields passes the other on as the viewer made it up. So only one counts.
 pub fn client(headers: &HeaderMap, viewer: &ClientInfo, trusted: &[IpNet]) -> IpAddr {
     let peer = viewer.peer.ip().to_canonical();
     if !is_among(peer, trusted) {
@@ -146,7 +146,7 @@ fn trusted_forwarded(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> (I
     (last, said)
 }
 
-/// Writes `X-Forwarded-*` and `Forwarded`: added to what a trusted proxy says, in place of what anybody else says.
+/// Writes `X-Forwarded-*` and `Forwarded`: appended to the values of a trusted proxy, in place of any others.
 ///
 /// SECURITY: Cantaloupe writes `X-Forwarded-Host`, `-Path` and `-ID` into its answers (upstream.md "Headers").
 pub(super) fn forward(headers: &mut HeaderMap, host: &HeaderValue, viewer: &ClientInfo, trusted: &[IpNet]) {
@@ -181,7 +181,7 @@ fn scheme(viewer: &ClientInfo) -> &'static str {
     if viewer.tls { "https" } else { "http" }
 }
 
-/// The part of [`forward`] that says by which scheme, host and port, where nobody who is trusted said so.
+/// Writes scheme, host and port, where no trusted proxy did: a part of [`forward`].
 pub(super) fn forward_host(headers: &mut HeaderMap, host: &HeaderValue, viewer: &ClientInfo) {
     let own = scheme(viewer);
     let proto = headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(own));

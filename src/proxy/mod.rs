@@ -104,12 +104,12 @@ struct Exchange<'a> {
     waited: Duration,
     /// A stale answer is kept, which goes out where the image server or a heal fails.
     has_stale: bool,
-    /// A fresh info.json that is kept: it goes out in the place of the image server's, unless the image expired.
+    /// Stored, fresh info.json: it goes out in the place of the image server's, unless the image expired.
     cached: Option<CachedResponse>,
 }
 
 impl Exchange<'_> {
-    /// Is it JSON for viewers: a manifest, a canvas, an info.json?
+    /// True for JSON for viewers: a manifest, a canvas, an info.json.
     fn is_document(&self) -> bool {
         self.asked.route_kind == RouteKind::Presentation
             || self.image.as_ref().is_some_and(|image| image.request.target == Target::Info)
@@ -203,7 +203,7 @@ impl Proxy {
 }
 
 impl ProxyInner {
-    /// Does this client ask no more often than it may?
+    /// Checks the client's request rate.
     fn check_rate_limit(&self, sender: &Sender) -> Result<(), Refusal> {
         // The canvas service must never wait for viewers who wait for it.
         if self.settings.server.rate == 0 || sender.is_trusted || sender.is_canvas_service {

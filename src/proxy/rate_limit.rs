@@ -31,7 +31,7 @@ impl ClientRateLimiter {
         Self { clients, clock: DefaultClock::default() }
     }
 
-    /// May this client ask now? `Err`: after this time.
+    /// Checks whether this client may send a request now. `Err`: retry after this time.
     pub(super) fn check(&self, client: IpAddr, server: &ServerSettings) -> Result<(), Duration> {
         // Without a rate there is no bound.
         let bounds = NonZeroU32::new(server.rate).zip(NonZeroU32::new(server.rate_burst));

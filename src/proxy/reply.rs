@@ -152,7 +152,7 @@ struct ProblemBody<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
-    /// `instance` (RFC 9457 section 3.1.5): what was asked for, and the id of the request.
+    /// `instance` (RFC 9457 section 3.1.5): the target, and the id of the request.
     instance: String,
     request: &'a str,
     code: &'a str,

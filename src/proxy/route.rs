@@ -36,7 +36,7 @@ pub(super) struct RoutePlace {
 }
 
 impl RoutePlace {
-    /// The request of this place, whose target is `uri`.
+    /// Request of this place with the target `uri`.
     pub(super) fn of<'a>(self, uri: &'a Uri, trace: &'a RequestTrace) -> RoutedRequest<'a> {
         let Self { route, route_kind, found, rest_at } = self;
         RoutedRequest { route, route_kind, found, trace, uri, rest_at }
@@ -84,7 +84,7 @@ impl<'a> RoutedRequest<'a> {
     }
 }
 
-/// Finds the route of a request, whose target is `uri`.
+/// Finds the route of a request with the target `uri`.
 pub(super) fn route<'a>(
     settings: &Settings,
     head: &Parts,
@@ -150,9 +150,9 @@ pub(super) fn check_framing(head: &Parts, found: ProxyFields) -> Result<(), Refu
     Ok(())
 }
 
-/// No `Content-Length`, or one of digits.
+/// True for no `Content-Length`, or one of digits.
 ///
-/// SECURITY: HTTP/2 ends a body by itself, so nobody looked at these fields; upstream, in HTTP/1.1, they end it.
+/// SECURITY: HTTP/2 has its own end of a body, so these fields were not checked; upstream, in HTTP/1.1, they end it.
 fn has_one_length(head: &Parts) -> bool {
     let Some(length) = head.headers.get(header::CONTENT_LENGTH) else { return true };
     let is_only = head.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_none();
@@ -223,11 +223,11 @@ fn is_digits(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Does any segment read as `.` or `..`, with `%2e` for a dot, `%2f`, `%5c` or a backslash for a slash, and with
-/// or without parameters behind a `;`?
+/// True if any segment reads as `.` or `..`, with `%2e` for a dot, `%2f`, `%5c` or a backslash for a slash, and with or
+/// without parameters behind a `;`?
 ///
-/// SECURITY: `/iiif/2/../../admin` must not leave its route, whatever the upstream makes of it. (Servlet containers
-/// cut `;x` off a segment before they resolve it, so `/..;x/` climbs there.)
+/// SECURITY: `/iiif/2/../../admin` must not leave its route, however the upstream resolves it. (Servlet containers cut `;x`
+/// off a segment before they resolve it, so `/..;x/` climbs there.)
 fn has_dot_segment(path: &str) -> bool {
     // Nearly every path has none of these bytes but the dot of a file's name: then the checks below are skipped.
     let bytes = path.as_bytes();

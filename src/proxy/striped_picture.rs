@@ -20,7 +20,8 @@ fn is_striped(across: u32, down: u32) -> bool {
     (across + down).is_multiple_of(4)
 }
 
-/// A picture of one channel (ITU-T T.81, baseline), whose blocks have no detail: a difference to the block before, and an end.
+/// Picture of one channel (ITU-T T.81, baseline), whose blocks have no detail: a difference to the block before, and an
+/// end.
 pub(super) fn jpeg(width: u16, height: u16) -> Vec<u8> {
     // Start, JFIF, and a table that divides everything by 8: a value is then a grey less 128.
     let mut out = b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0\xff\xdb\0\x43\0".to_vec();
