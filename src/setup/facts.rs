@@ -31,7 +31,7 @@ pub(crate) struct SetupFacts {
     pub(crate) canvases: UnmappedCanvases,
     /// Servers of image and presentation routes that give no answer.
     pub(crate) unreachable: Option<Vec<UnreachableServer>>,
-    /// What the services said of an image.
+    /// Answers of the services about an image.
     pub(crate) deployment: Option<DeploymentFacts>,
 }
 
@@ -70,8 +70,8 @@ impl UnmappedCanvases {
     }
 }
 
-/// The canvas that a heal of one of these images would ask for and may not: the one that its manifest names, or where there
-/// is another one, such as that which the index derives from the image's file, that one. `None`: one may be asked for.
+/// Canvas that a heal of one of these images would request and may not: the one that its manifest names, or if there is
+/// another one, such as one derived from the image's file, that one. `None`: one may be requested.
 fn strange_canvas(healer: &Healer, canvas: &str, images: &[String]) -> Option<String> {
     let mut strange = canvas.to_owned();
     if healer.is_allowed_canvas(canvas) {

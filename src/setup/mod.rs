@@ -1,7 +1,7 @@
 //! Setup: what must be right before an image can be healed. One list of findings, for `serve`, the commands and the dashboard.
 //!
-//! `facts` gathers what can be seen at a bounded cost: a sample of the index, and a few requests to each server. `findings` says
-//! what the facts mean, and what to do. [`SetupStatus`] holds the last findings of a process that serves.
+//! `facts` gathers observations at a bounded cost: a sample of the index, and a few requests to each server. `findings`
+//! interprets the facts, with advice. [`SetupStatus`] holds the last findings of a process that serves.
 
 mod facts;
 mod findings;

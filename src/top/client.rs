@@ -29,7 +29,7 @@ pub enum AdminClientError {
     /// No answer.
     #[error("{name} gives no answer: {why}; does iiif-mender run there? ([admin] listen, or --url)")]
     Silent {
-        /// Whom we asked.
+        /// Name of the admin listener.
         name: String,
         /// Description of the error.
         why: String,
@@ -37,7 +37,7 @@ pub enum AdminClientError {
     /// An answer with another status.
     #[error("{name} answers {status}; {advice}")]
     Status {
-        /// Whom we asked.
+        /// Name of the admin listener.
         name: String,
         /// Status of the answer.
         status: StatusCode,
@@ -47,7 +47,7 @@ pub enum AdminClientError {
     /// An answer that is not iiif-mender's.
     #[error("{name} does not answer as an iiif-mender does: {why}")]
     Strange {
-        /// Whom we asked.
+        /// Name of the admin listener.
         name: String,
         /// Description of the fault.
         why: String,
@@ -99,7 +99,7 @@ impl AdminClient {
         Ok(Self { upstream, base, name: url, us: settings.server.name.clone(), token, times })
     }
 
-    /// Whom we ask, as it was written.
+    /// Name of the admin listener, as it was written.
     pub(super) fn name(&self) -> &str {
         &self.name
     }

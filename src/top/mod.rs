@@ -51,9 +51,9 @@ pub enum TopError {
 /// Size of what `--once` prints.
 const PAGE: (u16, u16) = (80, 24);
 
-/// Shows it until `q`, Escape or Ctrl-C.
+/// Shows the screen until `q`, Escape or Ctrl-C.
 ///
-/// `json`: prints one look as the admin listener tells it.
+/// `json`: prints the admin listener's answer once.
 pub fn run(args: &TopArgs, settings: &Settings, json: bool, out: &mut dyn Write) -> Result<(), TopError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let admin = AdminClient::new(args.url.as_deref(), settings)?;
@@ -85,7 +85,7 @@ pub fn run(args: &TopArgs, settings: &Settings, json: bool, out: &mut dyn Write)
     Ok(ended?)
 }
 
-/// Waits for the next look. True: somebody wants to leave.
+/// Waits for the next refresh. True: the user wants to leave.
 fn leaves(pause: Duration) -> io::Result<bool> {
     if !event::poll(pause)? {
         return Ok(false);

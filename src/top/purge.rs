@@ -34,7 +34,7 @@ struct PurgeResult {
     purged: u64,
 }
 
-/// Has it removed, and prints how many answers that were.
+/// Purges, and prints the number of removed answers.
 pub fn purge(args: &PurgeArgs, settings: &Settings, json: bool, out: &mut dyn Write) -> Result<(), TopError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done: Result<PurgeResult, AdminClientError> = runtime.block_on(async {
