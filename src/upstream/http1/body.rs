@@ -97,7 +97,7 @@ impl BodyDecoder {
         Ok(Decoded::Data(data))
     }
 
-    /// Reads what is no data. True: that was the end of the body.
+    /// Reads framing bytes. True: the body has ended.
     fn skip_framing(&mut self, read: &mut BytesMut) -> Result<bool, Error> {
         while let Self::Chunked(next) = self {
             match next {
@@ -153,7 +153,8 @@ fn take(read: &mut BytesMut, left: &mut u64) -> Bytes {
 
 /// Takes a line, without its end.
 ///
-/// SECURITY: it ends with CR LF and nothing else. A bare LF or CR is read otherwise by others, who would see another end.
+/// SECURITY: a line ends with CR LF and nothing else. Other parsers read a bare LF or CR otherwise, and would see another
+/// end.
 fn line(read: &mut BytesMut, longest: usize) -> Result<Option<BytesMut>, Error> {
     let Some(end) = memchr::memchr(b'\n', read) else {
         let is_too_long = read.len() > longest;

@@ -25,7 +25,7 @@ const ADDED: usize = 12;
 /// Interim answers (1xx) before one answer at most.
 const INTERIM: u32 = 16;
 
-/// `RequestFraming` says how the end of a request's body is told.
+/// `RequestFraming` is the way in which the end of a request's body is signalled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestFraming {
     /// The request has no body.
@@ -88,7 +88,7 @@ pub(super) struct HeadReader {
 }
 
 impl HeadReader {
-    /// Takes the head of the final answer from `read`. `None`: it is not whole yet. Interim answers are passed over.
+    /// Takes the head of the final answer from `read`. `None`: incomplete. Interim answers are skipped.
     pub(super) fn take(
         &mut self,
         read: &mut BytesMut,

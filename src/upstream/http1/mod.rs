@@ -1,6 +1,5 @@
-//! HTTP/1.1 to upstreams (RFC 9112), one connection at a time: a request goes out, and its answer is read by whoever wants
-//! it. No task drives the connection, so nothing is handed from one task to another for a request
-//! (docs/decisions/0013-an-http1-client.md).
+//! HTTP/1.1 to upstreams (RFC 9112), one connection at a time: the task that sends a request reads its answer. No task of
+//! its own drives the connection, so a request needs no hand-over between tasks (docs/decisions/0013-an-http1-client.md).
 
 mod body;
 mod head;
@@ -68,7 +67,7 @@ impl Http1Connection {
         poll_fn(|cx| self.wire.poll_answer(cx)).await.is_ok()
     }
 
-    /// True if the server closed the idle connection, or sent bytes that nobody asked for.
+    /// True if the server closed the idle connection, or sent unsolicited bytes.
     pub(super) fn is_closed(&mut self) -> bool {
         self.wire.poll_fill(&mut Context::from_waker(Waker::noop())).is_ready()
     }
@@ -337,8 +336,8 @@ impl Wire {
     }
 }
 
-/// Reads an answer that comes in pieces and ends with a close: its status and body. `None`: it is refused or cut. For the
-/// fuzz target.
+/// Reads an answer that comes in pieces and ends with a close: its status and body. `None`: the answer is refused or cut.
+/// For the fuzz target.
 #[doc(hidden)]
 pub fn read_answer<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, is_head: bool) -> Option<(u16, Vec<u8>)> {
     let (mut read, mut heads, mut head, mut whole) =
