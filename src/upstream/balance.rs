@@ -27,8 +27,8 @@ impl TriedServers {
 }
 
 impl Upstream {
-    /// Chooses a server that this request was not sent to yet. Servers that are out are passed over; but if no other server
-    /// is left, one of them gets the request: to refuse it without a try could only make it worse.
+    /// Chooses a server that this request was not sent to yet. Servers that are out are skipped; but if no other server is
+    /// left, one of them gets the request, because a refusal without a try could only be worse.
     pub(super) fn choose(&self, tried: &mut TriedServers) -> Option<InFlightGuard> {
         let at = match &*self.servers {
             [_] => (!tried.has(0)).then_some(0),

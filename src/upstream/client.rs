@@ -68,7 +68,7 @@ impl Drop for ClientUpgrade {
 pub struct Caller {
     /// `None`: a request of our own, which has permits that no viewer can take.
     viewer: Option<(Arc<Client>, RouteKind)>,
-    /// A trusted proxy that does not say for whom it asks, and may ask for many.
+    /// A trusted proxy that does not name its client, and may ask for many.
     is_unbounded: bool,
     /// The connection carries other answers at the same time (HTTP/2).
     shares_connection: bool,

@@ -106,7 +106,7 @@ fn append(packed: impl Read, plain: &mut Vec<u8>, most: usize) -> Result<(), Cod
     if plain.len() > most { Err(CodingError::TooLong(most)) } else { Ok(()) }
 }
 
-/// Reads all frames, one after the other, and passes over those that are to be skipped (RFC 8878 section 3.1).
+/// Reads all frames, one after the other, and skips skippable ones (RFC 8878 section 3.1).
 fn zstd(mut packed: &[u8], most: usize) -> Result<Bytes, CodingError> {
     let (mut plain, mut is_begun) = (Vec::new(), false);
     let mut decoder = FrameDecoder::new();
@@ -235,10 +235,10 @@ impl Unpacker {
     }
 }
 
-/// Asks only for codings that are read here, as far as the viewer takes them.
+/// Limits `Accept-Encoding` to codings that are read here, as far as the viewer accepts them.
 ///
-/// UPSTREAM: what stands between us and the canvas service packs by what a browser offers; a document in `br` would be
-/// neither learned nor watched nor repaired.
+/// UPSTREAM: a server between us and the canvas service packs as a browser's `Accept-Encoding` allows; a document in `br`
+/// would be neither learned nor watched nor repaired.
 pub fn narrow(fields: &mut HeaderMap) {
     let Some(offered) = fields.get(header::ACCEPT_ENCODING) else { return };
     let offered = offered.to_str().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Opening a connection: name resolution, TCP, TLS. Where we connect and whom we name are two things.
+//! Dialling: name resolution, TCP, TLS. The address to connect to and the name in the request may differ.
 
 use std::error::Error;
 use std::path::Path;

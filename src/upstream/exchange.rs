@@ -16,7 +16,7 @@ use super::lease::ResponseLease;
 use super::tee::is_over;
 use super::transfer::{Release, Transfer};
 
-/// An answer that streams: what is to be given back when it is over.
+/// Streaming answer, with the resources to give back at its end.
 #[derive(Debug)]
 pub(super) struct StreamingExchange {
     pub(super) lease: ResponseLease,

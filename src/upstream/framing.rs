@@ -16,10 +16,10 @@ pub(super) enum StatedLength {
     Unstated,
 }
 
-/// Leaves one length of an answer that says the same one several times, and none beside a transfer coding.
+/// Normalises the lengths of an answer: one, if it has several equal ones, and none beside a transfer coding.
 ///
-/// SECURITY: a coding below the chunks is not taken off: coded bytes would go out as plain ones. Lengths go out as they came,
-/// and whoever reads `2, 2` otherwise than we do sees another end.
+/// SECURITY: a coding below the chunks is not taken off: coded bytes would go out as plain ones. Lengths go out as they
+/// came, and a peer that reads `2, 2` otherwise than we do sees another end.
 pub(super) fn settle(fields: &mut HeaderMap) -> Result<StatedLength, UpstreamError> {
     if let Some(coding) = fields.get(TRANSFER_ENCODING) {
         let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");

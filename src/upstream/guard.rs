@@ -63,7 +63,7 @@ impl CanvasGuard {
         })
     }
 
-    /// The URL names us: it belongs where a viewer's request for it would go.
+    /// Finds the route of a URL that names us: the one that a viewer's request for it would take.
     fn by_public_host<'a>(&self, url: &CanvasUrl<'a>) -> Option<(usize, &'a str)> {
         // A manifest that was fetched through us and stored may name our other host.
         let own = self.settings.rewrite.public_url.as_ref().map(|own| own.authority.as_str());

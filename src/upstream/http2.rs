@@ -258,7 +258,7 @@ fn failed(mut failure: TrySendError<Request<Body>>, bodyless: bool, body: &mut B
     }
 }
 
-/// Did the request break, or its answer?
+/// Tells whether the request broke, or its answer.
 fn is_client_error(error: hyper::Error) -> SendFailure {
     let mut cause = std::error::Error::source(&error);
     while let Some(error) = cause {
@@ -303,8 +303,8 @@ fn as_http2(head: &Parts, scheme: &Scheme) -> Option<Parts> {
     Some(head)
 }
 
-/// The server says that it did nothing for this request: refused, or sent after the last one of a connection that it
-/// closes (RFC 9113 sections 6.8 and 8.7).
+/// True if the server declares that it did not process this request: refused, or sent after the last one of a connection
+/// that it closes (RFC 9113 sections 6.8 and 8.7).
 fn was_refused(error: &hyper::Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
     cause.is_some_and(|error| {

@@ -12,7 +12,7 @@ use crate::observe::UpstreamMetrics;
 /// `User-Agent` of our own requests.
 const AGENT: &str = concat!("iiif-mender/", env!("CARGO_PKG_VERSION"));
 
-/// The head of a GET of our own to `host`: it says who asks, and `name` in `Via` shows a circle. The target is `/`.
+/// Head of a GET of our own to `host`, with our `User-Agent`; `name` in `Via` reveals a loop. The target is `/`.
 ///
 /// UPSTREAM: never `Authorization`: with one the canvas service answers 500 (upstream.md "Ways back to life").
 pub fn internal_request(host: &str, name: &str) -> Result<Parts, UpstreamError> {

@@ -10,8 +10,8 @@ use super::carrier::ActiveConnection;
 use super::error::BodyError;
 use super::server::InFlightGuard;
 
-/// A connection that carries a body. Dropping it early closes the connection: what is left of the body can
-/// not be told from the next answer. (With HTTP/2 it can, and only the stream is reset.)
+/// Connection that carries a body. Dropping it early closes the connection: the rest of the body could not be told from the
+/// next answer. (With HTTP/2 it can, and only the stream is reset.)
 #[derive(Debug)]
 pub(super) struct ResponseLease {
     carrier: Option<ActiveConnection>,

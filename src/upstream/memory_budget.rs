@@ -70,7 +70,7 @@ impl MemoryBudget {
         Self { budget_state: Arc::clone(&self.budget_state), client }
     }
 
-    /// Takes `bytes`; `None`: they would be too many.
+    /// Takes `bytes`; `None`: too many.
     pub fn take(&self, bytes: usize) -> Option<BudgetPermit> {
         self.try_take(bytes, self.client.clone(), false)
     }
@@ -123,7 +123,7 @@ impl MemoryBudget {
     }
 }
 
-/// Adds `bytes` (or whatever is counted) to `taken`; `None`: that would be more than `most`.
+/// Adds `bytes` (or any other unit) to `taken`; `None`: the sum would exceed `most`.
 pub(super) fn add(taken: &AtomicUsize, bytes: usize, most: usize) -> Option<()> {
     let fits = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= most);
     taken.fetch_update(Relaxed, Relaxed, fits).ok().map(drop)

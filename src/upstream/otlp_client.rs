@@ -1,4 +1,4 @@
-//! A collector of spans: one URL that batches are posted to.
+//! OTLP client of a span collector: one URL that batches are posted to.
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use crate::config::settings;
 pub enum ServerStatus {
     /// Server in use.
     Up,
-    /// Was out and could be dialled: one request at a time tries it.
+    /// Trial: out before, and dialled since. One request at a time tries the server.
     Trial,
     /// Passed over.
     Out,
@@ -39,7 +39,7 @@ struct ColdState {
     pause: Duration,
     /// Time of the next dial, while the server is out.
     due: Option<Instant>,
-    /// The active checks say that the server is not well.
+    /// True if the active checks find the server unwell.
     refuted: bool,
     good_checks: u32,
     bad_checks: u32,

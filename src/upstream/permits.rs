@@ -45,7 +45,7 @@ pub(super) struct Permits {
     most_of_a_kind: u64,
     /// Permits taken, [`BITS`] for each kind.
     taken: AtomicU64,
-    /// Length of the queue. Looked at without the lock.
+    /// Length of the queue, readable without the lock.
     waiting: AtomicUsize,
     queue: Mutex<Queue>,
     /// Time of the last search for such transfers, in milliseconds of [`transfer::now`].
@@ -130,7 +130,7 @@ impl Permits {
         Self::keeping(|most| most / 4, most, ended)
     }
 
-    /// Creates the permits of one client, which shares with nobody: few are kept free for requests of other kinds, so that many
+    /// Creates the permits of one client, which are not shared: few are kept free for requests of other kinds, so that many
     /// readers behind one address need not queue for a document one after another.
     pub(super) fn of_client(most: usize, ended: Counter) -> Arc<Self> {
         Self::keeping(|most| (most / 16).max(most.min(4) / 4), most, ended)

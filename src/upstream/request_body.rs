@@ -141,9 +141,9 @@ pub(super) async fn in_time<A>(
     .await
 }
 
-/// The longest silence: within a body, or before the head of an answer. The timer is armed once and then left alone:
-/// when it rings it is looked whether the silence of this moment has lasted long enough. To arm one for each silence
-/// costs more than the rest of the bookkeeping of a request.
+/// Timer of the longest silence: within a body, or before the head of an answer. Armed once and then left alone: when it
+/// fires, the present silence is measured. Arming it for each silence costs more than the rest of the bookkeeping of a
+/// request.
 #[derive(Debug)]
 pub(super) struct IdleTimer {
     patience: Duration,

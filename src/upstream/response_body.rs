@@ -26,7 +26,7 @@ use super::tee::is_over;
 
 use crate::config::settings::RouteKind;
 
-/// A shorter piece is copied: it is a part of a read buffer, which it would keep in memory.
+/// A shorter piece is copied: it is a slice of a read buffer, which it would keep in memory.
 const SHORT: usize = 16 << 10;
 
 impl Upstream {
@@ -87,7 +87,7 @@ impl Upstream {
             ReadResult::Begun(left) => {
                 let Some(begun) = exchange.take() else { return Body::Empty };
                 let transfer = begun.into_transfer(Some(Arc::clone(client)));
-                // hyper does not ask for a body whose client opens no window.
+                // hyper does not poll a body whose client opens no window.
                 transfer.waits_for_client(true);
                 self.watch(caller, &(Arc::clone(&transfer) as _));
                 let body = stream(transfer);
@@ -97,7 +97,7 @@ impl Upstream {
         pieces.followed_by(rest)
     }
 
-    /// Reads up to `upstream.buffer` bytes of an upload, before a permit is asked for.
+    /// Reads up to `upstream.buffer` bytes of an upload, before a permit is taken.
     pub(super) async fn receive_upload(
         &self,
         caller: &Caller,
@@ -144,7 +144,7 @@ impl BodyReading {
 
 /// Part of a body that was read.
 enum ReadResult {
-    /// Whole body. The end of the pieces says whether the length was known, so that the head stays as it was.
+    /// Whole body. The end of the pieces records whether the length was known, so that the head stays as it was.
     Whole(Body),
     /// The body goes on; bytes that may still be read ahead.
     Begun(usize),

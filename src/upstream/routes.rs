@@ -18,8 +18,8 @@ pub struct Routing {
 }
 
 impl Upstream {
-    /// Creates an upstream for each distinct set of servers, in the order of the routes. Servers that stand in `before` and are called
-    /// in the same way keep their connections and what is known of their health.
+    /// Creates an upstream for each distinct set of servers, in the order of the routes. Servers that are also in `before`,
+    /// with equal names, keep their connections and their health.
     pub fn for_routes(
         settings: &Settings,
         meters: &UpstreamMetrics,

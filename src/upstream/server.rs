@@ -127,7 +127,7 @@ impl UpstreamServer {
         self.load.load(Ordering::Relaxed)
     }
 
-    /// May it be asked? On trial it gets one request at a time.
+    /// True if the server may get a request. On trial it gets one at a time.
     pub(super) fn is_fit(&self) -> bool {
         match self.health.status() {
             ServerStatus::Up => true,
@@ -226,7 +226,7 @@ impl UpstreamServer {
         self.dialer.dial(&self.http2).await
     }
 
-    /// The connection whose answer was read to its end.
+    /// Returns a connection whose answer was read to its end.
     pub(super) fn give_back(&self, connection: Box<Http1Connection>) {
         self.pool.checkin(connection);
     }

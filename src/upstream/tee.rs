@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    /// Polls as hyper does: not behind a body that says that it is over, and not behind trailers.
+    /// Polls as hyper does: not after a body that reports its end, and not after trailers.
     async fn as_hyper_does(mut body: Body) {
         while !body.is_end_stream() {
             match body.frame().await {

@@ -25,7 +25,7 @@ impl Release for () {
 #[derive(Debug)]
 pub(super) struct Transfer<H: ?Sized> {
     client: Option<Arc<Client>>,
-    /// Since when the client is the one to move, in milliseconds of [`now`]; zero: it is not.
+    /// Time since which the client is the one to move, in milliseconds of [`now`]; zero: it is not.
     waits_since: AtomicU64,
     ended: AtomicBool,
     /// Task that sends the body up.
@@ -66,7 +66,7 @@ impl<H: Release + ?Sized> Transfer<H> {
         self.client.as_ref().map_or(0, |client| client.requests())
     }
 
-    /// Ends it: what it holds is given back at once.
+    /// Ends the transfer: its resources are given back at once.
     pub(super) fn end(&self) {
         self.ended.store(true, Relaxed);
         self.waits_for_client(false);

@@ -61,8 +61,8 @@ impl Upgrade {
 
 impl Upstream {
     /// Sends a request that names another protocol, on a connection of its own that is in HTTP/1.1 and never goes to the
-    /// pool. A 101 carries an [`Upgrade`]; then its permits are free again: who stays for hours must not keep others out.
-    /// Any other answer is one like all others.
+    /// pool. A 101 carries an [`Upgrade`]; its permits are free from then on: a tunnel that lasts for hours must not keep
+    /// others out. Any other answer is an ordinary one.
     pub async fn upgrade(
         &self,
         caller: &Caller,
