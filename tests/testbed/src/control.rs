@@ -1,6 +1,6 @@
-//! The switches of a testbed over HTTP, for those who are not Rust: browser tests, the tutorial, a compose file.
+//! Switches of a testbed over HTTP, for clients that are not Rust: browser tests, the tutorial, a compose file.
 //!
-//! `GET /` tells what there is and what was asked so far; `POST /{switch}` or `POST /{switch}?{value}` does something.
+//! `GET /` returns the state and the counts; `POST /{switch}` or `POST /{switch}?{value}` sets a switch.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

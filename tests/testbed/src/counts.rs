@@ -157,7 +157,7 @@ impl Ledger {
         self.log().into_iter().filter(|logged| logged.kind == kind).map(|logged| logged.target).collect()
     }
 
-    /// Forgets counters and log; what is in work stays counted as being in work.
+    /// Clears counters and log; work in progress stays counted.
     pub fn clear(&self) {
         self.0.log.lock().unwrap().clear();
         self.0.counts.send_modify(|counts| {

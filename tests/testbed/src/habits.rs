@@ -63,7 +63,7 @@ impl Habits {
 
 impl ImageServer {
     /// Pictures and info.json without a Cookie are 401 before the identifier is looked up (Cantaloupe's `pre_authorize`):
-    /// live and expired look the same to a stranger.
+    /// live and expired look alike without a login.
     pub fn asks_for_login(&self, asks: bool) {
         self.habits().login.store(asks, Ordering::SeqCst);
     }
@@ -79,8 +79,8 @@ impl ImageServer {
         self.habits().vanishing.store(count, Ordering::SeqCst);
     }
 
-    /// Answers whose target contains this are decided at once and sent only after [`ImageServer::delivers_all`]: what they
-    /// say is old by then.
+    /// Answers whose target contains this text are decided at once and sent only after [`ImageServer::delivers_all`]: they
+    /// are outdated by then.
     pub fn delivers_late(&self, part: &str) {
         self.habits().late.lock().unwrap().insert(part.to_owned());
         self.habits().late_gate.shut();

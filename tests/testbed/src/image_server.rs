@@ -312,7 +312,7 @@ impl ImageServer {
         format!("http://{}", self.server.address())
     }
 
-    /// Whom it asks what file a UUID is: the canvas service (`…/iiif-service`).
+    /// Sets the URL at which the file of a UUID is looked up: the canvas service (`…/iiif-service`).
     pub fn service_url(&self, url: impl Into<String>) {
         *self.images.service_url.lock().unwrap() = url.into();
     }
@@ -335,7 +335,7 @@ impl ImageServer {
         self.server.answers_as_ever();
     }
 
-    /// The heap is gone: info.json tells the truth again. A derivative cache, being on disk, stays, info.json with it.
+    /// Empties the heap: info.json tells the truth again. A derivative cache, being on disk, stays, info.json with it.
     pub fn restarts(&self) {
         // UPSTREAM: info.json is kept in the derivative cache as well.
         if self.images.derivatives.lock().unwrap().is_none() {

@@ -26,8 +26,8 @@ pub struct Page {
     pub register_path: String,
     /// `/iiif-service/fedora/presentation/…` of the book.
     pub presentation_path: String,
-    /// The path in the repository: what [`Fedora::removes_file`](crate::Fedora::removes_file) and
-    /// [`Redis::forgets_canvas`](crate::Redis::forgets_canvas) take.
+    /// Path in the repository, as [`Fedora::removes_file`](crate::Fedora::removes_file) and
+    /// [`Redis::forgets_canvas`](crate::Redis::forgets_canvas) take it.
     pub path: String,
     /// The number painted on it.
     pub number: u32,

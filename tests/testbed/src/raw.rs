@@ -177,7 +177,7 @@ fn note(record: &Record, bytes: Vec<u8>) {
     record.arrived.send_modify(|count| *count += 1);
 }
 
-/// Up to and with the empty line. Byte by byte: what follows belongs to the next step.
+/// Reads up to and including the empty line. Byte by byte: later bytes belong to the next step.
 async fn read_head(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

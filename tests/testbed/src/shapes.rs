@@ -12,7 +12,7 @@ pub(crate) struct Shapes {
     pub(crate) fedora: Fedora,
 }
 
-/// The last segment: what the service calls an object.
+/// Last segment: the service's name of an object.
 fn name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }

@@ -79,7 +79,7 @@ type Chosen = dyn Fn(&Seen) -> Option<Response<Flow>> + Send + Sync;
 #[derive(Default)]
 struct Choice {
     answers: Mutex<Option<Arc<Chosen>>>,
-    /// The request is worked on all the same.
+    /// True if the request is still carried out.
     works: AtomicBool,
 }
 
@@ -178,7 +178,7 @@ impl<H: Handler> Server<H> {
         self.manners.resets.store(resets, Ordering::SeqCst);
     }
 
-    /// Answers these requests so; `works`: and does what was asked for, too.
+    /// Answers these requests so; `works`: and carries them out, too.
     pub(crate) fn answers(
         &self,
         works: bool,

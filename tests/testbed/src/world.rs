@@ -115,7 +115,7 @@ impl Builder {
         self
     }
 
-    /// Gives the image server a source cache: what was opened once is served whatever becomes of its key.
+    /// Gives the image server a source cache: an image that was opened once is served whether its key is there or not.
     #[must_use]
     pub fn source_cache(mut self) -> Self {
         self.sources = true;
@@ -143,7 +143,7 @@ impl Builder {
         self
     }
 
-    /// Starts them all. Needs a tokio runtime.
+    /// Starts all stand-ins. Needs a tokio runtime.
     #[expect(clippy::unused_async, reason = "starting needs a runtime, and may come to wait")]
     pub async fn start(mut self) -> Testbed {
         if self.holdings.is_empty() {
@@ -201,7 +201,7 @@ impl Testbed {
         Self::builder().start().await
     }
 
-    /// Says what to start.
+    /// Builder of a testbed.
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -275,7 +275,7 @@ impl Testbed {
         self.service.workshop().shapes()
     }
 
-    /// The manifest of one holding as the service generates it (Presentation 2, UUID identifiers), asking nobody.
+    /// Manifest of one holding as the service generates it (Presentation 2, UUID identifiers), without a request.
     ///
     /// # Panics
     /// Where there is no such holding.
@@ -285,7 +285,7 @@ impl Testbed {
         self.shapes().presentation(holding, &sized, "").written()
     }
 
-    /// The canvas of one page as the service generates it, asking nobody.
+    /// Canvas of one page as the service generates it, without a request.
     ///
     /// # Panics
     /// Where there is no such canvas path.
