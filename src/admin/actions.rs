@@ -1,4 +1,4 @@
-//! POST endpoints of the admin API. Each action is written to the log: who, what, and how it ended.
+//! POST endpoints of the admin API. Each action is logged with client, action and result.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -182,7 +182,7 @@ impl AdminState {
         }
     }
 
-    /// Removes what is kept of an image, or of all images of a manifest.
+    /// Removes cached answers of an image, or of all images of a manifest.
     async fn purge(&self, subject: ActionTarget) -> ActionResult {
         let (cache, index) = (self.cache.clone(), Arc::clone(&self.index));
         let purge = move || {

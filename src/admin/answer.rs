@@ -127,7 +127,7 @@ impl ApiProblem {
         self.on(typed("application/problem+json", body.to_string()))
     }
 
-    /// Shows this page, where there is one, in place of the JSON.
+    /// Replaces the JSON by this page, where there is one.
     pub(super) fn with_page(self, page: Option<Response<Body>>) -> Response<Body> {
         match page {
             Some(page) => self.on(page),

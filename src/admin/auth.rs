@@ -53,7 +53,7 @@ pub struct AdminAuth {
 }
 
 impl AdminAuth {
-    /// The gate that these settings ask for; reads the token.
+    /// Builds the access rules of these settings; reads the token.
     pub fn open(admin: &settings::AdminSettings) -> Result<Self, AdminAuthError> {
         let token = admin.token_file.as_deref().map(read_token).transpose()?;
         Ok(Self { token, ..Self::shut(admin) })
@@ -67,7 +67,7 @@ impl AdminAuth {
         Self { token: None, asks: admin.requires_auth(), acts, brake: Arc::default() }
     }
 
-    /// Takes over what another gate knows of wrong tokens.
+    /// Takes over the record of wrong tokens from other access rules.
     #[must_use]
     pub(super) fn after(self, other: &Self) -> Self {
         Self { brake: Arc::clone(&other.brake), ..self }
@@ -154,7 +154,7 @@ fn field(fields: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     fields.get(name)?.to_str().ok()
 }
 
-/// The token that is shown: `Bearer` (RFC 6750 section 2.1), or the password of `Basic` (RFC 7617), which a browser asks for.
+/// Token of the request: `Bearer` (RFC 6750 section 2.1), or the password of `Basic` (RFC 7617), which a browser asks for.
 fn shown(fields: &HeaderMap) -> Option<String> {
     let (scheme, rest) = field(fields, header::AUTHORIZATION)?.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {

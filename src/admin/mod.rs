@@ -1,7 +1,8 @@
 //! Endpoints for operators: health, metrics, the API and the dashboard.
 //!
-//! [`Admin::handle`] takes a request through `auth` (who may) and `route` (what is asked); `queries` and `actions` answer as
-//! JSON, `pages` as HTML, `broken` as both and as CSV. `events` is a live stream (SSE), `step_log` keeps the steps of the last heals.
+//! [`Admin::handle`] takes a request through `auth` (rights) and `route` (endpoint); `queries` and `actions` answer as
+//! JSON, `pages` as HTML, `broken` as both and as CSV. `events` is a live stream (SSE), `step_log` keeps the steps of the
+//! last heals.
 
 mod actions;
 mod answer;
@@ -55,13 +56,13 @@ pub struct AdminState {
     pub index: Arc<Index>,
     /// The healer.
     pub healer: Healer,
-    /// Answers of image servers that are kept.
+    /// Cache of image servers' answers.
     pub cache: CacheState,
     /// Upstreams in the order of `settings.routes`.
     pub upstreams: Vec<Arc<Upstream>>,
     /// Findings of the last setup check.
     pub setup: SetupStatus,
-    /// Has the configuration read anew.
+    /// Reload of the configuration.
     pub reload: Option<Reload>,
     /// Steps of the last heals.
     pub step_log: HealStepLog,

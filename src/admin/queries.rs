@@ -22,7 +22,7 @@ use crate::index::browse::{CanvasRow, ManifestRow, SourceRow};
 use crate::index::history::{HistoryEntry, HistoryFilter, HistoryPage};
 use crate::upstream::{Body, ServerStatus, Upstream};
 
-/// Entries of one answer, unless another number is asked for.
+/// Default number of entries in one answer.
 const LIMIT: u32 = 50;
 
 /// A page of something: `next` is the cursor of the page behind it.
@@ -85,7 +85,7 @@ impl<'a> ApiParameters<'a> {
     }
 }
 
-/// Cuts `items`, of which one more than a page was read, to a page: the extra one says whether another page follows.
+/// Cuts `items`, of which one more than a page was read, to a page: the extra item shows that another page follows.
 pub(super) fn listing<T>(mut items: Vec<T>, limit: u32, number: impl Fn(&T) -> i64) -> PagedList<T> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let is_more = items.len() > limit;
@@ -133,7 +133,7 @@ impl Admin {
         }
     }
 
-    /// The picture as the image server has it: looking heals nothing.
+    /// Fetches the picture as the image server has it; heals nothing.
     async fn thumbnail(&self, key: &str) -> Result<Response<Body>, ApiProblem> {
         let indexed = self.rooms.healer.image_by_key(key, None);
         let known = !self.rooms.index.owners(key)?.is_empty();
@@ -300,11 +300,11 @@ fn told(rooms: &AdminState, volumes: Vec<ManifestRow>) -> Result<Vec<ManifestDet
 /// Result of a search.
 #[derive(Debug, Serialize)]
 pub(super) struct SearchResult {
-    /// Lookup key, where the words are one.
+    /// Lookup key, if the text is one.
     pub(super) identifier: Option<String>,
     pub(super) owners: Vec<Owner>,
     pub(super) manifests: Vec<ManifestDetail>,
-    /// Canvases with these words in their label.
+    /// Canvases whose label holds these words.
     pub(super) canvases: Vec<CanvasRow>,
     /// False: there are too many canvases to read all their labels within the time limit.
     pub(super) is_complete: bool,

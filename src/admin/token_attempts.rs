@@ -17,8 +17,8 @@ const WINDOW: Duration = Duration::from_mins(1);
 /// Addresses that are remembered at most; beyond that the oldest is forgotten.
 const ADDRESSES: usize = 4096;
 
-/// Wrong tokens by address. An address that showed too many is not listened to until its window is over, whatever it
-/// shows: otherwise a guess would be as good after the brake as before.
+/// Wrong tokens by address. An address with too many is refused until its window is over, even with the right token:
+/// otherwise guessing could go on during the wait.
 #[derive(Debug, Default)]
 pub(super) struct TokenAttempts(Mutex<HashMap<IpAddr, FailedAttempts>>);
 
