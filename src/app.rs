@@ -251,7 +251,7 @@ impl App {
         Ok(ConfigChanges { keys, after_restart, certificates })
     }
 
-    /// The admin pages ask here for the configuration to be read anew.
+    /// Sets the channel by which the admin pages ask for a reload.
     pub fn set_reload_handle(&mut self, reload: Reload) {
         self.reload = Some(reload);
         self.publish_admin(None);

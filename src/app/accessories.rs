@@ -45,7 +45,7 @@ pub(super) fn usable_again(settings: Settings, metrics: &Metrics) -> Result<Sett
     if metrics.edge.degraded.is(TLS) { usable(settings, metrics) } else { Ok(settings) }
 }
 
-/// The gate of the admin pages; without a token that can be read it is shut.
+/// Access rules of the admin pages; without a readable token only client certificates count.
 pub(super) fn gate(settings: &Settings, metrics: &Metrics) -> AdminAuth {
     match AdminAuth::open(&settings.admin) {
         Ok(gate) => {

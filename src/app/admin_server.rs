@@ -33,7 +33,7 @@ pub(super) struct AdminServer(Arc<ArcSwapOption<OpenAdminListener>>);
 /// An open listener.
 struct OpenAdminListener {
     address: SocketAddr,
-    /// Kept to be handed to a successor.
+    /// Socket, kept for a successor.
     socket: TcpListener,
     showcase: Option<Arc<CertificateResolver>>,
 }
@@ -111,7 +111,7 @@ impl AdminServer {
         Ok(showcase.replace(Certificates::read(&files.pairs())?))
     }
 
-    /// Keeps the socket no longer.
+    /// Drops the socket.
     pub(super) fn close(self) {
         self.0.store(None);
     }

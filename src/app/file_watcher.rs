@@ -12,7 +12,7 @@ use crate::config::Settings;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Files that are looked at.
+/// Watched files.
 #[derive(Debug)]
 pub(super) struct FileWatcher {
     config: PathBuf,
@@ -24,7 +24,7 @@ pub(super) struct FileWatcher {
 type FileState = Option<(u64, u64, i64, i64, u32)>;
 
 impl FileWatcher {
-    /// The configuration itself, and what it names.
+    /// Watches the configuration and the files that it names.
     pub(super) fn of(config: &Path, settings: &Settings) -> Self {
         let mut files = Self { config: config.to_owned(), all: Vec::new(), seen: Vec::new() };
         files.follow(settings);

@@ -20,7 +20,7 @@ use crate::listen::{ConnectionLimits, Listener, ListenerGroup, Shutdown, SocketP
 struct BoundListener {
     wanted: SocketAddr,
     address: SocketAddr,
-    /// Kept to be handed to a successor.
+    /// Socket, kept for a successor.
     socket: TcpListener,
     manner: Arc<ArcSwap<SocketProtocol>>,
     stop: watch::Sender<bool>,
@@ -79,7 +79,7 @@ impl PublicListeners {
         })
     }
 
-    /// Serves what is prepared, and no longer what is not wanted. True: the certificates are others.
+    /// Opens the prepared listeners and closes those no longer configured. True: the certificates changed.
     pub(super) fn apply(&mut self, prepared: PreparedListeners) -> Result<bool, StartError> {
         let PreparedListeners { bounds, listen, certificates, fresh } = prepared;
         let others = match (certificates, &self.tls) {

@@ -1,4 +1,4 @@
-//! A process that serves: signals, reloads, handover, and what systemd wants to know.
+//! Serving process: signals, reloads, handover, and notifications to systemd.
 
 use std::io;
 use std::sync::Arc;
@@ -177,7 +177,7 @@ fn sd_notify(state: &[NotifyState<'_>]) {
     }
 }
 
-/// Shows systemd that the runtime still runs, where it wants to see that.
+/// Feeds systemd's watchdog, where one is set, as long as the runtime runs.
 async fn feed_watchdog() {
     let Some(within) = sd_notify::watchdog_enabled() else { return };
     let mut every = tokio::time::interval((within / 2).max(Duration::from_millis(10)));

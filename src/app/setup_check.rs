@@ -12,7 +12,7 @@ const FIRST: Duration = Duration::from_secs(10);
 /// A folder into which much is copied is read again and again.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// Ends at once where no check is wanted.
+/// Checks the setup periodically; ends at once where no check is configured.
 pub(super) fn check_setup(
     services: &Services,
     state: &ProcessState,

@@ -36,7 +36,7 @@ impl TraceExport {
         Ok(Some(Self { more, sending: tokio::spawn(export.run(post, last)) }))
     }
 
-    /// Sends what still waits, for a moment.
+    /// Sends the remaining spans, within a time limit.
     pub(super) async fn end(self) {
         drop(self.more);
         let _ = tokio::time::timeout(LAST, self.sending).await;
