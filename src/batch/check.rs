@@ -22,7 +22,7 @@ pub(crate) struct CheckedImage {
 /// Reason of an expired image for which nothing was tried yet.
 pub(crate) const FORGOTTEN: &str = "the image server has forgotten it";
 
-/// The pause before an image that could not be looked at is looked at once more.
+/// Pause before an image is probed a second time after an error.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// Owner that this unit itself names.

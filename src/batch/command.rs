@@ -112,7 +112,7 @@ pub struct HealArgs {
 pub enum BatchCommand<'a> {
     /// `check`: probe only.
     Check(&'a CheckArgs),
-    /// `heal`: probe, and heal what is broken.
+    /// `heal`: probe, and heal broken images.
     Heal(&'a HealArgs),
 }
 
@@ -349,7 +349,7 @@ pub enum BatchError {
     /// `--job`.
     #[error(transparent)]
     Job(#[from] JobError),
-    /// A report whose kind its name does not tell.
+    /// Report file without a known extension.
     #[error("--report {0}: its name must end in .json, .csv, .html or .xml")]
     Format(PathBuf),
     /// A report that cannot be written.

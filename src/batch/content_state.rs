@@ -1,4 +1,4 @@
-//! Content State 1.0: the link that a viewer makes of "what I look at now".
+//! Content State 1.0: the link that a viewer makes of its present view.
 //!
 //! `iiif-content=` in the query or fragment of a viewer's URL, or the value alone: a plain URL, an annotation or a
 //! reference as JSON, or that JSON percent-encoded and then base64url-encoded.

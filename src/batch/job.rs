@@ -1,7 +1,7 @@
 //! `heal --job NAME`: several runs, on one machine or many, share the canvases of one job by way of Redis.
 //!
-//! The run that claims a canvas checks and heals it; the others take over the result, so that each ends with a report
-//! of the whole job. No canvas is requested while Redis is away: what other runs do cannot be known then.
+//! The run that claims a canvas checks and heals it; the others take over the result, so that each ends with a report of
+//! the whole job. No canvas is requested while Redis is away, because claims of other runs are not known then.
 
 use std::io::Write as _;
 use std::time::Duration;

@@ -29,7 +29,7 @@ enum JournalLine {
     Begin { version: u32, command: String, sources: Vec<String>, started: u64 },
     /// A manifest gets a number.
     Manifest(usize, String, Option<String>),
-    /// A canvas that is asked for next.
+    /// Canvas that is requested next.
     Asking(u64),
     /// A canvas that is done.
     Done(JournalDone),
@@ -73,7 +73,7 @@ impl From<&CanvasResult> for JournalRecord {
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
-    /// `None`: nothing is written, because the job in Redis keeps the results.
+    /// Journal file; `None`: the job in Redis keeps the results.
     file: Option<File>,
     gathered: Vec<u8>,
     synced: Instant,
@@ -140,7 +140,7 @@ impl Journal {
         }
     }
 
-    /// Replays what an earlier run wrote; returns how many bytes of it are whole lines.
+    /// Replays the entries of an earlier run; returns how many bytes of the file are whole lines.
     fn replay(&mut self, file: &File, summary: &mut Summary) -> Result<u64, JournalError> {
         let refuse = |error| JournalError::Io(self.path.clone(), error);
         let mut lines = BufReader::new(file);

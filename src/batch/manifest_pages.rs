@@ -1,4 +1,4 @@
-//! Whole manifests healed by one request, where that costs less than to ask for one canvas after the other.
+//! Whole manifests healed by one request, where that costs less than single canvases.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use crate::heal::{Healer, IndexedImage, PagesSeen};
 /// Manifests that are remembered: canvases of one manifest come together.
 const MANIFESTS: usize = 64;
 
-/// `ManifestsInWork` is what was seen of the manifests that are worked on.
+/// `ManifestsInWork` counts broken pages of the manifests in work.
 #[derive(Debug, Default)]
 pub(crate) struct ManifestsInWork {
     /// The last one first.
@@ -27,7 +27,7 @@ struct ManifestPages {
 }
 
 impl ManifestsInWork {
-    /// A page of this manifest was looked at.
+    /// Counts a probed page of this manifest.
     pub(crate) fn page_seen(&self, manifest: &str, is_gone: bool) {
         let book = self.find(manifest).unwrap_or_else(|| {
             let (seen, asked) = (Cell::default(), OnceCell::new());

@@ -52,7 +52,7 @@ impl SourceReader {
         }
     }
 
-    /// A manifest as it is served, beside what the index knows of it.
+    /// Compares a manifest as it is served with the index.
     pub(super) async fn served(&self, url: &str, document: &Document, canvases: Vec<Canvas>) -> ReadControl {
         let named = named(document, url);
         let known = known_canvases(&self.index, &named.uri);
@@ -103,7 +103,7 @@ fn read(healer: &Healer, bytes: &[u8]) -> FetchedManifest {
     Ok((read.document.clone(), read.canvases.clone()))
 }
 
-/// Builds a poisoned manifest anew until it holds what is known of it.
+/// Rebuilds a poisoned manifest until it holds all known images.
 pub(crate) async fn cure(healer: &Healer, url: &str, known: &[Canvas]) -> Result<(), String> {
     for _ in 0..REBUILDS {
         get(healer, url, true).await?;

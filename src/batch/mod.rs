@@ -43,7 +43,7 @@ pub(crate) struct CanvasTask {
     pub(crate) place: u64,
 }
 
-/// A manifest, or whatever else a canvas was found in.
+/// Manifest, or another origin of a canvas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ManifestRef {
     pub(crate) uri: String,
@@ -109,7 +109,7 @@ pub enum ImageVerdict {
 }
 
 impl ImageVerdict {
-    /// The word used in reports.
+    /// Name in reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -165,7 +165,7 @@ impl ImageResult {
         self.after.unwrap_or(self.before)
     }
 
-    /// Adds the reason, where none was given, and what to do about an image that is not well after this command.
+    /// Adds the reason, where none was given, and advice about an image that is not well after this command.
     pub(crate) fn explain(&mut self, command: &str) {
         let was_tried = self.after.is_some();
         let heal_again = || match command {

@@ -58,7 +58,7 @@ impl RunProgress {
         }
     }
 
-    /// The words beside the bar, a few times in a second.
+    /// Sets the text beside the bar, a few times in a second.
     pub(crate) fn words(&self, counts: &ImageCounts) {
         if let Some(bar) = &self.bar {
             bar.set_message(self.broken(counts));

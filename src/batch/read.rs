@@ -1,4 +1,4 @@
-//! Reads what was named, and hands out one [`CanvasTask`] for each canvas. Runs beside the work on them, a little ahead.
+//! Reader of the named sources: hands out one [`CanvasTask`] for each canvas, a little ahead of the work.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -58,10 +58,10 @@ pub(crate) struct SourceReader {
     pub(crate) index: Arc<Index>,
     pub(crate) healer: Healer,
     pub(crate) settings: Arc<Settings>,
-    /// Fetches what belongs to no route of ours, from the hosts that were named.
+    /// Fetcher of documents that belong to no route of ours, from the named hosts.
     pub(crate) elsewhere: Arc<ForeignFetcher>,
     pub(crate) expected: Arc<ExpectedCounts>,
-    /// Fetch the manifests that files and the index tell of, too.
+    /// True to fetch the manifests that files and the index name, too.
     pub(crate) fetch_all: bool,
     /// Manifests fetched at once.
     pub(crate) parallelism: usize,
@@ -125,7 +125,7 @@ impl SourceReader {
         self.document(named, canvases, |_| None).await
     }
 
-    /// The units of one document. `lacks` tells why a canvas of it is poisoned.
+    /// Tasks of one document. `lacks` is the reason why a canvas of it is poisoned.
     pub(super) async fn document(
         &self,
         named: &Arc<ManifestRef>,

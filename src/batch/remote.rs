@@ -70,7 +70,7 @@ impl RemoteHealer {
         })
     }
 
-    /// Asks for every image of a canvas.
+    /// Requests every image of a canvas.
     pub(crate) async fn treat(&self, unit: &CanvasTask) -> CanvasResult {
         let mut treated = CanvasResult { is_begun: true, ..CanvasResult::default() };
         for image in &unit.images {

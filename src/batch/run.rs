@@ -1,4 +1,4 @@
-//! The run itself: takes what the sources bring, works on many canvases at once, and counts what comes of it.
+//! The run: takes items from the sources, works on many canvases at once, and counts the results.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ const ROUNDS: u32 = 2;
 /// Interval in which the words beside the bar change and the journal is synced.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Images looked at before only the deployment is looked at.
+/// Images probed before a check of the deployment alone.
 const SAMPLE: u64 = 8;
 
 /// The state of a run while it runs.

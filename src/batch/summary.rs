@@ -12,9 +12,9 @@ use crate::setup::SetupFinding;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ImageCounts {
-    /// Looked at.
+    /// Probed images.
     pub images: u64,
-    /// Were not well when they were looked at.
+    /// Images that were not well when probed.
     pub broken: u64,
     /// Were not well and are now.
     pub healed: u64,
@@ -75,7 +75,7 @@ impl ManifestSummary {
         self.label.as_deref().filter(|label| !label.trim().is_empty()).unwrap_or_else(|| self.tail())
     }
 
-    /// The end of its id, which tells manifests with one label apart.
+    /// End of the id, which tells manifests with equal labels apart.
     pub(crate) fn tail(&self) -> &str {
         let uri = self.manifest.trim_end_matches('/');
         let before = uri.find("/presentation/").map(|at| at + "/presentation/".len());

@@ -1,4 +1,4 @@
-//! Mends what is broken on one canvas: politely, not for ever, and verified.
+//! Heals the broken images of one canvas: politely, with limits, and verified.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -18,9 +18,9 @@ pub(crate) enum RunMode {
     /// Probe only.
     #[default]
     Look,
-    /// Probe, and report what would be requested.
+    /// Probe, and report the requests that would be sent.
     Tell,
-    /// Heal what is broken.
+    /// Heal broken images.
     Mend,
     /// Request every canvas.
     MendAll,
@@ -32,9 +32,9 @@ pub(crate) struct RunPlan {
     pub(crate) aim: RunMode,
     /// True if a small tile of every image is probed, too.
     pub(crate) tiles: bool,
-    /// Canvases asked for at most.
+    /// Maximum of canvas requests.
     pub(crate) limit: Option<u64>,
-    /// Whole manifests may be asked for. Not where canvases are counted.
+    /// True if whole manifests may be requested. Not where canvases are counted.
     pub(crate) books: bool,
 }
 
@@ -43,8 +43,8 @@ pub(crate) struct RunPlan {
 pub(crate) struct CanvasWorker {
     pub(crate) healer: Healer,
     pub(crate) plan: RunPlan,
-    /// Canvases in work at once: a few more than there are lanes, so that each lane is taken again as soon as it is
-    /// free, but not so many that they stand in a queue when the service asks for a pause.
+    /// Canvases in work at once: a few more than there are lanes, so that each lane is taken again as soon as it is free,
+    /// but not so many that they queue when the service asks for a pause.
     pub(crate) places: Semaphore,
     /// The pace of canvas requests.
     pub(crate) pace: Option<tokio::sync::Mutex<Interval>>,
@@ -211,13 +211,13 @@ impl CanvasWorker {
         is_back
     }
 
-    /// Requests to canvas services since this was last asked.
+    /// Requests to canvas services since the last call.
     pub(crate) fn requests(&self) -> u64 {
         let sent = self.healer.requests_sent();
         sent - self.told.replace(sent)
     }
 
-    /// The ladder has seen it back; where tiles are looked at, the tile has the last word.
+    /// Verifies a heal: the ladder found the image back; with `--tiles` the tile decides.
     async fn verify(&self, indexed: &IndexedImage, entry: &mut ImageResult) -> ImageVerdict {
         if !self.plan.tiles {
             return ImageVerdict::Ok;
@@ -239,7 +239,7 @@ impl CanvasWorker {
         }
     }
 
-    /// `--all`: asks for the canvas whatever state its images are in, as the old script did.
+    /// `--all`: requests the canvas whatever state its images are in, as the old script did.
     async fn visit(&self, unit: &CanvasTask, id: u64, looked: Vec<CheckedImage>, treated: &mut CanvasResult) {
         let canvas = unit.canvas.as_deref().unwrap_or_default();
         let first = looked.iter().find_map(|one| one.indexed.clone());
@@ -357,7 +357,7 @@ impl CanvasWorker {
         Ok(())
     }
 
-    /// Waits until the canvas service may be asked.
+    /// Waits until the canvas service accepts requests.
     async fn wait_retry_after(&self) -> Result<(), SkipReason> {
         loop {
             if self.stopping.get() {

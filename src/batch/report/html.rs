@@ -1,4 +1,4 @@
-//! A page that stands alone: no script, no fonts, no style from elsewhere; only the thumbnails are the public ones.
+//! Self-contained HTML page: no script, no fonts, no external style; only the thumbnails are the public ones.
 
 use std::io::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};

@@ -14,7 +14,7 @@ use crate::batch::summary::{ImageCounts, ManifestSummary, Summary};
 use crate::observe::counted;
 use crate::setup::FindingState;
 
-/// Columns of a terminal that does not tell, and the least that a table is made for.
+/// Default width in columns, and the least one that a table is made for.
 const WIDTH: usize = 80;
 
 /// Manifests with nothing broken that are shown before they are only counted.
@@ -126,7 +126,7 @@ impl Columns {
     }
 }
 
-/// Every image that is not well, below its manifest, and at the end once what to do.
+/// Writes every broken image, below its manifest, and at the end the advice once.
 fn listed(summary: &Summary, terminal: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
     let width = terminal.unwrap_or(usize::MAX);
     let (mut room, mut hidden) = (if terminal.is_some() { LISTED } else { usize::MAX }, 0);
