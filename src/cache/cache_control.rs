@@ -16,7 +16,7 @@ pub(super) struct CacheLifetime {
     pub(super) fresh: Duration,
     /// Time after that in which the answer may go out where the image server fails (section 4.2.4, RFC 5861 section 4).
     pub(super) stale: Duration,
-    /// The answer says `public`: a request with a cookie may have it, too.
+    /// True if the answer has `public`: a request with a cookie may get it, too.
     pub(super) is_public: bool,
 }
 

@@ -1,4 +1,4 @@
-//! An answer that is kept, and what goes out of it.
+//! Stored answers, and the responses made of them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,13 +12,13 @@ use super::conditional::{ResponsePart, Validators, part};
 use super::request::CacheRequest;
 use crate::upstream::{Body, MemoryBudget};
 
-/// Memory that an answer takes besides the bytes of its head, body and key: places in the store and in lists.
+/// Memory of an answer besides the bytes of its head, body and key: entries in the store and in lists.
 const OVERHEAD: usize = 640;
 
 /// The longest body that goes out without a permit: connections are bounded, and a permit costs an allocation.
 const UNCOUNTED: usize = 16 << 10;
 
-/// Fields that we write from what stands in the key.
+/// Fields that are written from the key.
 const KEYED: [&str; 5] =
     ["host", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-path"];
 
@@ -51,7 +51,7 @@ pub struct CachedHead {
     received: Instant,
 }
 
-/// A whole answer that is kept. Cheap to clone.
+/// Whole stored answer. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct CachedResponse {
     pub(super) head: Arc<CachedHead>,
@@ -59,7 +59,7 @@ pub struct CachedResponse {
 }
 
 impl CachedHead {
-    /// `None`: `Vary` names what is no field.
+    /// Makes the head; `None`: a name in `Vary` is no field name.
     pub(super) fn new(
         wanted: &CacheRequest,
         asked: &HeaderMap,
@@ -91,7 +91,7 @@ impl CachedHead {
             && self.selected_by.iter().all(|(name, value)| joined(asked, name) == *value)
     }
 
-    /// The key of the answer to a request like this one that differs in what `Vary` names.
+    /// Key of the answer to a request that differs in the fields of `Vary`.
     pub(super) fn variant_key(&self, wanted: &CacheRequest, asked: &HeaderMap) -> Box<[u8]> {
         let mut key = wanted.key.to_vec();
         for (name, _) in &self.selected_by {

@@ -11,7 +11,7 @@ pub(super) enum ResponsePart {
     Whole,
     /// 304.
     NotModified,
-    /// 206: the first byte, and the one behind the last.
+    /// 206: the first byte, and the one after the last.
     Range(usize, usize),
     /// 416.
     Unsatisfiable,
@@ -76,7 +76,7 @@ impl Validators<'_> {
     }
 }
 
-/// A tag without what says that it is weak.
+/// Opaque part of a tag, without the mark of a weak one.
 fn opaque(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }

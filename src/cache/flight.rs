@@ -45,7 +45,7 @@ pub(super) struct TileFlights(Arc<DashMap<Box<[u8]>, watch::Receiver<FlightState
 /// Role of a reader of a tile that is not cached.
 #[derive(Debug)]
 pub enum FlightRole {
-    /// Sends the request, and tells the others.
+    /// Sends the request, and publishes the answer.
     Leader(FlightLeader),
     /// Waits for the request of another reader.
     Follower(FlightFollower),
@@ -88,7 +88,7 @@ impl StreamingResponse {
     }
 }
 
-/// A reader who waits for the request of another one.
+/// Reader who waits for another reader's request.
 #[derive(Debug)]
 pub struct FlightFollower(watch::Receiver<FlightState>);
 
@@ -129,7 +129,7 @@ impl TileFlights {
 }
 
 impl FlightLeader {
-    /// Tells from outside whether others wait.
+    /// Handle by which others can see whether readers wait.
     pub fn watch(&self) -> FlightWatch {
         FlightWatch(self.state.clone())
     }

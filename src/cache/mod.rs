@@ -1,8 +1,8 @@
 //! Answers of image servers, kept in memory for as long as they allow it.
 //!
-//! [`TileCache`] is the cache under one configuration, [`CacheState`] what lasts as long as the process. `cache_control` says
-//! what may be kept, `request` what decides an answer, `cached_response` and `conditional` what goes out, `store` bounds the memory,
-//! `flight` lets the readers of one tile share a request.
+//! [`TileCache`] is the cache under one configuration, [`CacheState`] the part that lasts as long as the process.
+//! `cache_control` decides what may be kept, `request` makes the key, `cached_response` and `conditional` make the
+//! response, `store` bounds the memory, `flight` lets the readers of one tile share a request.
 
 mod cache_control;
 mod cached_response;
@@ -56,7 +56,7 @@ pub struct TileCache {
     limits: CacheSettings,
 }
 
-/// An answer that is to be kept when all of it is here.
+/// Answer that is to be stored once all of it is here.
 #[derive(Debug, Clone)]
 pub struct CacheCandidate {
     wanted: CacheRequest,
@@ -97,21 +97,21 @@ impl CacheState {
         }
     }
 
-    /// Removes what is kept of these identifiers (lookup keys), and says how many answers that were. May take a while: all that
-    /// is kept is looked at.
+    /// Removes stored answers of these identifiers (lookup keys), and returns how many. May take a while: all entries are
+    /// visited.
     pub fn purge<'a>(&self, identifiers: impl Iterator<Item = &'a str>) -> usize {
         let hashes: HashSet<u64> = identifiers.map(identifier_hash).collect();
         self.parts.purges.fetch_add(1, SeqCst);
         self.parts.store.load().purge(|identifier| hashes.contains(&identifier))
     }
 
-    /// Removes all that is kept, and says how many answers that were.
+    /// Removes all stored answers, and returns how many.
     pub fn purge_all(&self) -> usize {
         self.parts.purges.fetch_add(1, SeqCst);
         self.parts.store.load().purge(|_| true)
     }
 
-    /// Removes what is kept of identifiers that were found to be protected. To be called every few seconds.
+    /// Removes stored answers of identifiers that were found to be protected. To be called every few seconds.
     pub fn prune(&self) {
         let CacheParts { protected, store, .. } = &*self.parts;
         if protected.take_news() {
@@ -126,12 +126,12 @@ impl TileCache {
         Self { state, limits }
     }
 
-    /// True if nothing is kept now.
+    /// True if the cache is empty now.
     pub fn is_empty(&self) -> bool {
         self.state.parts.store.load().is_empty()
     }
 
-    /// Notes that what this identifier (a lookup key) answers depends on who asks.
+    /// Marks an identifier (a lookup key) whose answers depend on the client.
     pub fn protect(&self, identifier: &str) {
         self.state.parts.protected.add(identifier_hash(identifier));
     }
@@ -176,7 +176,7 @@ impl TileCache {
         shares.then(|| parts.flights.join(wanted))
     }
 
-    /// The count of purges so far: an answer is kept only if none came while it was on its way.
+    /// Count of purges so far: an answer is stored only if none came while it was on its way.
     pub fn purges(&self) -> u64 {
         self.state.parts.purges.load(SeqCst)
     }
@@ -217,7 +217,7 @@ impl TileCache {
         }
     }
 
-    /// Keeps the whole answer, unless something speaks against it by now.
+    /// Stores the whole answer, unless a purge or a refusal came since.
     fn keep(&self, candidate: &CacheCandidate, body: Bytes) -> CachedResponse {
         let parts = &*self.state.parts;
         let CacheCandidate { wanted, asked, head, purges } = candidate;
@@ -234,8 +234,8 @@ impl TileCache {
         response
     }
 
-    /// Keeps an answer when it was read to its end, and gives it to those who wait for the leader. The answer that is
-    /// returned is the reader's own. `budget`: the reader's memory for what is on its way.
+    /// Stores an answer when it was read to its end, and gives it to those who wait for the leader. The returned answer is
+    /// the reader's own. `budget`: the reader's memory for bytes on their way.
     pub fn take_in(
         &self,
         candidate: CacheCandidate,

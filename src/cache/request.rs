@@ -26,11 +26,11 @@ pub struct CacheRequest {
 /// Destination of a request and the name it came by: shared by all requests of one key.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheTarget<'a> {
-    /// Hash of all settings of the route that decide what goes upstream.
+    /// Hash of all settings of the route that decide the upstream request.
     pub route: u64,
     /// The viewer's connection is encrypted.
     pub tls: bool,
-    /// Host by which the viewer asked.
+    /// Host of the viewer's request.
     pub host: &'a str,
     /// Path and query as they came. Behind the route's prefix they go upstream as they are.
     pub path_and_query: &'a str,

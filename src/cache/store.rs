@@ -1,4 +1,4 @@
-//! The memory of the cache: bounded in bytes, with the answers that are asked for most.
+//! Memory of the cache: bounded in bytes, with the most requested answers.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -128,7 +128,7 @@ impl CacheStore {
         }
     }
 
-    /// Removes all answers whose identifier has one of these hashes; says how many.
+    /// Removes all answers whose identifier has one of these hashes; returns how many.
     pub(super) fn purge(&self, is_meant: impl Fn(u64) -> bool) -> usize {
         let meant = self.answers.iter().filter(|(_, response)| is_meant(response.head.identifier));
         let keys: HashSet<_> = meant.map(|(key, _)| key).collect();
@@ -144,7 +144,7 @@ impl CacheStore {
         self.answers.entry_count() == 0
     }
 
-    /// Takes out what has to go. Says how many answers there are, and their bytes.
+    /// Evicts surplus entries. Returns the number of answers, and their bytes.
     pub(super) fn settle(&self) -> (u64, u64) {
         self.answers.run_pending_tasks();
         (self.answers.entry_count(), self.answers.weighted_size())
