@@ -1,4 +1,4 @@
-//! The command line: reads it, and hands the work to the room that does it.
+//! Command line: parses the arguments and calls the module of the command.
 //!
 //! Results go to stdout, progress and problems to stderr. Exit status: 0 all well, 1 something is broken or
 //! unknown, 2 wrong usage or configuration.
@@ -87,7 +87,7 @@ impl Command {
     }
 }
 
-/// Reads the command line and does what it says.
+/// Parses the command line and runs the command.
 pub fn run() -> ExitCode {
     let cli = manual::with_exit_status(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&cli).unwrap_or_else(|error| error.exit());
@@ -196,7 +196,7 @@ fn batch(cli: &Cli, batch: BatchCommand<'_>, out: &mut dyn Write) -> ExitCode {
     }
 }
 
-/// Asks a running iiif-mender.
+/// Runs a command against a running iiif-mender.
 fn top(cli: &Cli, ask: impl FnOnce(&Settings) -> Result<(), TopError>) -> ExitCode {
     // With a URL no configuration is needed: the proxy may run on another machine.
     let has_file = cli.origin().is_ok_and(|origin| origin.path().exists());

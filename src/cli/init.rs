@@ -1,4 +1,4 @@
-//! `init`: asks where everything is, writes a short configuration, checks it, and builds the index.
+//! `init`: asks for addresses, writes a short configuration, checks it, and builds the index.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -85,7 +85,7 @@ fn write(path: &Path, text: &str, force: bool) -> io::Result<()> {
     open.write(true).open(path)?.write_all(text.as_bytes())
 }
 
-/// Asks for what the configuration cannot be without.
+/// Asks for required answers.
 fn ask(draft: &mut ConfigDraft, answers: &mut dyn BufRead, out: &mut dyn Write) -> io::Result<()> {
     let upstream =
         answer("Image server and canvas service, such as https://api.library.tamu.edu: ", answers, out)?;
@@ -116,7 +116,7 @@ fn answer(question: &str, answers: &mut dyn BufRead, out: &mut dyn Write) -> io:
     Ok(Some(line.trim().to_owned()).filter(|line| !line.is_empty()))
 }
 
-/// The next command, and what to open then.
+/// Prints the next command, and the URL to open then.
 fn tell_what_to_do(config: Option<&Path>, settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
     let named = config.map(|path| format!(" --config {}", path.display())).unwrap_or_default();
     writeln!(out, "\nNext:\n\n  iiif-mender{named} serve\n")?;
