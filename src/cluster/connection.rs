@@ -13,7 +13,7 @@ use redis::{
 
 use crate::config::settings::{ClusterKind, ClusterSettings as Settings};
 
-/// A connection, whatever is behind it. Cheap to clone.
+/// Connection of any kind. Cheap to clone.
 #[derive(Clone)]
 pub(super) enum RedisConnection {
     One(MultiplexedConnection),

@@ -1,5 +1,5 @@
-//! The index for all nodes: an edition is a list of chunks, each named by what is in it. So a chunk that did not change
-//! is not sent again, and one that was damaged is none.
+//! Editions of the index for all nodes: an edition is a list of chunks, each named by the hash of its content. So an
+//! unchanged chunk is not sent again, and a damaged one is detected.
 
 use std::time::Duration;
 
@@ -23,9 +23,9 @@ const EDITOR: Duration = Duration::from_secs(90);
 pub struct Edition {
     /// Made from the names of its chunks.
     pub name: String,
-    /// The names of its chunks, in order: BLAKE3 of what they hold, hexadecimal.
+    /// Names of the chunks, in order: BLAKE3 of their content, hexadecimal.
     pub chunks: Vec<String>,
-    /// Position in the stream of what was learned, up to which the edition contains it.
+    /// Position in the stream of learned entries, up to which the edition contains them.
     pub position: Option<String>,
 }
 

@@ -9,7 +9,7 @@ use tokio::time::interval;
 use super::link::RedisLink;
 use super::scripts::RENEW;
 
-/// Keeps a key of ours alive until it is dropped.
+/// Renews a key of ours until it is dropped.
 #[derive(Debug)]
 pub(super) struct KeyLease {
     renewing: AbortHandle,

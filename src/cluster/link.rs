@@ -306,7 +306,7 @@ impl Drop for Subscription {
 }
 
 /// Poll delay without a message: until the lease of the awaited node ends. A live node renews its lease long before, so a
-/// poll is rare; a dead node is detected at once. Jitter keeps nodes from polling at the same moment.
+/// poll is rare; a dead node is detected at once. Jitter spreads the polls of the nodes.
 pub(super) fn after(left: &str) -> Duration {
     let left = Duration::from_millis(left.parse().unwrap_or(0)).max(SOONEST);
     left + SOONEST.mul_f64(fastrand::f64())

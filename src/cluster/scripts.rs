@@ -30,8 +30,8 @@ return {'held', left}",
     )
 });
 
-/// Adds to the stream of what was learned, and lets its oldest entries go where it holds more bytes than it may. Each
-/// entry has the sum of all before it, so that what the stream holds is a difference.
+/// Adds to the stream of learned entries, and trims the oldest ones where it holds more bytes than allowed. Each entry has
+/// the sum of all before it, so that the size of the stream is a difference.
 /// KEYS: stream. ARGV: most entries, most bytes, how long it stays (ms), node, kind, name, body.
 pub(super) static LEARN: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -173,7 +173,7 @@ end",
     )
 });
 
-/// Counts one more within a window; says how many.
+/// Counts one more within a window; returns the count.
 /// KEYS: counter. ARGV: window (ms).
 pub(super) static COUNT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
