@@ -173,7 +173,7 @@ impl ConfigValue for Authority {
     }
 }
 
-/// The URL of an upstream, taken apart. Kept as text, never normalised.
+/// URL of an upstream, in parts. Kept as text, never normalised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamUrl {
     /// `http` or `https`.

@@ -89,7 +89,7 @@ impl ConfigCommand {
     }
 }
 
-/// Writes every mistake with the piece of text in which it stands.
+/// Writes every mistake with the text around it.
 pub(super) fn write_errors(
     errors: &ConfigErrors,
     handler: &GraphicalReportHandler,

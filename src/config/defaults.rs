@@ -22,7 +22,7 @@ pub(super) fn defaults() -> String {
     file
 }
 
-/// The keys of the table at `path`, then the tables within it. `off` stands before lines that say nothing by themselves.
+/// Writes the keys of the table at `path`, then the tables within it. `off` stands before lines that are comments.
 fn table(file: &mut String, schema: &Value, defaults: &Value, path: &str, off: &str) {
     let properties = || schema.get("properties").and_then(Value::as_object).into_iter().flatten();
     for (key, schema) in properties().filter(|(_, schema)| part(schema).is_none()) {

@@ -26,7 +26,7 @@ const SYNTAX: &str =
 const MOST: usize = 100;
 
 impl Settings {
-    /// Reads the file at `path` and lays `env` over it (`std::env::vars_os()`; variables of others are passed over).
+    /// Reads the file at `path` and lays `env` over it (`std::env::vars_os()`; foreign variables are ignored).
     pub fn load<K, V>(path: &Path, env: impl IntoIterator<Item = (K, V)>) -> Result<Self, ConfigErrors>
     where
         K: Into<OsString>,
@@ -109,7 +109,7 @@ where
     Ok(ConfigSources::new(path.display().to_string(), text, variables))
 }
 
-/// Settings with routes in the order of the file, and the tree that tells where each value came from.
+/// Settings with routes in the order of the file, and the tree with the origin of each value.
 pub(super) fn settings<'s>(
     path: &Path,
     sources: &'s ConfigSources,
@@ -146,8 +146,8 @@ pub(super) fn settings<'s>(
     if errors.is_empty() { Ok((settings, tree)) } else { Err(ConfigErrors::new(errors)) }
 }
 
-/// Reads the tree into the settings. serde stops at its first error: so the culprit is taken out of the
-/// tree, until what is left can be read. The paths taken out are returned, too.
+/// Reads the tree into the settings. serde stops at its first error: so the wrong value is taken out of the tree, until the
+/// rest can be read. The paths taken out are returned, too.
 fn shape(
     tree: &mut SpannedToml<'_>,
     sources: &ConfigSources,
@@ -184,7 +184,7 @@ fn shape(
     (Settings::default(), vec![String::new()])
 }
 
-/// serde's words made ours, with help.
+/// Rewrites serde's message, with help.
 fn explain(message: &str, help: Option<String>, path: Option<&str>) -> (String, String) {
     let path = path.unwrap_or_default();
     if message.starts_with("unknown field") {

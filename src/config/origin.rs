@@ -51,7 +51,7 @@ impl ConfigOrigin {
         }
     }
 
-    /// The path of the file, or what stands for it in messages. Relative paths begin in its folder.
+    /// Path of the file, or its substitute in messages. Relative paths begin in its folder.
     pub fn path(&self) -> &Path {
         match self {
             Self::File(path) => path,

@@ -40,7 +40,7 @@ pub enum ReloadError {
     Nobody,
 }
 
-/// Asks for the configuration to be read anew. Cheap to clone.
+/// Handle for reloads of the configuration. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Reload(mpsc::Sender<ReloadReply>);
 
@@ -48,13 +48,13 @@ pub struct Reload(mpsc::Sender<ReloadReply>);
 pub type ReloadReply = oneshot::Sender<Result<ConfigChanges, ReloadError>>;
 
 impl Reload {
-    /// The asking and the answering end.
+    /// Creates the requesting and the answering end.
     pub fn new() -> (Self, mpsc::Receiver<ReloadReply>) {
         let (ask, asked) = mpsc::channel(1);
         (Self(ask), asked)
     }
 
-    /// Reads file and environment, and uses what they say from now on. On an error everything stays as it was.
+    /// Reads file and environment, and applies them. On an error everything stays as it was.
     pub async fn reload(&self) -> Result<ConfigChanges, ReloadError> {
         let (answer, answered) = oneshot::channel();
         self.0.send(answer).await.map_err(|_| ReloadError::Nobody)?;

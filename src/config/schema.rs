@@ -28,7 +28,7 @@ pub(super) fn printed() -> Value {
     schema
 }
 
-/// Takes out the words of the schema itself that `is_one` names; a key of the file may be called the same.
+/// Removes keywords of the schema itself that `is_one` selects; a key of the file may have such a name.
 fn forget(schema: &mut Value, is_one: fn(&str) -> bool) {
     match schema {
         Value::Object(object) => {

@@ -39,8 +39,8 @@ pub(super) fn show(mut settings: Settings, tree: &SpannedToml<'_>, sources: &Con
     document.to_string()
 }
 
-/// SECURITY: a source's URL may carry a key in its query, its fields are likely to be one, and what is shown ends
-/// up in tickets.
+/// SECURITY: a source's URL may carry a key in its query, its fields are likely to be one, and the output ends up in
+/// tickets.
 fn redact(source: &mut SourceSettings) {
     hide(&mut source.headers);
     if let Some(url) = &mut source.url

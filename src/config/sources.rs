@@ -28,8 +28,8 @@ pub(super) struct ConfigSources {
 }
 
 impl ConfigSources {
-    /// Lays the texts end to end. Variables of others are passed over; whole tables come before their parts, so
-    /// that the narrower variable wins.
+    /// Lays the texts end to end. Foreign variables are ignored; whole tables come before their parts, so that the narrower
+    /// variable wins.
     pub(super) fn new(
         name: String,
         text: &str,
@@ -55,7 +55,7 @@ impl ConfigSources {
         Self { file, variables }
     }
 
-    /// The place behind a byte range of the whole.
+    /// Place of a byte range of the whole.
     pub(super) fn place(&self, span: Range<usize>) -> SourceSpan {
         let later = self.variables.iter().rev().find(|part| part.start <= span.start);
         let part = later.unwrap_or(&self.file);

@@ -1,5 +1,5 @@
-//! Values with a format of their own, written as text or as a number. [`As`] tells serde and the schema how a field is
-//! written, so that the error for a bad value names its place and what to write instead.
+//! Values with a format of their own, written as text or as a number. [`As`] gives serde and the schema the format of a
+//! field, so that the error for a bad value names its place and what to write instead.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -250,7 +250,7 @@ impl<F: DescribedValue> DescribedValue for Option<F> {
     }
 }
 
-/// A value with the format that it is read and written by, where serde asks for a type.
+/// Value with its format, where serde needs a type.
 struct Formatted<F, T>(T, PhantomData<F>);
 
 impl<'de, T, F: Format<T>> Deserialize<'de> for Formatted<F, T> {
@@ -301,7 +301,7 @@ impl<F: DescribedValue> DescribedValue for OneOrMany<F> {
     }
 }
 
-/// Written by hand, because an untagged enum would only say that no variant matched, and not where.
+/// Hand-written, because the error of an untagged enum would have no place.
 struct OneOrManyVisitor<F, T>(PhantomData<(F, T)>);
 
 impl<'de, T, F: Format<T>> Visitor<'de> for OneOrManyVisitor<F, T> {
@@ -324,7 +324,7 @@ impl<'de, T, F: Format<T>> Visitor<'de> for OneOrManyVisitor<F, T> {
     }
 }
 
-/// The one among `words` that was probably meant.
+/// Word among `words` that was probably meant.
 pub(super) fn similar<'w>(written: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let written = written.to_lowercase().replace('-', "_");
     let bound = (written.chars().count() / 3).max(1);

@@ -123,7 +123,7 @@ impl ConfigValue for ExpiryStatus {
     }
 }
 
-/// The status by which a server says that it is well.
+/// Status by which a server reports that it is well.
 pub(super) struct SuccessStatus;
 
 impl ConfigValue for SuccessStatus {

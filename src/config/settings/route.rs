@@ -53,7 +53,7 @@ pub struct RouteSettings {
     pub hosts: Vec<String>,
 }
 
-/// Stands in for an upstream that is not given, which is a mistake: no caller ever sees it.
+/// Substitute for a missing upstream, which is a mistake: no caller ever sees it.
 fn missing() -> UpstreamUrl {
     UpstreamUrl {
         scheme: Scheme::HTTP,
@@ -93,7 +93,7 @@ pub enum RouteKind {
 }
 
 impl RouteKind {
-    /// The word used in the configuration.
+    /// Name in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Image => "image",

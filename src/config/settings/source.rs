@@ -55,7 +55,7 @@ pub struct SourceSettings {
 /// Location of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceKind<'a> {
-    /// A directory (walked for what is named as documents are) or a file.
+    /// Directory (walked for files named as documents) or file.
     Path(&'a Path),
     /// A manifest, a collection or a stream of changes to fetch.
     Url(&'a str),

@@ -16,7 +16,7 @@ struct GoldenCase<'a> {
 }
 
 impl<'a> GoldenCase<'a> {
-    /// Reads what stands behind `=== `: the name, then lines of the file, and of directions that begin with `%`.
+    /// Reads the text after `=== `: the name, then lines of the file, and directives that begin with `%`.
     fn read(block: &'a str) -> Self {
         let mut lines = block.lines();
         let mut case = Self { name: lines.next().unwrap_or_default(), text: String::new(), env: Vec::new() };
