@@ -13,7 +13,7 @@ const READ_FOR: Duration = Duration::from_mins(30);
 /// A manifest with an expired image counts as frail for this long.
 const FRAIL_FOR: Duration = Duration::from_mins(10);
 
-/// No second look ahead from the same page within this time.
+/// Minimum time between two prefetches from one page.
 const LOOKED_FOR: Duration = Duration::from_secs(5);
 
 /// Manifests remembered at most.
@@ -69,7 +69,7 @@ impl ReadingActivity {
         self.frail.insert(manifest.into(), Expiry { began, ..before }, FRAIL_FOR);
     }
 
-    /// Notes that all images of this manifest are probably gone, whatever was known of them.
+    /// Notes that all images of this manifest are probably gone, despite earlier proofs.
     pub(in crate::heal) fn all_expired(&self, manifest: &Arc<str>) {
         let now = Instant::now();
         self.frail.insert(Arc::clone(manifest), Expiry { last: now, began: now }, FRAIL_FOR);
@@ -93,8 +93,8 @@ impl ReadingActivity {
         self.frail.get(manifest).map(|expiry| expiry.began)
     }
 
-    /// True if a look ahead from this canvas is due: once in a while, and once more where its image was found gone after
-    /// the last look (`gone_at`), because then the pages behind it are probably gone as well.
+    /// True if a prefetch from this canvas is due: once in a while, and once more where its image was found gone after the
+    /// last one (`gone_at`), because then the pages after it are probably gone as well.
     pub(in crate::heal) fn may_look_from(&self, canvas: &str, gone_at: Option<Instant>) -> bool {
         let is_due = self
             .looked

@@ -94,7 +94,7 @@ impl BackgroundScan {
         }
     }
 
-    /// Probes one image of this manifest. Where a second page is gone, the whole manifest is asked for if that costs less.
+    /// Probes one image of this manifest. At the second missing page the whole manifest is requested if that costs less.
     pub(in crate::heal) async fn look(&mut self, manifest: &str, key: &str) {
         if self.book.manifest != manifest {
             self.heal_held().await;
@@ -127,7 +127,7 @@ impl BackgroundScan {
         }
     }
 
-    /// Asks for the whole manifest beside what is stored, where that is cheaper. True: the request was sent now.
+    /// Requests the whole manifest beside the stored one, where that is cheaper. True: the request was sent now.
     async fn asks_for_book(&mut self, image: &IndexedImage) -> bool {
         let BookPosition { manifest, seen, was_asked, .. } = &mut self.book;
         if *was_asked || !seen.are_cheaper_as_book() {
