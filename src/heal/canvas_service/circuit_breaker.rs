@@ -42,7 +42,7 @@ pub struct BreakerStatus {
     pub next_try: Option<Duration>,
 }
 
-/// `BreakerState` is what a breaker looks like from outside.
+/// `BreakerState` is the public state of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerState {
     /// Requests pass.

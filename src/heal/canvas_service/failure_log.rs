@@ -1,6 +1,6 @@
-//! Failure log: why a canvas request failed, in words, and whether its server asked to be left alone (`Retry-After`).
+//! Failure log: reasons of failed canvas requests, in words, and pauses that servers asked for (`Retry-After`).
 //!
-//! The ladder only needs to know *that* a rung did not help; a report must say why.
+//! The ladder only needs to know *that* a rung did not help; a report needs the reason.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,10 +17,10 @@ use crate::upstream::{ErrorChain, UpstreamError};
 /// Targets that are remembered. Beyond that the least used are forgotten, which costs a reason, no more.
 const REMARKS: u64 = 10_000;
 
-/// Upper bound of a pause that a server asks for.
+/// Upper bound of a requested pause.
 const LONGEST_REST: Duration = Duration::from_mins(10);
 
-/// `FailureReason` says how the last request to one target failed.
+/// `FailureReason` is the failure of the last request to one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::heal) struct FailureReason {
     /// Text for people.

@@ -1,4 +1,4 @@
-//! Canvas service as the ladder sees it: asked within limits, through lanes and a breaker.
+//! Canvas service as the ladder sees it: requests within limits, through lanes and a breaker.
 
 pub(in crate::heal) mod ask;
 pub(in crate::heal) mod circuit_breaker;
@@ -61,7 +61,7 @@ const LONGEST_RESOURCE: usize = 16 << 10;
 /// Requests without a permit that may hang at once, for each permit (`heal.concurrency`).
 const HANGING: usize = 4;
 
-/// Timeout of `/resources/{uuid}`: the service only looks into Redis.
+/// Timeout of `/resources/{uuid}`: the service only reads Redis.
 const RESOURCE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// `CanvasService` is one canvas service.
@@ -118,7 +118,7 @@ pub(in crate::heal) struct CanvasService {
     pub(in crate::heal) metrics: Arc<Metrics>,
 }
 
-/// `ServiceContext` is what a canvas service needs: to be asked, and to report on it.
+/// `ServiceContext` has the parts that a canvas service needs for requests and reports.
 #[derive(Debug)]
 pub(in crate::heal) struct ServiceContext {
     pub(in crate::heal) server: Arc<dyn SendRequest>,
@@ -206,7 +206,7 @@ impl CanvasService {
         format!("{}://{}{} {}", self.scheme, self.authority, self.base, flight.cluster_key())
     }
 
-    /// Asks for a canvas and says whether it carries the image with this lookup key.
+    /// Requests a canvas; the answer tells whether it holds the image with this lookup key.
     pub(in crate::heal) async fn get_canvas(
         &self,
         target: &str,
@@ -230,7 +230,7 @@ impl CanvasService {
         answer
     }
 
-    /// Asks whether the service knows where the file of `uuid` is. The answer must be the service's own, not a cached copy.
+    /// Requests the file of `uuid`, as the service knows it. The answer must be the service's own, not a cached copy.
     pub(in crate::heal) async fn get_resource(
         &self,
         uuid: Uuid,
@@ -256,7 +256,7 @@ impl CanvasService {
         answer
     }
 
-    /// Asks for a document of any kind. `Err`: how the service answered instead.
+    /// Requests a document of any kind. `Err`: any other answer.
     pub(in crate::heal) async fn document(
         &self,
         target: &str,

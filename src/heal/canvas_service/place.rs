@@ -20,7 +20,7 @@ pub(in crate::heal) struct BuildPermit {
 }
 
 impl BuildPermit {
-    /// True if another process may have done what we are about to do.
+    /// True if another process may have done the same just now.
     pub(in crate::heal) fn was_contended(&self) -> bool {
         self.file.was_contended
     }

@@ -43,7 +43,7 @@ struct SharedLocks {
 struct LockFiles {
     /// State of each permit, by its number.
     places: Vec<PermitFileState>,
-    /// File that says what the permits are used for.
+    /// File with the use of the permits.
     uses: Option<Arc<File>>,
     /// Entry of this process.
     entry: Option<usize>,

@@ -27,7 +27,7 @@ impl Priority {
     /// Every lane, soonest first.
     pub const ALL: [Self; 3] = [Self::Viewer, Self::Prefetch, Self::Background];
 
-    /// The word used in labels and logs.
+    /// Name in labels and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
@@ -118,9 +118,8 @@ impl PrioritySemaphore {
         (0..more).for_each(|_| self.release(None));
     }
 
-    /// Waits for a permit. If none is free, `stand` gets the ticket and returns the lane to wait in. `stand` is called only
-    /// then, and with the queue locked, so that no [`PrioritySemaphore::promote`] can fall between its answer and the
-    /// queue.
+    /// Waits for a permit. If none is free, `stand` gets the ticket and returns the lane to wait in. `stand` is called with
+    /// the queue locked, so that no [`PrioritySemaphore::promote`] can fall between its answer and the queue.
     pub(in crate::heal) async fn acquire(
         self: &Arc<Self>,
         stand: impl FnOnce(WaiterId) -> Priority,
@@ -146,7 +145,7 @@ impl PrioritySemaphore {
         }
     }
 
-    /// Moves a waiter to a sooner lane: a viewer asked for a page that was to be healed ahead.
+    /// Moves a waiter to a sooner lane: a viewer requested a page that was to be healed ahead.
     pub(in crate::heal) fn promote(&self, ticket: WaiterId, to: Priority) {
         let mut state = self.state.lock();
         for lane in (to as usize + 1)..state.waiting.len() {

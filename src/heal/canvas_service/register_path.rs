@@ -1,4 +1,4 @@
-//! Path that registers a file anew, without anything else being built.
+//! Path that registers a file anew, without a build.
 
 use crate::iiif::CanvasUrl;
 

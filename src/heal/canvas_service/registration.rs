@@ -120,7 +120,7 @@ impl RegistrationCheck {
         Some(asked.await)
     }
 
-    /// True if the service said "alive" of this identifier a short while ago, and nothing spoke against it since.
+    /// True if the service reported this identifier alive a short while ago, without evidence against it since.
     pub(in crate::heal) fn is_known_registered(&self, uuid: Uuid, since: Option<Instant>) -> bool {
         self.alive.get(&uuid).is_some_and(|said| since.is_none_or(|since| said >= since))
     }
@@ -130,7 +130,7 @@ impl RegistrationCheck {
         self.alive.get(&uuid)
     }
 
-    /// Notes that a whole manifest was built with these images: their keys were written meanwhile.
+    /// Notes that a whole manifest was built with these images, so their keys were written.
     pub(in crate::heal) fn has_built<'a>(&self, keys: impl Iterator<Item = &'a String>, now: Instant) {
         for key in keys {
             if let IdentifierKind::Uuid { uuid, .. } = Identifier::new(key).kind() {
@@ -145,12 +145,12 @@ impl RegistrationCheck {
         answered.is_some_and(|at| at.elapsed() < ANSWERS_FOR)
     }
 
-    /// True if the service said "expired" of this identifier a moment ago.
+    /// True if the service reported this identifier expired a moment ago.
     pub(in crate::heal) fn remembers_expired(&self, uuid: Uuid) -> bool {
         self.expired.contains(&uuid)
     }
 
-    /// True if the service said "alive" of any identifier within the time for which that is believed.
+    /// True if the service reported any identifier alive within the time for which that is believed.
     pub(in crate::heal) fn was_confirmed(&self, now: Instant) -> bool {
         let confirmed = *self.confirmed.lock();
         confirmed.is_some_and(|at| now.saturating_duration_since(at) < self.alive_for.max(FIRST_LIFE))
@@ -171,7 +171,7 @@ impl RegistrationCheck {
         self.close(now);
     }
 
-    /// Notes that "expired" was said of an image that is alive: another server than the service answers there.
+    /// Notes that a live image was reported expired: another server than the service answers there.
     pub(in crate::heal) fn disable(&self, now: Instant) {
         self.close(now);
     }
@@ -182,7 +182,7 @@ impl RegistrationCheck {
         closed.until = Some(now + closed.life);
     }
 
-    /// Reads an answer and remembers what it means.
+    /// Reads an answer and remembers its meaning.
     pub(in crate::heal) fn hear(
         &self,
         uuid: Uuid,

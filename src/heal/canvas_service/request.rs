@@ -51,7 +51,7 @@ impl CanvasService {
         self.sent.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes how long the service took for this answer. A stored document tells nothing.
+    /// Records the duration of this answer. A stored document does not count.
     pub(in crate::heal) fn took(&self, target: &str, answer: CanvasResponse, took: Duration) {
         let may_be_old = answer != CanvasResponse::Built && took < self.bounds.build_after;
         let carries = matches!(answer, CanvasResponse::Built | CanvasResponse::Carries);
@@ -121,7 +121,7 @@ impl CanvasService {
 }
 
 impl CanvasService {
-    /// True if the stored canvas itself may be asked for. False where the service builds beside, or where that is not known
+    /// True if the stored canvas itself may be requested. False where the service builds beside, or where that is not known
     /// yet.
     pub(in crate::heal) fn may_overwrite(&self, canvas: &CanvasTarget) -> bool {
         canvas.variant.is_none() || !self.uses_variants || self.variants.known(Instant::now()) == Some(false)

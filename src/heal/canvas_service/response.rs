@@ -15,7 +15,7 @@ pub(in crate::heal) enum CanvasResponse {
     Unclear,
     /// Refused: the service does not know the canvas, or cannot build it, which is evidence against this canvas only.
     Refused,
-    /// The service asks for a pause.
+    /// The service requires a pause.
     Busy,
     /// No answer, or one that speaks against the service.
     Unwell,

@@ -16,7 +16,7 @@ pub(in crate::heal) struct SharedHeals {
     pub(in crate::heal) demoted: TimedCache<IpAddr>,
 }
 
-/// `Freshness` says whether a flight that ended a moment ago on another node will do.
+/// `Freshness` decides whether a flight that ended a moment ago on another node is enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum Freshness {
     /// A flight that landed a moment ago is enough: it is about the same expiry.

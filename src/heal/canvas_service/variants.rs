@@ -45,8 +45,8 @@ impl VariantSupport {
         is_news
     }
 
-    /// True if it is time to tell the other nodes, once in a while because they forget. A call that returns true counts as
-    /// told.
+    /// True if the result is due for the other nodes, once in a while because they forget it. A call that returns true
+    /// counts as shared.
     pub(in crate::heal) fn is_to_be_shared(&self, now: Instant) -> bool {
         let mut shared = self.shared.lock();
         let is_due = shared.is_none_or(|at| now.saturating_duration_since(at) >= RETRY_AFTER / 2);
@@ -70,7 +70,7 @@ pub(in crate::heal) fn is_honoured(id: &str) -> bool {
     id.split_once('?').is_some_and(|(_, query)| query.contains("disallow="))
 }
 
-/// True if this is the `@id` of the document asked for, and not of another. `asked`: the path below the service's own.
+/// True if this is the `@id` of the requested document. `asked`: the path below the service's own.
 pub(in crate::heal) fn is_of(id: &str, asked: &str) -> bool {
     let path = |text: &str| {
         let path = text.split(['?', '#']).next().unwrap_or_default();

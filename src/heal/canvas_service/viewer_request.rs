@@ -141,7 +141,7 @@ impl CanvasService {
         Ok((request, own))
     }
 
-    /// `Retry-After` of a viewer who has waited for the longest time allowed.
+    /// Counts a viewer who has waited for the longest time allowed; returns its `Retry-After`.
     fn wait_expired(&self) -> Duration {
         self.metrics.event(EventKind::ViewerWaitExpired);
         COME_BACK
