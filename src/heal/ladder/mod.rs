@@ -1,4 +1,4 @@
-//! The ladder: tries the rungs for one image, once for all who wait.
+//! Ladder: tries the rungs for one image, once for all who wait.
 
 pub(in crate::heal) mod direct;
 pub(in crate::heal) mod outcome;
@@ -79,7 +79,7 @@ struct CanvasAttempt {
     overwrites: bool,
 }
 
-/// `HealRun` is one heal on its way: for which image, how urgent, and what it leaves to be done.
+/// `HealRun` is one heal under way: its image, priority, and follow-up work.
 #[derive(Debug)]
 struct HealRun<'a> {
     image: &'a IndexedImage,
@@ -93,8 +93,8 @@ impl HealRun<'_> {
         self.follow_ups.push(FollowUp::RepairCanvas { service: Arc::clone(service), request });
     }
 
-    /// The image is there, and the climb ends: canvases that came without the image on the way are stored so, unless they were
-    /// built anew since.
+    /// Leaves repairs when the image is back: canvases that came without the image are stored so, unless they were built
+    /// anew since.
     ///
     /// UPSTREAM: then a poisoned duplicate may stand behind the good one. Only plain GETs show it.
     fn repair_empty(&mut self, turns: &[CanvasAttempt]) {
@@ -146,7 +146,7 @@ impl Ladder {
         Self { settings, images, canvases, services, missing, visits, base64, base64_with_slash, metrics }
     }
 
-    /// Heals this image for all who wait. Returns how that ended, and what is to be done after it.
+    /// Heals this image for all who wait. Returns the outcome, and the follow-up work.
     pub(in crate::heal) async fn run(
         &self,
         image: &IndexedImage,
@@ -256,7 +256,7 @@ impl Ladder {
         }
     }
 
-    /// The canvases that may be asked for, each once, newest first.
+    /// Canvases that may be requested, each once, newest first.
     fn turns(&self, image: &IndexedImage) -> Vec<CanvasAttempt> {
         let canvases = self.services.asked_canvases(image).into_iter();
         let turn = |(service, canvas)| CanvasAttempt {

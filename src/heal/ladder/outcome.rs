@@ -28,11 +28,11 @@ pub(in crate::heal) enum HealOutcome {
     Cooling,
     /// No rung helped.
     Failed,
-    /// No rung could be tried: no canvas of the image may be asked for, or no rung of the ladder fits it.
+    /// No rung could be tried: no canvas of the image may be requested, or no rung of the ladder fits it.
     NoRung,
 }
 
-/// `FollowUp` is what a heal leaves to be done after it.
+/// `FollowUp` is work that a heal leaves.
 #[derive(Debug)]
 pub(in crate::heal) enum FollowUp {
     /// The request still runs, and its canvas may yet come without the image.

@@ -1,4 +1,4 @@
-//! Rebuild: the rung that can do harm, and what must be known before it is used.
+//! Rebuild: the rung that can do harm, and its preconditions.
 //!
 //! UPSTREAM: `update=true` always builds anew and always writes. During a fault it overwrites a good canvas with a
 //! poisoned one, and if the file is gone it turns a good canvas into an empty one (upstream.md "Ways back to life").
@@ -22,13 +22,13 @@ use crate::upstream::guard::CanvasTarget;
 /// info.json past the image server's own memory.
 const INFO_TRUTH: &str = "info.json?cache=nocache";
 
-/// info.json just as the canvas service will ask for it.
+/// info.json exactly as the canvas service will request it.
 const INFO: &str = "info.json";
 
 /// Duration of a check after which a probe tells whether the rebuild is still needed.
 const A_WHILE: Duration = Duration::from_millis(50);
 
-/// `ServiceHealth` says how the service's nested info.json would be answered now.
+/// `ServiceHealth` is the expected answer to the service's nested info.json now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum ServiceHealth {
     /// Well: the info.json of an image was.
@@ -40,8 +40,8 @@ pub(in crate::heal) enum ServiceHealth {
 }
 
 impl Ladder {
-    /// Rebuild: only when a visit did not help, the service is well, and it does not say that the image is alive.
-    /// (Alive and 404 is a missing file: a rebuild would ruin a good canvas.)
+    /// Rebuild: only when a visit did not help, the service is well, and does not report the image alive. (Alive and 404 is
+    /// a missing file: a rebuild would ruin a good canvas.)
     pub(super) async fn rebuild(&self, turn: &CanvasAttempt, run: &mut HealRun<'_>) -> StepResult {
         let (service, canvas) = (&turn.service, &turn.canvas);
         let lacks = match turn.visited {

@@ -191,8 +191,8 @@ impl Ladder {
         if is_back { StepResult::Back } else { StepResult::NoHelp(answer) }
     }
 
-    /// True if the image is back, as far as anything proves it. Where nothing does, a canvas that was built for this
-    /// request and carries the image is believed: the viewer's own request tells.
+    /// True if the image is back, as far as anything proves it. Without proof, a canvas that was built for this request and
+    /// holds the image is believed: the viewer's own request decides.
     async fn is_back_after(
         &self,
         service: &CanvasService,
@@ -209,7 +209,7 @@ impl Ladder {
     }
 
     /// True if a server other than the service answers `/resources`: a canvas was built with the image, yet `/resources`
-    /// says "expired". The image server is asked, by a probe that no cache can answer, because a gateway whose 404 reads
+    /// reports it expired. The image server decides, by a probe that no cache can answer, because a gateway whose 404 reads
     /// like the service's would keep every heal from being seen.
     async fn registration_check_is_wrong(&self, service: &CanvasService, image: &IndexedImage) -> bool {
         if !service.registrations.is_available(Instant::now())
@@ -225,15 +225,15 @@ impl Ladder {
     }
 }
 
-/// True if it must be seen first whether `/resources` says "alive" of anything at all.
+/// True if `/resources` must first be seen to report any identifier alive.
 fn must_confirm(service: &CanvasService) -> bool {
     service.registrations.is_available(Instant::now()) && !service.registrations.was_confirmed(Instant::now())
 }
 
-/// True if the key of a canvas that was built beside without its image may have been written meanwhile and lost again, with
-/// the file still there. The service writes the key before it asks for the image. Where its requests do not come through
-/// us, a viewer who came while the canvas was built may have seen the image in between two probes. (Nothing is overwritten:
-/// one request more does no harm.)
+/// True if the key of a canvas that was built beside without its image may have been written and lost again, with the file
+/// still there. The service writes the key before it requests the image. Where its requests do not come through us, a
+/// viewer who came while the canvas was built may have seen the image in between two probes. (Nothing is overwritten: one
+/// request more does no harm.)
 fn may_have_been_lost(
     service: &CanvasService,
     request: &CanvasRequest,

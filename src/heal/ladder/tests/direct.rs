@@ -1,4 +1,4 @@
-//! `direct`: the file itself, asked for in the name of the identifier.
+//! Tests of `direct`: the file itself, requested in the name of the identifier.
 
 use super::super::direct::DirectResult;
 use super::*;

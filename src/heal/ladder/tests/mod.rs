@@ -108,7 +108,7 @@ impl AskImageServer for FakeImages {
     }
 }
 
-/// `Answer` is one scripted answer: when it comes, and what is said of the image from `said_after` on.
+/// `Answer` is one scripted answer: its time, and the registration of the image from `said_after` on.
 #[derive(Debug, Clone)]
 struct Answer {
     response: CanvasResponse,
@@ -338,7 +338,7 @@ impl Scene {
         std::mem::take(&mut *self.fake.asked.lock())
     }
 
-    /// Names of the canvases that were asked for since the last call.
+    /// Names of the canvases requested since the last call.
     fn canvases(&self) -> Vec<String> {
         let name = |target: String| {
             let path = target.split('?').next().unwrap_or_default();

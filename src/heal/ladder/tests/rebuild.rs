@@ -1,4 +1,4 @@
-//! Rebuilds: when a canvas is built anew over the stored one.
+//! Tests of rebuilds: when a canvas is built anew over the stored one.
 
 use super::*;
 use CanvasResponse::{Built, Carries, Lacks, Unclear, Unwell};
