@@ -28,7 +28,7 @@ impl Healer {
         parts.images.send(image, &head, &Caller::default()).await
     }
 
-    /// Has a canvas built anew, whatever state it is in. Returns its bytes.
+    /// Has a canvas built anew, whatever its state. Returns its bytes.
     pub async fn rebuild(&self, canvas: &str) -> Result<Bytes, DocumentError> {
         let document = self.document(canvas, true).await?;
         if let Ok(read) = self.parts.lookup.index().read_document(&document) {

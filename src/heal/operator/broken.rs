@@ -57,7 +57,7 @@ impl BrokenImage {
     pub const MOST_READERS: usize = READERS;
 }
 
-/// `BrokenFilter` says which broken images are wanted.
+/// `BrokenFilter` selects broken images.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BrokenFilter {
     /// Images that a manifest names, or those that none does; `None`: both.
@@ -113,8 +113,7 @@ impl Healer {
         self.parts.missing.is_known(image)
     }
 
-    /// URL by which readers ask for a picture of this image: through us, so that it is healed. `None`: the host that readers
-    /// know is not known here.
+    /// URL of a picture of this image for readers: through us, so that it is healed. `None`: our public host is not known.
     pub fn picture_url(&self, image: &IndexedImage) -> Option<String> {
         let origin =
             image.owners.iter().find_map(|owner| self.parts.settings.public_origin(&owner.canvas))?;
@@ -122,7 +121,7 @@ impl Healer {
         Some(format!("{origin}{prefix}{}/full/!1000,1000/0/default.jpg", image.sent))
     }
 
-    /// URL by which readers ask for this document, if it is one of ours.
+    /// URL of this document for readers, if it is one of ours.
     pub fn public_url(&self, url: &str) -> Option<String> {
         let (origin, parsed) = (self.parts.settings.public_origin(url)?, CanvasUrl::parse(url)?);
         let query = parsed.query.map(|query| format!("?{query}")).unwrap_or_default();

@@ -13,12 +13,12 @@ use crate::iiif::CanvasUrl;
 use crate::iiif::registration::{self, Registration};
 use crate::upstream::{Caller, ErrorChain, UpstreamError};
 
-/// `DeploymentFacts` is what was seen of the deployment.
+/// `DeploymentFacts` are observations about the deployment.
 #[derive(Debug, Clone, Default)]
 pub struct DeploymentFacts {
-    /// True if `/resources/{uuid}` is answered; `None`: there is no image to ask about.
+    /// True if `/resources/{uuid}` is answered; `None`: there is no image to test with.
     pub resources_open: Option<bool>,
-    /// The `@id` of a live image's info.json, asked for as the proxy does for a reader.
+    /// The `@id` of a live image's info.json, requested as the proxy does for a reader.
     pub info_id: Option<Result<String, String>>,
     /// Seconds by which the image server's clock is ahead of ours.
     pub clock_ahead: Option<i64>,

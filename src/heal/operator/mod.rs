@@ -52,7 +52,7 @@ pub enum ImageCheck {
     Hidden(String),
 }
 
-/// `ImageHealReport` says how the heal of one image ended.
+/// `ImageHealReport` is the result of the heal of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageHealReport {
     /// Result of the heal.
@@ -124,14 +124,13 @@ impl Healer {
         IndexedImage { owners: image.owners.iter().chain(more).cloned().collect(), ..image.clone() }
     }
 
-    /// True if this canvas belongs to a presentation route, so that it may be asked for.
+    /// True if this canvas belongs to a presentation route, so that it may be requested.
     pub fn is_allowed_canvas(&self, canvas: &str) -> bool {
         self.parts.services.asked_canvas(canvas).is_some()
     }
 
     /// Checks the image by the cheapest truthful probe: `/resources/{uuid}` where the service answers it, else a probe of
-    /// the image server that no cache can answer. `tiles`: asks for a tile in any case, which also finds files that are
-    /// gone.
+    /// the image server that no cache can answer. `tiles`: requests a tile in any case, which also finds missing files.
     pub async fn check_image(&self, image: &IndexedImage, tiles: bool) -> ImageCheck {
         let said = self.parts.services.ask(image).await;
         let shown = match said {
@@ -196,7 +195,7 @@ impl Healer {
         ImageHealReport { ending, reason, passing, was_withheld, was_poisoned, took: started.elapsed() }
     }
 
-    /// Asks for one canvas of the image, as the old script did, whatever state it is in.
+    /// Requests one canvas of the image, as the old script did, whatever its state.
     pub async fn visit_canvas(&self, image: &IndexedImage, canvas: &str) -> CanvasVisit {
         let parts = &self.parts;
         let Some((service, allowed)) = parts.services.asked_canvas(canvas) else {
@@ -242,7 +241,7 @@ impl Healer {
         rests.max()
     }
 
-    /// True if this manifest can be asked for as a whole, beside the stored one.
+    /// True if this manifest can be requested as a whole, beside the stored one.
     pub fn may_heal_book(&self, manifest: &str) -> bool {
         self.parts.prefetch.books().request(manifest).is_some()
     }
@@ -283,7 +282,7 @@ impl Healer {
     }
 }
 
-/// `DocumentError` says why there is no document.
+/// `DocumentError` is the reason why there is no document.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
     /// The URL belongs to no presentation route.

@@ -27,7 +27,7 @@ use crate::heal::repair::documents::{FIRST_PAUSE, NextRepair};
 use crate::observe::EventKind;
 use crate::upstream::guard::CanvasTarget;
 
-/// Cures under way at most; a canvas beyond that stays poisoned until it is asked for again.
+/// Maximum of cures under way; a canvas beyond that stays poisoned until its next request.
 const CURES: usize = 1_000;
 
 /// Rebuilds of one canvas at most that brought it back whole and yet did not last: duplicates hide.
@@ -42,7 +42,7 @@ const SOON: Duration = Duration::from_mins(1);
 /// Poll interval for the end of a fault that was seen.
 const FAULT_LOOK: Duration = Duration::from_millis(100);
 
-/// `CureAttempt` says how one try ended.
+/// `CureAttempt` is the result of one try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CureAttempt {
     Cured,

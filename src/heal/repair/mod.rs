@@ -56,7 +56,7 @@ const REBUILDS: usize = 3;
 /// cool-downs grow.
 const IN_VAIN: u32 = 5;
 
-/// `DocumentRepair` says how the repair ended for one viewer.
+/// `DocumentRepair` is the end of the repair for one viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DocumentRepair {
     /// Whole again: the request is to be sent once more.
@@ -73,7 +73,7 @@ pub enum DocumentRepair {
     Off,
 }
 
-/// Hash of what a document carries.
+/// Hash of a document's images, canvas by canvas.
 pub fn fingerprint(canvases: &[Canvas]) -> u64 {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let mut hasher = DefaultHasher::new();
@@ -101,7 +101,7 @@ pub(in crate::heal) struct Repairs {
 
 impl PoisonedDocument {
     fn rebuild(&self) -> CanvasRequestKey {
-        // A document that a viewer asked for with `update` was not compared with anything.
+        // A document that a viewer requested with `update` was not compared.
         CanvasRequestKey {
             service: self.mark,
             target: rebuild_target(&self.target).into(),
@@ -119,7 +119,7 @@ impl PoisonedDocument {
 }
 
 impl Repairs {
-    /// Repairs of documents. `state`: the repairs under way, and what was found out.
+    /// Creates the repairs of documents. `state`: the repairs under way, and their findings.
     pub(in crate::heal) fn new(
         settings: Arc<Settings>,
         (ladder, requests): (Arc<Ladder>, Arc<CanvasRequests>),
@@ -193,7 +193,7 @@ impl Repairs {
         mended
     }
 
-    /// Retries in the background until the service is well. A viewer who comes meanwhile starts a try of their own, and so
+    /// Retries in the background until the service is well. A viewer who comes in between starts a try of his own, and so
     /// does not wait for the next one here.
     fn retry_in_background(self: &Arc<Self>, key: CanvasRequestKey, poisoned: Arc<PoisonedDocument>) {
         if self.state.chased.len() >= MENDS {
@@ -300,8 +300,8 @@ impl Repairs {
         }
     }
 
-    /// Counts a rebuild in vain: a service that seemed well built the document anew, and it lacks an image of which nothing
-    /// is proven. An unchanged result is believed in the end, for longer each time: not everything can be proven, and a
+    /// Counts a rebuild in vain: a service that seemed well built the document anew, and it lacks an image without proof of
+    /// either state. An unchanged result is believed in the end, for longer each time: not everything can be proven, and a
     /// rebuild costs the service minutes.
     fn built_in_vain(&self, key: &CanvasRequestKey, truth: u64) -> RepairResult {
         let before =
@@ -313,7 +313,7 @@ impl Repairs {
         RepairResult::Shorter(truth, life)
     }
 
-    /// Asks for a document in its lane, past the breaker. `None`: there is none to read.
+    /// Requests a document in its lane, past the breaker. `None`: no readable document.
     pub(in crate::heal) async fn document(
         &self,
         service: &CanvasService,

@@ -73,7 +73,8 @@ impl Repairs {
         Ok(LackingImages::Gone(if seems { SEEMS } else { BELIEVED }))
     }
 
-    /// Checks whether each image that a document lacks after a rebuild is gone, or could have been asked for.
+    /// True if each image that a document still lacks after a rebuild is gone, or is one that the service can certainly
+    /// request.
     pub(in crate::heal) async fn are_rightly_lacking(
         self: &Arc<Self>,
         order: DocumentOrder<'_>,
@@ -92,7 +93,7 @@ impl Repairs {
     }
 
     /// Tells whether a rebuild would make the document better. The document is built beside first, where the service does
-    /// that: registering an image says nothing of the file store, and while that fails every document comes without images.
+    /// that: registering an image does not test the file store, and while that fails every document comes without images.
     pub(in crate::heal) async fn compare_beside(
         self: &Arc<Self>,
         order: DocumentOrder<'_>,
