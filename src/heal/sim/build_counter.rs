@@ -7,11 +7,11 @@ use super::model::Model;
 pub(super) enum CountedRequest {
     /// Canvases of all, and the manifests that we ask for.
     Canvas,
-    /// The manifests that viewers ask for.
+    /// Manifests that viewers request.
     ViewersManifest,
 }
 
-/// `BuildCounter` counts what is built at once.
+/// `BuildCounter` counts builds at once.
 pub(super) struct BuildCounter<'a>(&'a Model, usize, CountedRequest);
 
 impl<'a> BuildCounter<'a> {

@@ -77,7 +77,7 @@ impl SendRequest for SimCanvasService {
     }
 }
 
-/// Media type and body of what is no document of ours.
+/// Media type and body of a garbage answer.
 fn garbled(garbage: Garbage) -> (&'static str, String) {
     let canvas =
         |with_picture| Library::get().canvas(0, with_picture, "").replace("/obj/long/", "/obj/other/");

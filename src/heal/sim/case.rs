@@ -12,7 +12,7 @@ pub(super) const WAIT: Duration = Duration::from_secs(25);
 /// `heal.missing` of every world.
 pub(super) const MISSING: Duration = Duration::from_secs(20);
 
-/// `SimFault` is what is wrong for a while.
+/// `SimFault` is a fault that lasts for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SimFault {
     /// Every info.json of the image server answers this status.
@@ -29,7 +29,7 @@ pub(super) enum SimFault {
     ServiceDown,
     /// The service takes requests, and goes on with them when the fault is over.
     ServiceHangs,
-    /// The service answers 429 and wants this many seconds of rest.
+    /// The service answers 429 and demands this many seconds of pause.
     Busy(u64),
     /// `/resources` never answers.
     ResourcesHang,
@@ -56,7 +56,7 @@ impl SimFault {
     }
 }
 
-/// `Garbage` is what may stand in the place of a document.
+/// `Garbage` is an answer in the place of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Garbage {
     Nothing,
@@ -82,7 +82,7 @@ pub(super) struct MissingPeriod {
     pub(super) to: u64,
 }
 
-/// `ImageWant` is what a reader wants of an image.
+/// `ImageWant` is a reader's request for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ImageWant {
     Info,
@@ -93,11 +93,11 @@ pub(super) enum ImageWant {
 /// `SimAct` is one thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SimAct {
-    /// `readers` readers ask for this image at once, and leave after `patience` milliseconds.
+    /// `readers` readers request this image at once, and leave after `patience` milliseconds.
     Ask { image: usize, want: ImageWant, readers: usize, patience: u64, cookie: bool },
     /// A reader opens this manifest.
     Opened(usize),
-    /// `viewers` viewers ask the canvas service itself for this document, at once.
+    /// `viewers` viewers request this document from the canvas service itself, at once.
     Fetch { document: SimDocument, viewers: usize, patience: u64 },
     /// Redis loses everything.
     Flush,

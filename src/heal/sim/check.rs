@@ -8,7 +8,7 @@ use super::case::{Case, ImageWant, MISSING, SimFault, TimedFault, WAIT};
 use super::model::Model;
 use crate::outcome::Outcome;
 
-/// `ReaderResult` is what a reader got.
+/// `ReaderResult` is the answer that a reader got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReaderResult {
     Answer {

@@ -18,8 +18,8 @@ use crate::observe::RequestTrace;
 use crate::upstream::{Body, Caller, UpstreamError};
 
 impl CaseRun {
-    /// Sends a viewer's own request for a document as the proxy does: with a permit, and with a repair of what the document
-    /// lacks. Returns how many pictures the document has in the end.
+    /// Sends a viewer's own request for a document as the proxy does: with a permit, and with a repair of missing images.
+    /// Returns how many pictures the document has in the end.
     pub(super) async fn fetches(&self, document: SimDocument, patience: u64) -> Option<usize> {
         let library = self.model.library;
         let (public, site) = match document {

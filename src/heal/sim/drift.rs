@@ -1,4 +1,5 @@
-//! The model and the testbed's stand-ins do the same: so the simulation cannot drift away from what was measured.
+//! Tests that the model and the testbed's stand-ins behave alike: so the simulation cannot drift away from the
+//! measurements.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -34,7 +34,7 @@ pub(super) struct LibraryCanvas {
     pub(super) pages: u32,
 }
 
-/// `Image` is what a reader asks for: a picture, or one page of a PDF.
+/// `Image` is an image for readers: a picture, or one page of a PDF.
 #[derive(Debug)]
 pub(super) struct Image {
     /// Position in [`Library::leaves`].
@@ -43,7 +43,7 @@ pub(super) struct Image {
     pub(super) id: String,
 }
 
-/// `SimDocument` is what a viewer asks the canvas service for.
+/// `SimDocument` is a document that viewers request from the canvas service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SimDocument {
     /// The canvas of a leaf.
@@ -143,7 +143,7 @@ impl Library {
         )
     }
 
-    /// The canvas of a leaf as the service answers it; `query` is what it keeps of the query.
+    /// Canvas of a leaf as the service answers it; `query` is the part of the query that it keeps.
     pub(super) fn canvas(&self, at: usize, with_picture: bool, query: &str) -> String {
         let leaf = &self.leaves[at];
         let id = format!("{HOST}{}fedora/canvas/{}{query}", SERVICES[self.site(leaf.book)], leaf.path);
@@ -210,7 +210,7 @@ impl Library {
         self.keys_of(document).len()
     }
 
-    /// Path of this manifest, as viewers ask for it.
+    /// Path of this manifest for viewers.
     pub(super) fn book_path(&self, book: usize) -> String {
         format!("{}fedora/presentation/{}", SERVICES[self.site(book)], self.books[book])
     }

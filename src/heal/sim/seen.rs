@@ -1,4 +1,4 @@
-//! Cases that the simulation found, made small, each with the name of what went wrong.
+//! Cases that the simulation found, shrunk, each with the name of the fault.
 
 use super::case::{Case, Garbage, ImageWant, MissingPeriod, SimAct, SimFault, TimedAct, TimedFault};
 use super::library::{Library, SimDocument};

@@ -22,7 +22,7 @@ pub(super) enum Resources {
     Gateway,
 }
 
-/// `Cache` is what the image server keeps.
+/// `Cache` is the cache of the image server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cache {
     /// info.json in its memory, as every one does.
