@@ -28,11 +28,11 @@ pub struct ImageExchange<'a> {
     pub image: &'a RoutedImage<'a>,
     /// Request head as it goes upstream.
     pub head: &'a Parts,
-    /// Address of the client that asks.
+    /// Address of the client.
     pub client: IpAddr,
     /// Caller on whose behalf the request goes upstream.
     pub caller: &'a Caller,
-    /// Gives the priority for what is asked for. Only a heal needs it.
+    /// Priority of the request by its target. Only a heal needs it.
     pub lane: fn(Target<'_>) -> Priority,
     /// Memory budget for first answers that wait.
     pub budget: &'a MemoryBudget,
@@ -57,7 +57,7 @@ pub struct HealedExchange {
     pub healed: Option<(Option<Rung>, Duration)>,
 }
 
-/// `ExchangeError` says why there is only an error response of our own.
+/// `ExchangeError` is the reason of an error response of our own.
 #[derive(Debug)]
 pub enum ExchangeError<E> {
     /// The image is being healed, but takes longer than this viewer can wait: retry after this time.
@@ -157,8 +157,7 @@ impl Healer {
         }
     }
 
-    /// The image of an info.json request that is held until the image is back: viewers never ask again for a tile that
-    /// failed.
+    /// Image of an info.json request that is held until the image is back: viewers never retry a failed tile.
     async fn gated(&self, exchange: &ImageExchange<'_>) -> Option<Box<IndexedImage>> {
         let (image, head) = (exchange.image, exchange.head);
         // A request that looks like the canvas service's own may come from it. A reader would ask for tiles next; the
@@ -211,7 +210,8 @@ impl Healer {
     }
 
     /// Tries `direct` alone: the image server fails, but the file itself may still be had. The request goes to the same
-    /// server, so the first answer is buffered: else those who wait for a second permit could hold all permits there.
+    /// server, so the first answer is buffered: otherwise requests that wait for a second permit could hold all permits
+    /// there.
     async fn try_direct_only<E, F>(
         &self,
         exchange: &ImageExchange<'_>,

@@ -10,7 +10,7 @@ use crate::outcome::Outcome;
 /// Maximum of distinct readers counted for one image; the true number may be higher.
 pub(in crate::heal) const READERS: usize = 64;
 
-/// Referrers that are kept of an image that no manifest names.
+/// Maximum of referrers of an image that no manifest names.
 const REFERRERS: usize = 4;
 
 /// Longest identifier that no manifest names, and longest referrer, in bytes. Any client can choose them.
@@ -30,7 +30,7 @@ pub(in crate::heal) struct ImageFailure<'a> {
     pub(in crate::heal) is_known: bool,
     pub(in crate::heal) outcome: Outcome,
     pub(in crate::heal) status: StatusCode,
-    /// Client that asked, as one reader.
+    /// Address of the client, as one reader.
     pub(in crate::heal) client: IpAddr,
     /// `Referer` of the request.
     pub(in crate::heal) referrer: Option<&'a str>,
@@ -38,7 +38,7 @@ pub(in crate::heal) struct ImageFailure<'a> {
     pub(in crate::heal) at: i64,
 }
 
-/// `Referrer` is a page that asked for an image.
+/// `Referrer` is a page that requested an image.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Referrer {
     /// URL of the page, without query and fragment, as the client sent it.
@@ -47,7 +47,7 @@ pub struct Referrer {
     pub requests: u64,
 }
 
-/// `BrokenEntry` is what is remembered of one image.
+/// `BrokenEntry` is the record of one image.
 #[derive(Debug, Clone)]
 pub(in crate::heal) struct BrokenEntry {
     /// Mark of the image route of the last request.
@@ -115,7 +115,7 @@ impl BrokenEntry {
         }
     }
 
-    /// Counts a page. A new one takes the place of the one that was named least.
+    /// Counts a page. A new one replaces the least named one.
     fn refer(&mut self, url: &str) {
         if let Some(known) = self.referrers.iter_mut().find(|known| known.url == url) {
             known.requests = known.requests.saturating_add(1);

@@ -119,7 +119,7 @@ impl BrokenImages {
         (table.ranks[1].len(), table.ranks[0].len())
     }
 
-    /// The images whose last request is before the one with this number, the last one first.
+    /// Lists images by their last request, newest first, from the one before this number.
     pub(in crate::heal) fn list(
         &self,
         is_known: Option<bool>,

@@ -28,12 +28,12 @@ pub enum BrokenReason {
 }
 
 impl BrokenReason {
-    /// The word of the API.
+    /// Name in the API.
     pub fn as_str(self) -> &'static str {
         self.words().0
     }
 
-    /// The words for people.
+    /// Label for people.
     pub fn label(self) -> &'static str {
         self.words().1
     }

@@ -44,7 +44,7 @@ pub fn own_vias(headers: &HeaderMap, name: &str) -> usize {
     hops.filter(|hop| hop.split_whitespace().nth(1) == Some(name)).count()
 }
 
-/// True if a request asks for info.json as the service does: Apache's HTTP client on Java, without cookies or a query.
+/// True for an info.json request in the service's form: Apache's HTTP client on Java, without cookies or a query.
 pub fn is_services_voice(target: Target<'_>, head: &Parts) -> bool {
     let headers = &head.headers;
     if target != Target::Info || head.uri.query().is_some() {
@@ -96,7 +96,7 @@ impl Callbacks {
         is_built || self.callers.contains(&client)
     }
 
-    /// The request under way for a canvas of this image, or the one that registers its file.
+    /// Request under way for a canvas of this image, or for its file.
     fn flight_of(&self, at: &RoutedImage<'_>) -> Option<FlightHandle<CanvasResponse>> {
         if self.requests.under_way() == 0 {
             return None;

@@ -70,11 +70,11 @@ const ENTRIES: u64 = 100_000;
 /// Time without use after which an entry is forgotten, whatever the settings.
 const LONGEST: Duration = Duration::from_hours(24);
 
-/// First life of what speaks against a canvas or a file; doubled with each further proof.
+/// First life of evidence against a canvas or a file; doubled with each further proof.
 const FIRST_LIFE: Duration = Duration::from_secs(1);
 
-/// Longest life of what speaks against a canvas, as long as nothing has shown that the service is well: a fault looks just
-/// like a canvas that cannot be built, or a file that is gone, and the end of a fault cannot be seen.
+/// Longest life of evidence against a canvas, until the service was seen to be well: a fault looks like a canvas that
+/// cannot be built, or a missing file, and the end of a fault cannot be seen.
 pub(in crate::heal) const UNPROVEN_LIFE: Duration = Duration::from_secs(2);
 
 /// `Cooldowns` holds the cool-downs of all rungs.

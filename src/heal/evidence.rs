@@ -57,7 +57,7 @@ impl Probe {
         }
     }
 
-    /// True if this status, an error, is the answer that the probe wants.
+    /// True if this error status is the answer of a live image to the probe.
     pub(in crate::heal) fn takes(self, status: StatusCode) -> bool {
         self == Self::SizeAboveMaximum && matches!(status.as_u16(), 400 | 403)
     }
@@ -85,13 +85,13 @@ impl Evidence {
     }
 }
 
-/// True if this status of an image server says nothing about the image: neither alive nor expired nor missing.
+/// True if this status of an image server proves nothing: neither alive nor expired nor missing.
 pub(in crate::heal) fn proves_nothing(status: StatusCode) -> bool {
     let is_refusal = matches!(status.as_u16(), 401 | 403 | 407 | 408 | 421 | 423 | 425 | 429);
     is_refusal || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
 }
 
-/// True if this status of an image server says that an indexed image is gone (`heal.statuses`).
+/// True if this status of an image server means that an indexed image is gone (`heal.statuses`).
 pub(in crate::heal) fn is_expiry(heal: &HealSettings, status: StatusCode) -> bool {
     heal.statuses.contains(&status.as_u16())
 }

@@ -18,7 +18,7 @@ const FILED_FOR: Duration = Duration::from_mins(10);
 /// UUIDs whose file URL is remembered to be in the index; others are looked up.
 const FILED: u64 = 20_000;
 
-/// `FileUrls` knows where the files of images are: from the index, and from what canvas services say.
+/// `FileUrls` holds the URLs of images' files: from the index, and from canvas services.
 #[derive(Debug)]
 pub(in crate::heal) struct FileUrls {
     index: Arc<Index>,

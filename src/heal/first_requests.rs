@@ -168,7 +168,7 @@ impl FirstRequestPermit {
         self.is_gone
     }
 
-    /// Notes that the request was answered, and that the image is not expired. Only a picture says that the image is well.
+    /// Records an answer that is not an expiry. Only a picture proves that the image is well.
     pub(in crate::heal) fn record_ok(self, status: StatusCode) {
         if let Some((firsts, image)) = self.counted.as_ref().filter(|_| status.is_success()) {
             firsts.set(*image, LastResult::Well(Instant::now() + WELL_FOR));

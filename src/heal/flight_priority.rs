@@ -1,4 +1,4 @@
-//! Priority of a flight. A viewer who asks for a page that was to be healed ahead raises it.
+//! Priority of a flight. A viewer who requests a page that was to be healed ahead raises it.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};

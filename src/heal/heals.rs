@@ -1,4 +1,4 @@
-//! Heals: each image is healed once for all who wait, up the ladder, with the work that follows.
+//! Heals: each image is healed once for all who wait, by the ladder, with the follow-up work.
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ use crate::iiif::image_path::{Slashes, slashes_of};
 const ENCODED: u8 = 1;
 const LITERAL: u8 = 2;
 
-/// `ImageAddresses` is what is known of the image routes.
+/// `ImageAddresses` is the knowledge about image routes.
 #[derive(Debug)]
 pub(in crate::heal) struct ImageAddresses {
     /// Routes on which an indexed image was last seen, for each canvas service: by identifiers in the path, and in the

@@ -47,7 +47,7 @@ pub(in crate::heal) trait AskImageServer: Debug + Send + Sync {
         caller: &'a Caller,
     ) -> BoxFuture<'a, Result<Response<Body>, UpstreamError>>;
 
-    /// Asks for `{id}/{tail}` on our own behalf. The image itself is tried at each address that it may have.
+    /// Requests `{id}/{tail}` on our own behalf. The image itself is tried at each address that it may have.
     fn status<'a>(
         &'a self,
         image: &'a IndexedImage,
@@ -59,7 +59,7 @@ pub(in crate::heal) trait AskImageServer: Debug + Send + Sync {
     fn probe<'a>(&'a self, image: &'a IndexedImage) -> BoxFuture<'a, Evidence>;
 }
 
-/// `ImageServers` asks the image server of each image route.
+/// `ImageServers` probes the image server of each image route.
 #[derive(Debug)]
 pub(in crate::heal) struct ImageServers {
     settings: Arc<Settings>,
@@ -121,7 +121,7 @@ impl ImageServers {
         Self { settings, servers, probes, addresses, metrics }
     }
 
-    /// True if this status says that the image is gone (`heal.statuses`).
+    /// True if this status means that the image is gone (`heal.statuses`).
     pub(in crate::heal) fn is_expiry(&self, status: StatusCode) -> bool {
         is_expiry(&self.settings.heal, status)
     }
@@ -150,7 +150,7 @@ impl ImageServers {
         sent
     }
 
-    /// Status of the route's own path, asked on our own behalf. The answer of a server that does not hang comes soon.
+    /// Status of the route's own path, requested on our own behalf. A server that does not hang answers soon.
     pub(in crate::heal) async fn status_of_route(&self, route: usize) -> Result<StatusCode, UpstreamError> {
         let upstream = &self.settings.routes[route].upstream;
         let mut head = internal_request(upstream.authority.as_str(), &self.settings.server.name)?;
@@ -160,7 +160,7 @@ impl ImageServers {
         Ok(self.servers[route].send(&Caller::default(), &head, times).await?.status())
     }
 
-    /// Asks for `{identifier}/{tail}` on our own behalf.
+    /// Requests `{identifier}/{tail}` on our own behalf.
     pub(in crate::heal) async fn look_at(
         &self,
         image: &IndexedImage,
@@ -225,8 +225,7 @@ impl ImageServers {
         Ok(head)
     }
 
-    /// Probes the image by a probe that tells the truth on its server. "Alive" never comes from a probe that a cache could
-    /// answer.
+    /// Probes the image by a truthful probe of its server. "Alive" never comes from a probe that a cache could answer.
     pub(in crate::heal) async fn probe(&self, image: &IndexedImage) -> Evidence {
         let truthful = &self.probes[image.route];
         match truthful.known(Instant::now()) {
@@ -236,7 +235,7 @@ impl ImageServers {
         }
     }
 
-    /// Tries each probe on this image. A probe tells the truth if it calls the image alive, and an impossible identifier
+    /// Tries each probe on this image. A probe is truthful if it calls the image alive, and an impossible identifier
     /// expired: then the server looks identifiers up.
     async fn learn_probe(&self, indexed: &IndexedImage, truthful: &TruthfulProbe) -> Evidence {
         let mut silent = 0;
@@ -298,7 +297,7 @@ impl ImageServers {
         self.metrics.event(EventKind::ProbeDistrusted);
     }
 
-    /// True if the image server answers a small tile as gone, whatever is known of the key.
+    /// True if the image server answers a small tile as gone, whatever the state of the key.
     pub(in crate::heal) async fn shows_nothing(&self, image: &IndexedImage) -> bool {
         let tile = self.look_at(image, Probe::SmallTile.tail()).await;
         tile.is_ok_and(|status| self.is_expiry(status))

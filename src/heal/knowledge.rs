@@ -23,7 +23,7 @@ use crate::heal::timed_cache::TimedCache;
 /// Images remembered as alive, at most.
 const ALIVE: u64 = 200_000;
 
-/// `ImageKnowledge` is what is proven of images. Cheap to clone: all clones share the memory.
+/// `ImageKnowledge` is the evidence about images. Cheap to clone: all clones share the memory.
 #[derive(Debug, Clone)]
 pub(in crate::heal) struct ImageKnowledge {
     pub(in crate::heal) services: Arc<CanvasServices>,
@@ -38,12 +38,12 @@ pub(in crate::heal) struct ImageKnowledge {
 pub(in crate::heal) struct ProofsOfLife {
     /// Images that a probe has shown to be alive, and when.
     alive: TimedCache<ImageKey, Instant>,
-    /// Questions to `/resources` that several wait for, and when each was asked.
+    /// Requests to `/resources` that several wait for, with their times.
     asked: SingleFlight<Uuid, (Instant, Registration)>,
 }
 
 impl ProofsOfLife {
-    /// An empty memory. Questions are asked on the caller's runtime.
+    /// Empty memory, whose requests run on the caller's runtime.
     pub(in crate::heal) fn here() -> Self {
         Self { alive: TimedCache::new(ALIVE), asked: SingleFlight::here() }
     }
@@ -111,14 +111,14 @@ impl ImageKnowledge {
         evidence
     }
 
-    /// True if the image has expired. Asks the cheapest truthful probe: the canvas service's answer, else a small tile;
+    /// True if the image has expired. Uses the cheapest truthful probe: the canvas service's answer, else a small tile;
     /// never info.json, which the image server answers from its own memory. An image whose file is known to be missing does
     /// not count as expired.
     pub(in crate::heal) async fn is_expired_now(&self, image: &IndexedImage, since: Option<Instant>) -> bool {
         !self.missing.is_known(image) && self.evidence_remembered(image, since).await == Evidence::Expired
     }
 
-    /// Notes that the image is there: whatever was remembered against it is forgotten, here and on the other nodes.
+    /// Notes that the image is there: evidence against it is forgotten, here and on the other nodes.
     pub(in crate::heal) fn found(&self, image: &IndexedImage) {
         self.services.is_back(image);
         if self.missing.found(image) {
@@ -150,8 +150,8 @@ impl ImageKnowledge {
         self.services.expired_again(image, alive_at);
     }
 
-    /// True if the file of an image that was said to be alive, and is 404, is gone. The result is remembered, so the
-    /// question is asked with care. The key may have been lost again in between, and one request may be 404 for a reason of
+    /// True if the file of an image that is reported alive, and is 404, is gone. The result is remembered, so false
+    /// positives must be excluded. The key may have been lost again in between, and one request may be 404 for a reason of
     /// its own. And the answer may be an old one, out of a cache before `/resources`: so the first time the image is in
     /// doubt and its canvas is built, unless the file's own identifier tells (`look_at_file`, asked only then).
     pub(in crate::heal) async fn is_missing(

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(in crate::heal) struct ServerSupport<T = ()>(Mutex<SupportState<T>>);
 
-/// `SupportAnswer` is what is known of the server now.
+/// `SupportAnswer` is the present knowledge about the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum SupportAnswer<T> {
     /// Unknown, or not known any more.

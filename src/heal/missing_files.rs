@@ -33,15 +33,15 @@ struct MissingEntry {
     until: Instant,
     life: Duration,
     noted: Instant,
-    /// A fault would not look the same: two sources showed it, or the canvas service was well since it first seemed so.
+    /// True if a fault is excluded: two sources showed it, or the canvas service was well since it first seemed so.
     is_proven: bool,
 }
 
-/// `Proof` says how well it is proven that a file is gone.
+/// `Proof` is how well it is proven that a file is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum Proof {
-    /// The canvas service knows the file and the image server finds none, or the image server says so of the file's
-    /// own identifier.
+    /// The canvas service knows the file and the image server finds none, or the image server does not find the file's own
+    /// identifier.
     Shown,
     /// A canvas came without the image. A file store in trouble would have the same effect.
     Likely {

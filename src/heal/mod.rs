@@ -85,7 +85,7 @@ pub struct Healer {
     parts: Arc<HealParts>,
 }
 
-/// `HealResponse` says how a heal ended for one viewer.
+/// `HealResponse` is the end of a heal for one viewer.
 #[derive(Debug)]
 enum HealResponse {
     /// Good: the image is back; this is the answer to the viewer's own request.
@@ -114,7 +114,7 @@ enum NextStep {
     Ask(FirstRequestPermit),
 }
 
-/// Size of an image whose manifest does not tell it.
+/// Size of an image whose manifest does not have it.
 const UNKNOWN_SIZE: (u32, u32) = (1000, 1000);
 
 /// `Retry-After` of a viewer that has to come back.
@@ -203,9 +203,8 @@ impl Healer {
         self.parts.lookup.admit(at).map(Box::new)
     }
 
-    /// The gate: true if the canvas service says that this identifier is expired. Checked before an info.json goes out,
-    /// because viewers wait for info.json, and not for the tiles behind it. The answer is remembered, so that the check is
-    /// cheap.
+    /// Gate: true if the canvas service reports this identifier expired. Checked before an info.json goes out, because
+    /// viewers wait for info.json, and not for the tiles behind it. The answer is remembered, so that the check is cheap.
     async fn is_expired(&self, image: &IndexedImage) -> bool {
         // After a heal of a page of this manifest, older proofs of the others are worthless.
         let since = self.parts.prefetch.expired_at(image);
@@ -247,7 +246,7 @@ impl Healer {
         self.parts.prefetch.record_page_view(image, gone_at, &self.parts.starts);
     }
 
-    /// Notes that a manifest went out to a reader, asked for by this path (without the query).
+    /// Notes that a manifest went out to a reader, by its path (without the query).
     pub fn record_manifest_view(&self, path: &str, trace: &RequestTrace) {
         self.parts.prefetch.record_manifest_view(path, trace, &self.parts.starts);
     }

@@ -142,7 +142,7 @@ impl HealState {
         history.1.clone()
     }
 
-    /// Probes of each image server, in the order of the routes, with what is known of them.
+    /// Probes of each image server, in the order of the routes.
     fn probes(&self, settings: &Settings) -> Vec<Arc<TruthfulProbe>> {
         let mut probes = self.probes.lock();
         let marks: Vec<u64> = settings.routes.iter().map(RouteSettings::mark).collect();
@@ -221,7 +221,7 @@ pub(in crate::heal) struct HealParts {
     pub(in crate::heal) metrics: Arc<Metrics>,
 }
 
-/// `HealDependencies` are the servers to ask, and what is known of their answers.
+/// `HealDependencies` are the servers, and the knowledge about their answers.
 struct HealDependencies {
     lookup: Arc<ImageLookup>,
     images: Arc<ImageServers>,
@@ -296,7 +296,7 @@ impl HealDependencies {
 }
 
 impl HealParts {
-    /// True if the file of an image that was said to be alive, and is 404, is gone.
+    /// True if the file of an image that is reported alive, and is 404, is gone.
     pub(in crate::heal) async fn is_missing(&self, image: &IndexedImage) -> bool {
         self.knowledge.is_missing(image, self.ladder.look_at_file(image)).await
     }

@@ -164,8 +164,8 @@ impl Healer {
         }
     }
 
-    /// Sends the viewer's own request again. `None`: the image server still does not find the image, and nothing says that
-    /// its file is gone.
+    /// Sends the viewer's own request again. `None`: the image server still does not find the image, without proof that its
+    /// file is gone.
     async fn resend(
         &self,
         image: &IndexedImage,
@@ -216,15 +216,15 @@ impl Healer {
         HealResponse::Original(Outcome::Failed)
     }
 
-    /// Stops asking a probe that still says that the image is there.
+    /// Distrusts a probe that still calls the image alive.
     async fn a_probe_may_have_lied(&self, image: &IndexedImage) {
         if self.parts.images.probe(image).await == Evidence::Alive {
             self.parts.images.probe_lied(image);
         }
     }
 
-    /// Handles a wrong "back": the image was said to be back, and this viewer does not find it. A heal that was under way
-    /// when the viewer came may have helped before that.
+    /// Handles a wrong "back": the image counted as back, and this viewer does not find it. A heal that was under way when
+    /// the viewer came may have helped before that.
     async fn was_believed_in_vain(&self, image: &IndexedImage, rung: Option<Rung>, was_under_way: bool) {
         if !matches!(rung, Some(Rung::Variant | Rung::Visit)) {
             return;
