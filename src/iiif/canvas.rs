@@ -133,11 +133,11 @@ impl<'a> CanvasUrl<'a> {
         rebuild_target(&self.visit_target())
     }
 
-    /// Path and query of the canvas built *beside* the stored one. `None`: the name itself chooses what is left out,
-    /// and has a place of its own already.
+    /// Path and query of the canvas built *beside* the stored one. `None`: the name itself leaves images out, and has a
+    /// cache entry of its own already.
     ///
-    /// UPSTREAM: what is stored belongs to path, `allow` and `disallow` together; a `disallow` that fits no media type
-    /// leaves nothing out, and has a place of its own (upstream.md "Ways back to life").
+    /// UPSTREAM: the service's cache key is path, `allow` and `disallow` together; a `disallow` that fits no media type
+    /// leaves nothing out, and has an entry of its own (upstream.md "Ways back to life").
     ///
     /// ```
     /// use iiif_mender::iiif::CanvasUrl;

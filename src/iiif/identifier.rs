@@ -87,8 +87,8 @@ impl<'a> Identifier<'a> {
     }
 }
 
-/// Do two lookup keys name the same file? A picture is named by its base64 identifier here and by its UUID there,
-/// and a single page of a PDF may be named without its page (upstream.md "Identifiers").
+/// True if two lookup keys name the same file. A picture may be named by its base64 identifier or by its UUID, and a single
+/// page of a PDF may be named without its page (upstream.md "Identifiers").
 ///
 /// ```
 /// use iiif_mender::iiif::identifier::{same_file, uuid_of_file_url};
@@ -100,7 +100,7 @@ pub fn same_file(one: &str, other: &str) -> bool {
     one == other || matches!((file_of(one), file_of(other)), (Some(one), Some(other)) if one == other)
 }
 
-/// Do two lookup keys name the same image: the same file, and the same page of it? No page is the first one.
+/// True if two lookup keys name the same image: the same file, and the same page of it. No page is the first one.
 ///
 /// ```
 /// use iiif_mender::iiif::identifier::same_image;

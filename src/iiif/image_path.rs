@@ -52,7 +52,7 @@ const VALUE: &AsciiSet = &PATH.remove(b'?').add(b'&');
 /// assert_eq!(path_of_key("..", Slashes::Encoded), None);
 /// ```
 pub fn path_of_key(key: &str, slashes: Slashes) -> Option<String> {
-    // SECURITY: many servers decode before they resolve dot segments, and a manifest may say anything.
+    // SECURITY: many servers decode before they resolve dot segments, and a manifest may hold any text.
     let is_dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
     let path = key.split('?').next().unwrap_or(key);
     if path.split(['/', '\\']).any(is_dots) {

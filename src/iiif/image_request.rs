@@ -8,7 +8,7 @@ mod tests;
 
 pub(super) use grammar::is_image;
 
-/// An image request: identifier and what of the image. Slices of the path as it was sent; nothing is copied.
+/// Image request: identifier and target. Slices of the path as it was sent; nothing is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageRequest<'a> {
     /// Identifier of the image.
@@ -124,7 +124,7 @@ fn last_four(path: &str) -> Option<[&str; 5]> {
 }
 
 impl<'a> Target<'a> {
-    /// The length of the identifier before it, and what is asked for.
+    /// Length of the identifier before the target, and the target.
     fn parse(path: &'a str) -> (usize, Self) {
         let behind = |identifier: &str| {
             let identifier = identifier.strip_suffix('/').unwrap_or(identifier);

@@ -33,7 +33,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// ```
 pub fn repair_json(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
     let bytes = without_mark(bytes);
-    // JSON is UTF-8, and serde_json does not look inside strings that it ignores.
+    // JSON is UTF-8, and serde_json does not check strings that it ignores.
     let text = std::str::from_utf8(bytes).ok()?;
     if is_valid(text.as_bytes()) {
         return Some(Cow::Borrowed(bytes));
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(repair_json(&b"[".repeat(1_000_000)), None);
     }
 
-    /// JSON values whose strings hold what labels hold.
+    /// Strategy for JSON values with strings as in labels.
     fn json() -> impl Strategy<Value = Value> {
         let text = "[a-z\"\\\\\n\t/ é,:\\]}]{0,8}";
         let leaf =

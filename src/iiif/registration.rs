@@ -10,7 +10,7 @@ pub enum Registration {
     Alive(String),
     /// The service has forgotten the file.
     Expired,
-    /// The service does not say: closed, unwell, or not such a service.
+    /// No statement: closed, unwell, or not such a service.
     Nothing,
 }
 

@@ -16,7 +16,7 @@ pub(in crate::iiif) fn is_image(region: &str, size: &str, rotation: &str, file: 
         && decoded(rotation, is_rotation)
 }
 
-/// Asks `rule` about the decoded segment, on the stack.
+/// Applies `rule` to the decoded segment, on the stack.
 fn decoded(segment: &str, rule: fn(&[u8]) -> bool) -> bool {
     if !segment.contains('%') {
         return rule(segment.as_bytes());

@@ -90,11 +90,11 @@ pub(super) mod seen {
     pub(in crate::iiif::manifest) const LINKS: u16 = 1 << 3;
     pub(in crate::iiif::manifest) const ITEMS: u16 = 1 << 4;
     pub(in crate::iiif::manifest) const DIMENSION: u16 = 1 << 5;
-    /// The object says what it is, so it is no bare mention.
+    /// True if the object has a type or the like, so it is no bare mention.
     pub(in crate::iiif::manifest) const DESCRIBED: u16 = 1 << 6;
     /// A profile, context or protocol of the Image API, or `format: image/…`.
     pub(in crate::iiif::manifest) const IMAGE: u16 = 1 << 7;
-    /// `body`, `resource` and what they may hold.
+    /// `body`, `resource` and their content.
     pub(in crate::iiif::manifest) const BODY: u16 = 1 << 8;
     /// A `service` that is an image service, or may be one.
     pub(in crate::iiif::manifest) const SERVICE: u16 = 1 << 9;
@@ -108,11 +108,11 @@ pub(super) struct ObjectNode {
     pub(super) id: Option<String>,
     label: Option<String>,
     target: Option<String>,
-    /// The most that is said by what stands in its `items`.
+    /// Strongest shape of the elements in its `items`.
     pub(super) held: Shape,
-    /// Height of the walker's pile of images when the object began.
+    /// Height of the walker's stack of images when the object began.
     pub(super) images_from: usize,
-    /// Height of the walker's pile of mentioned services when the object began.
+    /// Height of the walker's stack of mentioned services when the object began.
     mentions_from: usize,
 }
 
@@ -211,7 +211,7 @@ impl ObjectNode {
         }
     }
 
-    /// The object is complete: now its kind is known, and what it holds finds its owner.
+    /// Closes the complete object: its kind is known, and the images inside find their owner.
     fn close(mut self, walker: &mut Walker<'_>) {
         if self.place == JsonPosition::Service {
             return self.close_service(walker);
@@ -247,7 +247,7 @@ impl ObjectNode {
         }
     }
 
-    /// Tells image services from search, auth and the like, and leaves those that say nothing to their holder.
+    /// Tells image services from search, auth and the like, and leaves those without a type to their holder.
     fn close_service(self, walker: &mut Walker<'_>) {
         walker.mentions.truncate(self.mentions_from);
         let Some(id) = self.id.as_ref() else { return };
@@ -258,10 +258,10 @@ impl ObjectNode {
         }
     }
 
-    /// The image that the object itself is: by its URL, and by its services.
+    /// Claims the image that the object itself is: by its URL, and by its services.
     ///
-    /// A service that says nothing of itself is the image's only where nothing else says which image it is: beside an
-    /// image service it is one to log in, or to search with.
+    /// A service without a type is the image's only where nothing else identifies the image: beside an image service it is
+    /// one for login or search.
     fn claim_own_image(&self, walker: &mut Walker<'_>) {
         let is_image = match self.kind {
             TypeClaim::Image => true,

@@ -95,7 +95,7 @@ impl<'de> Visitor<'de> for FirstString {
     }
 }
 
-/// Seed for a key, which is only asked about.
+/// Seed for a key that is only tested.
 struct KeySeed(FirstString);
 struct WantedString(bool);
 

@@ -32,7 +32,7 @@ fn service_3(id: &str) -> Value {
     json!({ "id": base(id), "type": "ImageService3", "profile": "level2" })
 }
 
-/// Walks in both ways, which must agree, and gives what was found.
+/// Walks in both ways, which must agree, and returns the result.
 fn walked(document: &Value) -> (Document, Vec<Canvas>) {
     walked_text(&document.to_string())
 }

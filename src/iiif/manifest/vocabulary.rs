@@ -1,4 +1,4 @@
-//! The words of the Presentation API that matter to the walk: keys and types.
+//! Vocabulary of the Presentation API that matters to the walk: keys and types.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ pub(super) enum MemberRole {
     Dimension,
     /// Value to walk into, and the position of its contents.
     Into(JsonPosition),
-    /// Text, numbers, links to elsewhere, or mentions of what stands in full at another place.
+    /// Text, numbers, links to elsewhere, or mentions of objects that stand in full at another place.
     Skip,
 }
 
@@ -96,7 +96,7 @@ pub(super) enum TypeClaim {
     ImageService,
     /// Type that is known to be no image: sound, text, a choice of others.
     NoImage,
-    /// A word that no standard has.
+    /// Unknown type.
     Else,
 }
 

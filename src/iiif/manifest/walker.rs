@@ -26,7 +26,7 @@ pub(super) enum JsonPosition {
     Members,
     /// Body of an annotation: an image resource, a choice of them, or a part of one; strings are URLs.
     Painted,
-    /// `thumbnail`, `logo`: the same for what stands for something.
+    /// `thumbnail`, `logo`: an image in the place of something else.
     Picture,
     /// `placeholderCanvas`, `accompanyingCanvas`: belong to the canvas that holds them.
     Held,
@@ -49,9 +49,9 @@ pub(super) struct Walker<'f> {
     pile: Vec<PendingImage>,
     /// Depth in `body` and `resource` values.
     pub(super) paintings: usize,
-    /// The most that an object said of the list it stands in.
+    /// Strongest shape that an object gives the list it stands in.
     pub(super) shape: Shape,
-    /// Ids of services that say nothing of themselves, until the object that holds them is known for an image.
+    /// Ids of services without a type, until the object that holds them is known for an image.
     pub(super) mentions: Vec<String>,
     pub(super) document: Document,
 }
@@ -90,7 +90,7 @@ impl<'f> Walker<'f> {
         self.bases.in_image_url(url).is_some()
     }
 
-    /// `from`: where the pile of the object that holds the image begins.
+    /// `from`: start of the images of the object that holds this one, on the stack.
     pub(super) fn push_image_url(&mut self, url: &str, from: usize) {
         if let Some(identifier) = self.bases.in_image_url(url) {
             self.push(identifier, from);
@@ -123,7 +123,7 @@ impl<'f> Walker<'f> {
         (self.each)(Canvas { id: without_fragment(id).to_owned(), label, images });
     }
 
-    /// No canvas can claim what lies on the pile from `from` on.
+    /// Drops the images on the stack from `from` on, which no canvas can claim.
     pub(super) fn drop_images(&mut self, from: usize) {
         let painted = self.pile.iter().skip(from).filter(|waiting| waiting.is_painted);
         self.document.unclaimed += distinct(painted.map(|waiting| waiting.key.clone()).collect()).len();
@@ -143,7 +143,7 @@ pub(super) fn without_fragment(id: &str) -> &str {
 
 /// Each key once, in the order found.
 fn distinct(mut keys: Vec<String>) -> Vec<String> {
-    /// Up to here looking along the list is faster than hashing.
+    /// Length of a list up to which a linear search is faster than hashing.
     const FEW: usize = 16;
     if keys.len() <= FEW {
         let mut at = 1;
