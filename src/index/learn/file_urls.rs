@@ -22,7 +22,7 @@ use crate::index::store::error::IndexError;
 use crate::index::store::{keys, writer};
 use crate::upstream::fetch::{FetchRequest, Fetcher};
 
-/// Canvases looked through at once, and so about the identifiers that are asked for between two commits.
+/// Canvases read at once, and so about the number of identifiers between two commits.
 const CANVASES: i64 = 200;
 
 /// Answers in a row without a file URL after which `/resources` counts as closed.
@@ -40,13 +40,13 @@ pub struct RequestPace {
 /// Report of learned files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct LearnFilesReport {
-    /// Identifiers asked for.
+    /// Requested identifiers.
     pub asked: u64,
     /// Files learned.
     pub learned: u64,
     /// Identifiers that the canvas service has forgotten: their files are known once they are healed.
     pub expired: u64,
-    /// Answers that said nothing.
+    /// Answers without a statement.
     pub silent: u64,
     /// Answers that cannot be true, because the UUID is not made of their URL. They are dropped.
     pub wrong: u64,
@@ -54,8 +54,8 @@ pub struct LearnFilesReport {
     pub problems: Vec<SourceProblem>,
 }
 
-/// Asks the canvas service for the file of every UUID whose file is not known. Blocks for as long as that
-/// takes; never call it in the runtime that fetches.
+/// Requests the file of every UUID without a known one from the canvas service. Blocks for as long as that takes; never
+/// call it in the runtime that fetches.
 pub fn learn_files(
     index: &Index,
     manners: RequestPace,
@@ -98,8 +98,8 @@ pub fn learn_files(
     Ok(done)
 }
 
-/// UUIDs without a known file among the canvases behind `after`, and the last canvas looked at; `None`: there
-/// are no more canvases.
+/// UUIDs without a known file among the canvases after `after`, and the last canvas read; `None`: there are no more
+/// canvases.
 fn without_file(index: &Index, after: i64) -> Result<Option<(i64, BTreeSet<Uuid>)>, IndexError> {
     let found = index.read(|conn| {
         let mut select =
@@ -123,7 +123,7 @@ fn without_file(index: &Index, after: i64) -> Result<Option<(i64, BTreeSet<Uuid>
     Ok(Some((last, without)))
 }
 
-/// Takes in some answers; says how many in a row said nothing.
+/// Takes in some answers; returns how many in a row had no statement.
 fn hear(
     index: &Index,
     answers: Vec<(Uuid, Registration)>,
@@ -165,7 +165,7 @@ fn bases(settings: &Settings) -> Vec<String> {
         .collect()
 }
 
-/// Asks one canvas service after the other, until one knows.
+/// Asks one canvas service after the other, until one knows the file.
 async fn ask(
     fetcher: &Fetcher,
     pace: Option<&Mutex<Interval>>,

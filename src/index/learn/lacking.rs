@@ -126,7 +126,7 @@ pub(crate) fn believe(conn: &Connection, uri: &str) -> rusqlite::Result<()> {
     insert.execute(params![mark(uri), now().to_string()]).map(drop)
 }
 
-/// The row of `marks` that says when a document was believed.
+/// Row of `marks` with the time at which a document was believed.
 fn mark(uri: &str) -> String {
     format!("believed {uri}")
 }

@@ -26,8 +26,8 @@ impl<'a> DocumentLearner<'a> {
         Self { index }
     }
 
-    /// Learns a document that passed through, replacing in one transaction what was learned from that URL
-    /// before. A document that lost images is not believed: see [`LearnResult::Poorer`].
+    /// Learns a document that passed through, and replaces in one transaction the one learned from that URL before. A
+    /// document that lost images is not believed: see [`LearnResult::Poorer`].
     pub fn document(
         self,
         document: &Document,
@@ -102,7 +102,7 @@ impl<'a> DocumentLearner<'a> {
     }
 }
 
-/// The hash of what was learned from a URL.
+/// Hash of the document learned from a URL.
 #[expect(clippy::option_option, reason = "learned or not, and with a hash or without")]
 fn learned_from(conn: &Connection, url: &str) -> rusqlite::Result<Option<Option<[u8; 32]>>> {
     let mut select = conn.prepare_cached(
@@ -113,7 +113,7 @@ fn learned_from(conn: &Connection, url: &str) -> rusqlite::Result<Option<Option<
     rows.next()?.map(|row| row.get(0)).transpose()
 }
 
-/// BLAKE3 of what the index keeps of some canvases; the JSON around them does not matter.
+/// BLAKE3 of the parts of some canvases that the index stores; the JSON around them does not matter.
 fn content_hash(canvases: &[Canvas]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     for canvas in canvases {

@@ -22,7 +22,7 @@ use crate::upstream::coding::{CodingError, ContentCoding};
 const QUEUE: usize = 64;
 const LONGEST_QUEUED: usize = 4;
 
-/// Reads what passes through. Cheap to clone.
+/// Reads passing documents. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TrafficLearner {
     queue: mpsc::Sender<ObservedDocument>,
@@ -111,7 +111,7 @@ impl TrafficLearner {
     }
 }
 
-/// Reads one document; says what became of it.
+/// Reads one document; returns the result.
 fn learn(index: &Index, passed: &ObservedDocument, most: usize) -> &'static str {
     let bytes = match passed.coding.unpack(&passed.whole(), most) {
         Ok(bytes) => bytes,
