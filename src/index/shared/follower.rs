@@ -1,4 +1,5 @@
-//! Reads from the cluster's stream what other nodes learned, from the stored position on, and writes it to this index.
+//! Follower of other nodes: reads the cluster's stream of learned entries, from the stored position on, and writes them to
+//! this index.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Delay before reading, so that messages that come one after the other are read together.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// Follows what other nodes learn.
+/// Follows the learned entries of other nodes.
 #[derive(Debug)]
 pub struct LearnedFollower {
     index: Arc<Index>,
@@ -80,7 +81,7 @@ impl LearnedFollower {
         }
     }
 
-    /// Too far behind: the sources (or the edition) are read again, and then what the stream still holds.
+    /// Starts over when too far behind: the sources (or the edition) are read again, and then the rest of the stream.
     async fn start_over(&self) {
         self.metrics.event(EventKind::ClusterBehind);
         tracing::warn!(
@@ -122,7 +123,7 @@ fn loses_place(index: &Index) -> Result<(), IndexError> {
     })
 }
 
-/// Learns what another node learned, as if it had passed through this node, and stores the position.
+/// Learns another node's entry, as if the document had passed through this node, and stores the position.
 fn take_in(index: &Index, news: LearnedBatch, most: usize, metrics: &Metrics) -> Result<(), IndexError> {
     for learned in news.entries {
         match learned {

@@ -43,7 +43,7 @@ pub enum PublishError {
     /// The edition is longer than `cluster.edition_max`.
     #[error("the index is longer than [cluster] edition_max: it was not published to the other nodes")]
     TooLong,
-    /// The index said no.
+    /// Error of the index.
     #[error(transparent)]
     Index(#[from] IndexError),
 }
@@ -155,7 +155,7 @@ impl IndexReplicator {
         }
     }
 
-    /// Publishes what changed, `cluster.edition_every` at most; and keeps what is there from being forgotten.
+    /// Publishes changes, every `cluster.edition_every` at most; and renews the present edition.
     async fn publish_changes(&self, published: &mut LastPublished) {
         let is_whole = match &published.edition {
             Some(edition) => self.cluster.keep_edition(edition).await == Some(true),

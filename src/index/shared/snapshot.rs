@@ -40,7 +40,7 @@ enum EditionLine {
     File(String),
 }
 
-/// A document, and how it looked where it was read.
+/// Document, with its metadata.
 #[derive(Debug, Serialize, Deserialize)]
 struct EditionDocument {
     kind: String,
@@ -86,7 +86,7 @@ pub(crate) struct IndexEdition<'a> {
 }
 
 impl IndexEdition<'_> {
-    /// Hands out the index in chunks, until `send` says no; true: all of it.
+    /// Hands out the index in chunks, until `send` returns false; true: all of it.
     pub(crate) fn write(&self, send: &mut dyn FnMut(Vec<u8>) -> bool) -> Result<bool, IndexError> {
         let conn = self.index.apart()?;
         let mut packer = ChunkWriter { plain: Vec::new(), send, goes_on: true };
