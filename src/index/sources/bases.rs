@@ -1,5 +1,5 @@
-//! Service bases that documents are read with, and those that an index was read with. Other bases may give other lookup keys,
-//! and only the documents tell: so all of them are read once more.
+//! Service bases that documents are read with, and those that an index was read with. Other bases may give other lookup
+//! keys, which only the documents show: so all of them are read once more.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use crate::iiif::manifest::{self, Canvas, Document, WalkError};
 use crate::index::store::keys::KeyRules;
 use crate::index::{Index, IndexError};
 
-/// The row of `marks` that says it.
+/// Row of `marks` with the bases.
 const NAME: &str = "image bases";
 
-/// The longest document that is kept once it was read, in bytes.
+/// Longest document that is kept after parsing, in bytes.
 const LONGEST_KEPT: usize = 1 << 20;
 
 /// A document that was read.

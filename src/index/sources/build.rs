@@ -211,7 +211,7 @@ impl NewGeneration<'_, '_> {
         Ok(Some(origin))
     }
 
-    /// Copies from the old generation what the sources do not contain (now).
+    /// Copies documents of the old generation that the sources do not contain (now).
     fn carry_over(&mut self, old: &Connection) -> Result<(), IndexError> {
         let mut select = old.prepare(
             "SELECT m.id, s.kind, s.location, m.origin, m.vanished FROM manifests m JOIN sources s ON s.id = m.source

@@ -1,4 +1,4 @@
-//! IIIF Change Discovery 1.0: a stream of changes, newest page last, and what is to be done about it.
+//! IIIF Change Discovery 1.0: a stream of changes, newest page last, and the updates that follow from it.
 
 use std::collections::HashSet;
 use std::time::UNIX_EPOCH;
@@ -89,7 +89,7 @@ impl ChangePage {
 }
 
 impl LatestChanges {
-    /// All changes after `watermark`, which is a time as [`LatestChanges::newest`] tells it.
+    /// Changes after `watermark`, which is a time in the form of [`LatestChanges::newest`].
     pub(crate) fn since(watermark: Option<&str>) -> Self {
         Self { watermark: watermark.and_then(time), ..Self::default() }
     }

@@ -118,7 +118,7 @@ impl<'a> Crawler<'a> {
         self.tell(SourceEvent::Document(Box::new((document, facts)))).await
     }
 
-    /// Visits what is queued, and what that leads to.
+    /// Visits the queued URLs, and their links.
     async fn walk(&mut self) -> Result<(), CrawlStopped> {
         let asker = self.asker;
         let mut in_flight = FuturesUnordered::new();
@@ -235,7 +235,7 @@ impl<'a> Crawler<'a> {
         self.tell(SourceEvent::Incomplete(Some(SourceProblem::answer(shown, message, hint)))).await
     }
 
-    /// Follows a stream of changes back to what is known, then visits what changed.
+    /// Follows a stream of changes back to the known position, then visits the changed documents.
     async fn changes(
         &mut self,
         stream: &ChangePage,

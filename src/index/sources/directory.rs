@@ -116,14 +116,14 @@ pub(crate) fn read(
     Ok((document, DocumentMeta { hash, ..facts(path, &metadata) }))
 }
 
-/// BLAKE3 of a file, as [`read`] would tell it.
+/// BLAKE3 of a file, in the form of [`read`].
 pub(crate) fn hash(path: &Path) -> io::Result<[u8; 32]> {
     let mut hasher = blake3::Hasher::new();
     io::copy(&mut File::open(path)?, &mut hasher)?;
     Ok(hasher.finalize().into())
 }
 
-/// Hashes what is read through it.
+/// Reader that hashes the bytes it passes.
 struct HashingReader<R> {
     inner: R,
     hasher: blake3::Hasher,

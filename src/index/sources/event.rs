@@ -1,4 +1,4 @@
-//! Events of reading a source, and what the index knows already of a document at a URL or path.
+//! Events of reading a source, and the index's facts about a document at a URL or path.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::index::store::writer::DocumentMeta;
 pub(crate) enum SourceEvent {
     /// Canvases of the document that follows.
     Canvases(Vec<Canvas>),
-    /// A document, new or changed. The row of its source is left to who writes it.
+    /// New or changed document. The writer fills in the row of its source.
     Document(Box<(Document, DocumentMeta)>),
     /// An unchanged document, with its current metadata.
     Unchanged(Box<DocumentMeta>),
@@ -23,7 +23,7 @@ pub(crate) enum SourceEvent {
     Poorer(String, SourceProblem),
     /// Document that could not be fetched: the index's version is kept.
     Failed(String, SourceProblem),
-    /// The source says that this document is no more.
+    /// Document that the source reports as removed.
     Gone(String),
     /// A file that is no document by its name.
     PassedOver,
@@ -31,7 +31,7 @@ pub(crate) enum SourceEvent {
     OnlyChanges,
     /// Incomplete: some part of the source could not be read, so documents that were not seen are kept.
     Incomplete(Option<SourceProblem>),
-    /// The walk is over, and nothing was left out but what was said to be.
+    /// End of the walk, which left out only what was reported.
     End,
 }
 

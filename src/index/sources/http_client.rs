@@ -1,4 +1,4 @@
-//! Fetches one document of a URL source: asks politely, reads it, and says what is wrong with a bad answer.
+//! HTTP client of URL sources: sends polite requests, parses documents, and reports bad answers.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -36,7 +36,7 @@ pub(crate) enum FetchOutcome {
     Unchanged(Box<DocumentMeta>),
     /// The document has fewer images than the index knows from this URL, as poisoned JSON does.
     Poorer(SourceProblem),
-    /// No document. `is_gone`: the server says that there is none.
+    /// No document. `is_gone`: the server answers that there is none.
     Failed { problem: SourceProblem, is_gone: bool },
 }
 
@@ -46,11 +46,11 @@ pub(crate) struct ParsedDocument {
     pub(crate) document: Document,
     pub(crate) canvases: Vec<Canvas>,
     pub(crate) facts: DocumentMeta,
-    /// The body, where it may have more to tell than a manifest has: collections and what is nothing of IIIF's.
+    /// Body, if it may hold more than a manifest: collections and documents outside IIIF.
     pub(crate) body: Option<Bytes>,
 }
 
-/// Asks for the documents of one source.
+/// Fetches the documents of one source.
 pub(crate) struct SourceClient {
     fetcher: Fetcher,
     settings: Arc<Settings>,
@@ -60,7 +60,7 @@ pub(crate) struct SourceClient {
     options: RefreshOptions,
     store: Arc<Store>,
     pace: Option<Mutex<Interval>>,
-    /// The source asked to be left alone until then.
+    /// End of the pause that the source asked for.
     pause: watch::Sender<Instant>,
 }
 
@@ -150,7 +150,7 @@ impl SourceClient {
         })
     }
 
-    /// The plain body at a URL, whatever it is.
+    /// Fetches the plain body at a URL, of any kind.
     pub(crate) async fn body(&self, url: &str) -> Result<Bytes, SourceProblem> {
         match self.fetch(url, None).await {
             Ok(fetched) => fetched.plain().map_err(|error| self.problem(url, &error)),
@@ -192,7 +192,7 @@ impl SourceClient {
         Err(failed(problem, is_gone))
     }
 
-    /// Waits until the source may be asked again: by its rate, and by its `Retry-After`.
+    /// Waits until the source may get a request again: by its rate, and by its `Retry-After`.
     async fn waits(&self) {
         if let Some(pace) = &self.pace {
             pace.lock().await.tick().await;
@@ -254,7 +254,7 @@ struct Comparison {
 }
 
 impl Comparison {
-    /// Reads what was fetched; `shown`: its URL as it may be told.
+    /// Parses a fetched document; `shown`: its URL without secrets.
     fn read(&self, fetched: &FetchedResponse, given: DocumentMeta, shown: &str) -> FetchOutcome {
         let failed = |problem| FetchOutcome::Failed { problem, is_gone: false };
         let body = match fetched.plain() {

@@ -1,4 +1,4 @@
-//! Reads the sources of the index: all of them anew (`build`), or what changed (`refresh`).
+//! Reading of the index's sources: all of them anew (`build`), or changes (`refresh`).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(in crate::index) mod watcher;
 /// Report of a refresh: counts, and problems on the way.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct RefreshReport {
-    /// Documents looked at: files and URLs.
+    /// Documents read: files and URLs.
     pub files: u64,
     /// Manifests read from them (sequences and single canvases among them).
     pub manifests: u64,
@@ -71,7 +71,7 @@ impl Default for RefreshOptions {
     }
 }
 
-/// Called after each document, with what was done so far and its file or URL.
+/// Callback after each document, with the report so far and its file or URL.
 pub type ProgressCallback<'a> = &'a mut dyn FnMut(&RefreshReport, &str);
 
 /// The kind and the location of a source as the index stores them.
@@ -116,7 +116,7 @@ pub(in crate::index) fn with_added(
     Ok(all)
 }
 
-/// Adds sources to be looked at besides the configured ones from now on; a [`Refresh`](refresh::Refresh) reads them.
+/// Adds sources beside the configured ones; a [`Refresh`](refresh::Refresh) reads them.
 pub fn add(index: &Index, sources: &[SourceSettings]) -> Result<(), IndexError> {
     index.write(|conn| {
         for source in sources {

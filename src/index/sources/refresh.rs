@@ -1,4 +1,4 @@
-//! Refreshes the index in place: each changed document is one transaction, and look-ups see it at once.
+//! Refresh of the index in place: each changed document is one transaction, and look-ups see it at once.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::index::store::rows;
 use crate::index::store::writer::{self, DocumentMeta, Writer};
 use crate::index::{Index, now};
 
-/// Reads what changed.
+/// Reads changed documents.
 #[derive(Debug)]
 pub struct Refresh<'a> {
     index: &'a Index,
@@ -33,7 +33,7 @@ struct HttpRefresh<'a, 'p> {
     row: i64,
     /// Documents that were not met yet.
     unseen: BTreeSet<i64>,
-    /// Documents of which the source says that they are no more.
+    /// Documents that the source reports as removed.
     gone: BTreeSet<i64>,
     /// Canvases of the document that is being read.
     canvases: Vec<Canvas>,
@@ -226,8 +226,7 @@ impl HttpRefresh<'_, '_> {
         Ok(known)
     }
 
-    /// Writes a document, which was read before: the write lock is never held while a disk or a network dawdles. Tells
-    /// where it was read.
+    /// Writes a document that was read before: the write lock is never held during slow reads. Returns its origin.
     fn write_document(&mut self, document: &Document, facts: DocumentMeta) -> Result<String, IndexError> {
         let (index, canvases) = (self.refresh.index, std::mem::take(&mut self.canvases));
         let counts = index.write(|conn| {
@@ -290,7 +289,7 @@ impl HttpRefresh<'_, '_> {
         self.vanish(&gone)
     }
 
-    /// Documents that are gone: kept for the grace, and forgotten after it.
+    /// Marks documents as gone: kept for the grace, and forgotten after it.
     fn vanish(&mut self, gone: &BTreeSet<i64>) -> Result<(), IndexError> {
         let (index, row) = (self.refresh.index, self.row);
         let all: Vec<i64> = gone.iter().copied().collect();

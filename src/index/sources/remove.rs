@@ -19,7 +19,7 @@ pub struct RemoveResult {
     pub is_configured: bool,
 }
 
-/// Forgets a source at once, without the grace period, because an operator asked for it.
+/// Forgets a source at once, without the grace period, as an operator requested.
 pub fn remove(
     index: &Index,
     source: &SourceSettings,

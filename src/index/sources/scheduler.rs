@@ -1,4 +1,4 @@
-//! Keeps the index up to date while `serve` runs: each source at its interval, directories as soon as they change.
+//! Scheduler of sources while `serve` runs: each source at its interval, directories as soon as they change.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ impl SourceScheduler {
         }
     }
 
-    /// Keeps one index up to date, until another is begun.
+    /// Keeps the index up to date, until another one is begun.
     async fn keep(&self, watch: &mut DirectoryWatcher) {
         let mut plan = RefreshSchedule::new();
         if matches!(self.index.is_empty(), Ok(true)) {
@@ -163,7 +163,7 @@ impl SourceScheduler {
         }
     }
 
-    /// Every source was looked at; and something was found, where there are any.
+    /// True if the index knows a document, or there are no sources.
     fn is_filled(&self, sources: &[SourceSettings]) -> bool {
         sources.is_empty() || matches!(self.index.is_empty(), Ok(false))
     }

@@ -36,7 +36,7 @@ pub(crate) struct DirectoryWatcher {
     heard: Arc<ChangedPaths>,
     /// Roots with their identity at the start of the watch: a directory that was made anew must be watched anew.
     roots: BTreeMap<PathBuf, (u64, u64)>,
-    /// Roots of which was said that they cannot be watched.
+    /// Roots that were reported as not watchable.
     told: BTreeSet<PathBuf>,
 }
 
