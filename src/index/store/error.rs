@@ -100,7 +100,7 @@ pub enum IndexError {
         /// The file.
         path: PathBuf,
     },
-    /// The operating system said no.
+    /// Error of the operating system.
     #[error("{path}: {source}. Check that the directory exists and that this user may write to it")]
     Io {
         /// The file.

@@ -5,8 +5,8 @@
 //! `{index}.g{number}`, and `{index}` becomes a symbolic link to it, which *is* replaced by a rename. SQLite
 //! follows the link before it names the log, so two generations never share one.
 //!
-//! Writers look, inside their write transaction, whether the link still leads to their file; the builder
-//! swaps only while it holds the old file's write lock. So nothing is written into a file that was replaced.
+//! Writers check, inside their write transaction, that the link still leads to their file; the builder swaps only while it
+//! holds the old file's write lock. So nothing is written into a file that was replaced.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};

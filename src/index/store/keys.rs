@@ -20,7 +20,7 @@ impl CanvasRule {
         Some(self.canvas_at(&format!("{}://{}", url.scheme, url.authority), path, page))
     }
 
-    /// The path of the canvas in what follows [`CanvasRule::rest`].
+    /// Path of the canvas in the text that follows [`CanvasRule::rest`].
     fn path<'u>(&self, rest: &'u str) -> Option<&'u str> {
         let (path, name) = rest.rsplit_once(&self.files)?;
         (!path.is_empty() && !name.is_empty()).then_some(path)
@@ -88,7 +88,7 @@ impl KeyRules {
         self.rule.derive(file_url, page)
     }
 
-    /// The names under which a canvas may stand: as given, by the other scheme, by each host that means us.
+    /// Names under which a canvas may stand: as given, with the other scheme, with each of our hosts.
     pub(crate) fn of_canvas(&self, url: &str) -> Vec<String> {
         let bare = canvas_name(url.split('#').next().unwrap_or(url));
         let mut names = vec![bare.clone().into_owned()];
@@ -133,12 +133,12 @@ fn uuid_key(uuid: Uuid, page: Option<u32>) -> String {
     }
 }
 
-/// The name by which a canvas is looked up: manifests write letters and spaces as they are, clients ask for them encoded.
+/// Name for the look-up of a canvas: manifests write letters and spaces as they are, clients request them encoded.
 pub(crate) fn canvas_name(url: &str) -> Cow<'_, str> {
     uri(url).unwrap_or(Cow::Borrowed(url))
 }
 
-/// The hash under which the store keeps a key or the [name](canvas_name) of a canvas.
+/// Hash under which the store keeps a key or the [name](canvas_name) of a canvas.
 pub(crate) fn hash(text: &str) -> i64 {
     hash_of(digest(text))
 }

@@ -39,7 +39,7 @@ const LONGEST_LOG: u64 = 12 << 20;
 /// Size from which on no write begins before the log is emptied: one transaction more must not make it longer than 16 MiB.
 const FULL_LOG: u64 = 14 << 20;
 
-/// A writer that waited in vain, as beside a process that stands still, does not wait again for so long.
+/// Time for which a writer that waited in vain, as beside a suspended process, does not wait again.
 const AFTER_WAITING: Duration = Duration::from_mins(1);
 
 /// An open generation of the index file.
@@ -81,11 +81,11 @@ fn log_looks(file: &Path) -> WalStat {
     std::fs::metadata(log).ok().map(|found| (found.len(), found.modified().ok()))
 }
 
-/// Result of a write, as the file may be replaced meanwhile.
+/// Result of a write; the file may have been replaced in between.
 pub(crate) enum WriteResult<T> {
     /// The change was committed.
     Done(T),
-    /// The file was replaced meanwhile; nothing was written.
+    /// Not written: the file was replaced.
     Replaced,
 }
 
@@ -240,8 +240,8 @@ impl Store {
         Ok(WriteResult::Done(done))
     }
 
-    /// Refuses where the log is so long that it must not grow any more, because another process has been reading for all
-    /// the time in which it grew: SQLite keeps for that one what was there when it began.
+    /// Refuses a write when the log must not grow any more, because another process has been reading all the time: SQLite
+    /// keeps the state at the start of that read.
     pub(crate) fn has_room(&self) -> Result<(), IndexError> {
         if log_looks(&self.file).is_none_or(|(size, _)| size < FULL_LOG) {
             return Ok(());
@@ -308,7 +308,7 @@ impl Store {
         error
     }
 
-    /// SQLite may be asked only while what it has mapped is there.
+    /// Refuses to use SQLite after its mapped file was truncated.
     pub(crate) fn check(&self) -> Result<(), IndexError> {
         if self.shared.is_cut() {
             Err(self.noted(IndexError::Cut { path: self.file.clone() }))

@@ -1,4 +1,4 @@
-//! The connections that read one generation, and the snapshots that they keep between look-ups.
+//! Connections that read one generation, and the snapshots that they keep between look-ups.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -48,7 +48,7 @@ impl PooledReader {
 }
 
 impl Connections {
-    /// False: some are busy, and keep theirs until they are asked again.
+    /// Ends snapshots. False: busy readers keep theirs until their next query.
     fn let_go(&self) -> bool {
         let mut all = true;
         for reader in &self.all {
@@ -109,7 +109,7 @@ impl Readers {
         self.shared.let_go();
     }
 
-    /// Lets all snapshots go, and waits for busy readers: a look-up takes some microseconds.
+    /// Ends all snapshots, and waits for busy readers: a look-up takes some microseconds.
     pub(crate) fn let_all_go(&self) {
         self.shared.commits.fetch_add(1, Ordering::AcqRel);
         self.shared.all.iter().for_each(|reader| reader.lock().let_go());

@@ -21,13 +21,13 @@ use crate::index::store::{Store, schema, writer};
 use crate::index::{Index, history};
 use crate::observe::{EventKind, Metrics};
 
-/// The name under which all parts that are out of order tell of the index.
+/// Name of the index among degraded parts.
 pub const PART: &str = "index";
 
 /// Retry interval of an index that cannot be opened.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// An index that is damaged again this soon is begun anew only then: a failing disk must not fill itself with copies.
+/// Minimum time between two recoveries: a failing disk must not fill itself with copies.
 const CALM: Duration = Duration::from_mins(1);
 
 /// Signals between modules for an index that must be begun anew.
@@ -123,8 +123,8 @@ impl Index {
         self.recovery.begun.subscribe()
     }
 
-    /// Puts the file at the index's path aside because of `error`, and begins an empty index. `None`: another process
-    /// did that meanwhile.
+    /// Puts the file at the index's path aside because of `error`, and begins an empty index. `None`: another process did
+    /// so before.
     fn begin_anew(&self, error: &IndexError) -> Result<Option<PathBuf>, IndexError> {
         let lock = self.place.lock()?;
         let is_ours = self.place.identity()? == Some(self.store().identity());
@@ -147,7 +147,7 @@ impl Index {
         Ok(Some(aside))
     }
 
-    /// Copies what no source contains, as far as it can be read.
+    /// Copies rows that no source contains, as far as they can be read.
     fn salvage(&self, aside: &Path) {
         let Ok(old) = schema::open_as_it_lies(aside) else { return };
         let kept = self.write(|conn| {
@@ -172,7 +172,7 @@ impl Index {
         }
     }
 
-    /// Mends what was found; `None`: there is nothing to do any more.
+    /// Recovers from the damage; `None`: there is nothing to do any more.
     fn recover(&self) -> Option<Result<UnusableIndex, IndexError>> {
         let store = self.store();
         let (error, why) = match (store.damage(), store.is_absent()) {

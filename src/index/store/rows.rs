@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, params};
 
-/// Document ids that stand at one source, for telling what vanished.
+/// Document ids of one source, for finding vanished ones.
 pub(crate) fn ids_of_source(conn: &Connection, source: i64) -> rusqlite::Result<BTreeSet<i64>> {
     let mut select = conn.prepare_cached("SELECT id FROM manifests WHERE source = ?1")?;
     select.query_map([source], |row| row.get(0))?.collect()

@@ -133,13 +133,13 @@ pub(crate) struct ReadConnection {
     pub(crate) is_frozen: bool,
 }
 
-/// Opens the file for reading, whether or not it will see what is written later.
+/// Opens the file for reading, whether or not it will see later writes.
 pub(crate) fn open_reader(file: &Path) -> Result<Connection, IndexError> {
     open_reader_or_frozen(file).map(|opened| opened.conn)
 }
 
-/// Opens the file for reading. The cache is small and nothing is mapped, because mapped pages count as ours:
-/// the kernel keeps what is hot, and reading a page from there costs about a microsecond.
+/// Opens the file for reading. The cache is small and nothing is mapped, because mapped pages count as ours: the kernel
+/// caches hot pages, and reading one costs about a microsecond.
 pub(crate) fn open_reader_or_frozen(file: &Path) -> Result<ReadConnection, IndexError> {
     let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = |name: &str, flags| {
@@ -208,7 +208,7 @@ fn code(error: &rusqlite::Error) -> Option<ErrorCode> {
     error.sqlite_error_code()
 }
 
-/// Escapes what would end the path in an SQLite URI.
+/// Escapes characters that would end the path in an SQLite URI.
 fn uri_path(name: &str) -> String {
     name.replace('%', "%25").replace('?', "%3f").replace('#', "%23")
 }
@@ -295,7 +295,7 @@ fn migrate(conn: &mut Connection, file: &Path) -> Result<(), IndexError> {
     tx.commit().map_err(wrap)
 }
 
-/// The one number that a statement answers.
+/// Single number that a statement returns.
 pub(crate) fn number(conn: &Connection, sql: &str) -> rusqlite::Result<i64> {
     conn.query_row(sql, [], |row| row.get(0))
 }
