@@ -38,7 +38,7 @@ pub struct SourceRow {
     pub images: u64,
 }
 
-/// A source to be looked at.
+/// Source to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceContent {
     /// Path or URL, without the query.
@@ -148,7 +148,7 @@ impl Index {
         self.read(|conn| Ok(all(conn, sql, params![hash, manifest, canvas], |row| row.get(0))?.pop()))
     }
 
-    /// Canvases with these words in their label. True: all canvases were looked at, or enough were found. Labels are not
+    /// Canvases with these words in their label. True: all canvases were read, or enough were found. Labels are not
     /// indexed, so they are read one after the other, about a million in a second, for `patience` at most.
     pub fn leaves_named(
         &self,

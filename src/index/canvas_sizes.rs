@@ -39,8 +39,8 @@ impl Default for CanvasSizes {
 }
 
 impl Index {
-    /// Width and height of a canvas, where its manifest is a local file that tells them. Reads that file, once for all who
-    /// ask meanwhile.
+    /// Width and height of a canvas, where its manifest is a local file that has them. Reads that file, once for all
+    /// concurrent callers.
     pub fn canvas_size(&self, manifest: &str, canvas: &str) -> Option<(u32, u32)> {
         let read = || {
             let stored = self.stored(manifest).ok().flatten();

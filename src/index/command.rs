@@ -104,10 +104,10 @@ impl From<Exit> for std::process::ExitCode {
 /// Reasons why a command could not be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// The index said no.
+    /// Error of the index.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// The other nodes were not told.
+    /// Error of publishing to the other nodes.
     #[error(transparent)]
     Press(#[from] PublishError),
     /// TLS settings that keep documents from being fetched.
@@ -296,7 +296,7 @@ fn learn_files(
     Ok(if done.problems.is_empty() { Exit::Well } else { Exit::Broken })
 }
 
-/// Does the work with a progress line, then tells what was done.
+/// Does the work with a progress line, then prints the report.
 fn told(
     json: bool,
     out: &mut dyn Write,

@@ -97,7 +97,7 @@ pub struct Index {
     names: ArcSwap<KeyRules>,
     web: ArcSwapOption<(FetcherFactory, Handle)>,
     store: RwLock<Arc<Store>>,
-    /// Answers, each with the epoch in which it was asked for; answers of earlier epochs do not count.
+    /// Cached answers, each with the epoch of its query; answers of earlier epochs do not count.
     memory: moka::sync::Cache<u128, (u64, Arc<[Owner]>)>,
     /// Counts the changes that were noticed.
     epoch: AtomicU64,
@@ -293,7 +293,7 @@ impl Index {
         })
     }
 
-    /// Writes in one transaction to whatever file is the index then, and forgets the answers in memory.
+    /// Writes in one transaction to the current file of the index, and forgets the answers in memory.
     fn write<T>(&self, change: impl FnMut(&Connection) -> Result<T, IndexError>) -> Result<T, IndexError> {
         self.store().has_room()?;
         self.alone(change)
@@ -372,7 +372,7 @@ impl Index {
         }
     }
 
-    /// Opens whatever the path leads to now, and forgets the answers in memory.
+    /// Opens the current file behind the path, and forgets the answers in memory.
     fn reopen(&self) -> Result<(), IndexError> {
         let fresh = Arc::new(Store::open(&self.place, self.recovery.bell())?);
         *self.store.write() = fresh;

@@ -77,7 +77,7 @@ pub struct ExportRow {
 }
 
 impl Index {
-    /// Counts what is there. Takes milliseconds per thousand manifests.
+    /// Counts the content. Takes milliseconds per thousand manifests.
     pub fn stats(&self) -> Result<IndexStats, IndexError> {
         self.check_for_changes();
         let conn = self.apart()?;

@@ -37,7 +37,7 @@ pub(super) fn lookup(
     Ok(Exit::Well)
 }
 
-/// Reads what a person may paste: a canvas, an image or info.json URL, or the identifier alone.
+/// Finds the image that a person may paste: a canvas, an image or info.json URL, or the identifier alone.
 fn find(index: &Index, image: &str) -> Result<Vec<Owner>, IndexError> {
     let image = image.trim();
     let canvases = index.canvas(image.split('#').next().unwrap_or(image))?;

@@ -122,7 +122,7 @@ pub fn record(index: &Index, heals: &[HealRecord], bounds: Retention) -> Result<
     })
 }
 
-/// Forgets what is out of bounds. Writes only where there is something to forget.
+/// Removes entries out of bounds. Writes only where there are some.
 pub(in crate::index) fn prune_history(index: &Index, bounds: Retention) -> Result<(), IndexError> {
     let is_due = index.read(|conn| {
         let limits = limits(conn, bounds)?;

@@ -138,7 +138,7 @@ impl HistoryWriter {
         file.map(|(_, url)| url.clone())
     }
 
-    /// Writes what is noted.
+    /// Writes the waiting records.
     #[cfg(test)]
     #[allow(dead_code, reason = "a simulation begins here")]
     pub(crate) fn write_now(&self, index: &Index, bounds: Retention) {

@@ -1,4 +1,4 @@
-//! Looking things up, and learning them.
+//! Tests of look-ups and learning.
 
 use super::*;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};

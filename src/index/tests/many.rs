@@ -1,4 +1,4 @@
-//! Several processes, swaps, and files that are not what they should be.
+//! Tests with several processes, swaps, and unexpected files.
 
 use super::*;
 use crate::iiif::manifest::{Canvas, Document};
