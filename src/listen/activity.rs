@@ -33,7 +33,7 @@ pub(super) enum TimeoutKind {
 }
 
 impl TimeoutKind {
-    /// The word used in labels.
+    /// Name in labels.
     pub(super) fn kind(self) -> &'static str {
         match self {
             Self::Idle => "idle",

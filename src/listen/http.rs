@@ -1,7 +1,7 @@
 //! HTTP on one connection: silent at first, then HTTP/1 or HTTP/2, and silent again while no request is in flight.
 //!
-//! hyper keeps its buffers (16 KiB) for as long as a connection of HTTP/1 lives, and most connections of viewers rest
-//! most of the time. So one that rests is parked: hyper gives the stream back, and begins anew with the next byte.
+//! hyper keeps its buffers (16 KiB) for as long as a connection of HTTP/1 lives, and most connections of viewers rest most
+//! of the time. So an idle connection is parked: hyper gives the stream back, and begins anew with the next byte.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -210,7 +210,7 @@ mod tests {
         Ok(Response::new(Full::new(if request.uri() == "/1" { b"<1>" } else { b"<2>" })))
     }
 
-    /// Says something and reads up to the end of the answer, while `ours` runs.
+    /// Sends bytes and reads up to the end of the answer, while `ours` runs.
     async fn says(theirs: &mut DuplexStream, ours: &mut impl DriveHttp, said: &str) -> String {
         let mut heard = Vec::new();
         let exchange = async {

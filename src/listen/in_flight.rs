@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::activity::{ConnectionActivity, TimeoutKind};
 
-/// An answer on an HTTP/2 connection.
+/// Answer on an HTTP/2 connection.
 ///
 /// SECURITY: a viewer who opens no window for a stream takes nothing of its answer, while the connection's bytes flow.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl InFlight {
         Self { activity, turn }
     }
 
-    /// True when the server stops and this answer must say `ClientSocket: close`. (HTTP/2 sends GOAWAY.)
+    /// True if the server stops and this answer must have `Connection: close`. (HTTP/2 sends GOAWAY.)
     pub(super) fn is_last(&self) -> bool {
         self.turn.is_none() && self.activity.stopped.load(Relaxed) != 0
     }

@@ -25,7 +25,7 @@ impl InheritedSockets {
         Ok(Self(sockets))
     }
 
-    /// The socket for an address of the configuration. Port 0 stands for any.
+    /// Takes the socket for an address of the configuration. Port 0 matches any.
     pub fn take(&mut self, wanted: SocketAddr) -> Option<TcpListener> {
         let is_it =
             |own: &SocketAddr| own.ip() == wanted.ip() && (own.port() == wanted.port() || wanted.port() == 0);

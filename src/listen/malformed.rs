@@ -52,7 +52,7 @@ pub(super) fn is_no_http(head: &[u8]) -> bool {
     is_token(method) && !version.is_empty() && !is_version
 }
 
-/// The request that stands for this head: as much of it as can be read. After it the connection ends.
+/// Substitute request for this head: as much of it as can be read. After it the connection ends.
 pub(super) fn stand_in(head: &[u8]) -> Bytes {
     let line = first_line(head);
     let (method, rest) = split_at_space(line);
@@ -101,7 +101,7 @@ fn is_token(word: &[u8]) -> bool {
         && word.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
-/// A path with its query, with escapes for what may not stand there; `/` for what is no path.
+/// Appends a path with its query, with escapes for forbidden characters; `/` for anything that is no path.
 fn append_path(text: &mut Vec<u8>, target: &[u8]) {
     if !target.starts_with(b"/") {
         text.push(b'/');

@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2: a proxy before us says who is behind it, before anything else.
+//! PROXY protocol, versions 1 and 2: a proxy before us sends the client's address before anything else.
 //!
 //! Source: "The PROXY protocol, Versions 1 & 2", sections 2.1 and 2.2. The crate reads the header; here its bytes are
 //! taken off the connection, and not one more.
@@ -40,7 +40,7 @@ pub(super) enum ProxyHeaderError {
 }
 
 impl ProxyHeaderError {
-    /// The word used in labels.
+    /// Name in labels.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Untrusted => "proxy_protocol_untrusted",
@@ -64,7 +64,7 @@ pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, P
     said(&header)
 }
 
-/// Version 2 says how long it is.
+/// Reads the rest of a version 2 header, whose length it holds.
 async fn read_rest(stream: &mut TcpStream, header: &mut Vec<u8>) -> Result<(), ProxyHeaderError> {
     header.resize(LEAST, 0);
     stream.read_exact(&mut header[SIGNATURE.len()..]).await?;

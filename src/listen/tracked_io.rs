@@ -31,7 +31,7 @@ pub(super) struct TrackedIo<I> {
     unread: Bytes,
     /// Only accepted protocol; `None`: detected from the first bytes.
     only: Option<DetectedProtocol>,
-    /// hyper's own answer to a head that it cannot read is kept back, because a better one follows.
+    /// True if hyper's own answer to a malformed head is withheld, because a better one follows.
     withholds: bool,
     /// The beginning of the head that comes now.
     head: Vec<u8>,

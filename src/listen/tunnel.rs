@@ -13,7 +13,7 @@ use super::EndCause;
 use super::tracked_io::TrackedIo;
 use crate::upstream::Tunnel;
 
-/// Passes bytes on until the end; `said` came behind the request already.
+/// Passes bytes on until the end; `said` came after the request already.
 pub(super) async fn pass<I>(io: TrackedIo<I>, said: Bytes, tunnel: Tunnel) -> Result<(), EndCause>
 where
     I: AsyncRead + AsyncWrite + Unpin,

@@ -1,4 +1,4 @@
-//! The threads that serve viewers.
+//! Threads that serve viewers.
 //!
 //! Each worker is a thread with a runtime of its own. A connection is given to the worker that has the fewest, and
 //! stays there: its requests, its timers and the connections that carry them upstream never change the thread, so that
@@ -25,7 +25,7 @@ pub struct WorkerPool {
 struct Worker {
     runtime: Handle,
     connections: Arc<AtomicUsize>,
-    /// Dropped: the thread ends, and with it what is left on it.
+    /// Dropped: the thread ends, with its remaining connections.
     _ends: Option<oneshot::Sender<()>>,
 }
 

@@ -55,7 +55,7 @@ impl ConnectionActivity {
         }
     }
 
-    /// The next request stands for a head that could not be read, to be answered with this status.
+    /// Notes that the next request is the substitute for a malformed head, to be answered with this status.
     pub(in crate::listen) fn notes_malformed(&self, status: StatusCode) {
         self.exchange.malformed.store(status.as_u16(), Relaxed);
     }
@@ -66,7 +66,7 @@ impl ConnectionActivity {
         if status == 0 { None } else { StatusCode::from_u16(status).ok() }
     }
 
-    /// The other end of what comes after HTTP.
+    /// Upstream side of the tunnel that follows HTTP.
     pub(in crate::listen) fn upgrade(&self) -> Option<Upgrade> {
         self.exchange.upgrade.lock().take()
     }
