@@ -78,11 +78,11 @@ pub struct CacheMetrics {
     sent: Counter,
     stored: Counter,
     removed: Family<CauseLabel, Counter>,
-    /// Bytes of what is kept.
+    /// Bytes of stored answers.
     pub bytes: Gauge,
-    /// Answers that are kept.
+    /// Stored answers.
     pub entries: Gauge,
-    /// Readers who wait for another one's request for the same tile.
+    /// Readers who wait for another reader's request for the same tile.
     pub waiting: Gauge,
 }
 
@@ -110,12 +110,12 @@ impl CacheMetrics {
         self.sent.inc_by(bytes);
     }
 
-    /// Counts an answer that is kept from now on.
+    /// Counts a newly stored answer.
     pub fn stored(&self) {
         self.stored.inc();
     }
 
-    /// Counts an answer that is kept no longer: `size`, `expired`, `purged` or `replaced`.
+    /// Counts a removed answer: `size`, `expired`, `purged` or `replaced`.
     pub fn removed(&self, cause: &'static str) {
         self.removed.get_or_create(&CauseLabel { cause: LabelValue(cause) }).inc();
     }

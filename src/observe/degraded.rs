@@ -50,7 +50,7 @@ impl Degraded {
         );
     }
 
-    /// Marks a part as out of order. The log has one line, and another one when the reason changes.
+    /// Marks a part as degraded. The log has one line, and another one when the reason changes.
     pub fn begins(&self, part: &'static str, why: &str) {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut parts = self.parts.lock();

@@ -33,8 +33,8 @@ impl Export {
         Self { waiting, counted }
     }
 
-    /// Sends batches with `post`, each once, until `last` is dropped; then what still waits, and ends. `post` has
-    /// deadlines of its own, and says why it failed.
+    /// Sends batches with `post`, each once, until `last` is dropped; then the rest. `post` has deadlines of its own, and
+    /// returns the reason of a failure.
     pub async fn run<P, F>(mut self, post: P, mut last: oneshot::Receiver<()>)
     where
         P: Fn(Bytes) -> F,

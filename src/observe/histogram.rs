@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 use super::labels::{KindLabel, LabelValue, RequestLabels};
 use crate::outcome::Outcome;
 
-/// The first bucket ends at 0.5 ms, each other at twice the one before, the last at 65 s.
+/// End of the first bucket in nanoseconds: 0.5 ms. Each other ends at twice the one before, the last at 65 s.
 const FIRST: u64 = 500_000;
 
 /// Buckets with an upper bound.

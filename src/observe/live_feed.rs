@@ -10,13 +10,13 @@ use tokio::sync::broadcast;
 /// A point every so often.
 pub const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 
-/// Points that are kept: half an hour.
+/// Number of points: half an hour.
 const POINTS: usize = 360;
 
 /// Events that a slow listener may lag behind before it loses some.
 const NEWS: usize = 256;
 
-/// A sample of the last half hour. Counts are what came since the sample before.
+/// Sample of the last half hour. Counts are those since the sample before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Sample {
     /// Unix milliseconds.
@@ -25,13 +25,13 @@ pub struct Sample {
     pub requests: u64,
     /// Answers with an image that had to be brought back.
     pub healed: u64,
-    /// Answers without the image that was asked for: missing, cooling, pending, failed.
+    /// Answers without the requested image: missing, cooling, pending, failed.
     pub broken: u64,
     /// Requests that we answered ourselves.
     pub refused: u64,
     /// Requests to the canvas services that make them work.
     pub canvas_requests: u64,
-    /// Viewers kept waiting then.
+    /// Viewers waiting at that time.
     pub waiting: i64,
     /// Heals under way then.
     pub flights: i64,
@@ -91,12 +91,12 @@ pub enum LiveEvent {
         rung: &'static str,
         /// Duration in milliseconds.
         duration_ms: u64,
-        /// Viewers who waited for it.
+        /// Viewers who waited for the heal.
         waiting: u32,
         /// Reason why the image is not back; `None`: it is.
         reason: Option<String>,
     },
-    /// A canvas service is left alone, or asked again.
+    /// A breaker opened or closed.
     Breaker {
         /// Host and port of the service.
         upstream: String,

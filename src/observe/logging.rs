@@ -24,7 +24,7 @@ pub enum LoggingError {
     Reload(#[from] tracing_subscriber::reload::Error),
 }
 
-/// Writes on drop what is still queued, unless the pipe is not read.
+/// Guard that writes the queued lines on drop, unless the pipe is not read.
 #[derive(Debug)]
 #[must_use = "what is queued is lost without it"]
 pub struct LogGuard {
@@ -76,7 +76,7 @@ type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), tracing_subscriber::reload:
 /// Changes the filter of the one subscriber of this process.
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
-/// Logs what this filter says from now on. Where nothing logs, nothing changes.
+/// Sets the log filter. Without a subscriber, nothing changes.
 pub fn set_filter(filter: &str) -> Result<(), LoggingError> {
     let filter = EnvFilter::try_new(filter)?;
     match SET_FILTER.get() {

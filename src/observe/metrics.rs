@@ -277,7 +277,7 @@ impl Metrics {
         observe(&self.heal_seconds.get_or_create(&KindLabel { kind: LabelValue(rung) }), took, of);
     }
 
-    /// Counts a viewer that was kept waiting for `took`.
+    /// Counts a viewer that waited for `took`.
     pub fn waited(&self, took: Duration, of: &RequestTrace) {
         observe(&self.wait_seconds, took, of);
     }
@@ -297,12 +297,12 @@ impl Metrics {
         observe(&self.canvas_seconds.get_or_create(&KindLabel { kind: LabelValue(rung) }), took, of);
     }
 
-    /// The canvas service was asked whether an identifier is alive.
+    /// Counts a request to the canvas service for a registration.
     pub fn resource_check(&self, answer: &'static str) {
         self.resource_checks.get_or_create(&KindLabel { kind: LabelValue(answer) }).inc();
     }
 
-    /// The index was asked for an identifier.
+    /// Counts a look-up in the index.
     pub fn index_lookup(&self, found: &'static str) {
         self.index_lookups.get_or_create(&KindLabel { kind: LabelValue(found) }).inc();
     }
@@ -339,7 +339,7 @@ impl Metrics {
         self.live.publish(event);
     }
 
-    /// Subscribes to events from now on. A subscriber that is too slow loses the oldest and gets an error that says so.
+    /// Subscribes to future events. A subscriber that is too slow loses the oldest and gets an error for it.
     pub fn listen(&self) -> broadcast::Receiver<PublishedEvent> {
         self.live.listen()
     }

@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 /// Clock ticks a second in `/proc`: Linux shows times to user space in hundredths on every architecture (`USER_HZ`).
 const TICKS: f64 = 100.0;
 
-/// Reads `/proc/self` when it is asked; says nothing where there is none.
+/// Collector that reads `/proc/self` at each scrape; empty where there is none.
 #[derive(Debug)]
 pub(super) struct Process;
 

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-/// Words that a secret's name ends with, so that `access_token` and `X-Amz-Signature` are found as well.
+/// Endings of a secret's name, so that `access_token` and `X-Amz-Signature` are found as well.
 const NAMED: &str =
     r"(?:token|secret|password|passwd|pwd|signature|sig|api[_-]?key|apikey|session(?:id)?|jwt)";
 

@@ -1,4 +1,4 @@
-//! The page that a monitoring system reads, in the format that it asks for.
+//! Scrape page for monitoring systems, in the format of their choice.
 
 /// Formats of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,8 +10,8 @@ pub enum ScrapeFormat {
 }
 
 impl ScrapeFormat {
-    /// The one that `Accept` prefers. Prometheus asks for OpenMetrics by name; curl and browsers name neither, and get
-    /// the older one, as from other exporters.
+    /// Format that `Accept` prefers. Prometheus names OpenMetrics; curl and browsers name neither, and get the older one,
+    /// as from other exporters.
     pub fn accepted(accept: &str) -> Self {
         let open = weight(accept, "application/openmetrics-text");
         if open > 0.0 && open >= weight(accept, "text/plain") { Self::OpenMetrics } else { Self::Text }

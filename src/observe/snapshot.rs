@@ -44,7 +44,7 @@ pub struct CacheSnapshot {
     pub hits: u64,
     /// Requests answered from memory because the image server or a heal failed.
     pub stale: u64,
-    /// Answers that are kept.
+    /// Stored answers.
     pub entries: u64,
     /// Bytes of these answers.
     pub bytes: u64,
@@ -135,7 +135,7 @@ impl Metrics {
         }
     }
 
-    /// Makes a point of what came since the last one. Call it every [`super::SAMPLE_EVERY`].
+    /// Adds a sample of the counts since the last one. To be called every [`super::SAMPLE_EVERY`].
     pub fn sample(&self) {
         let of = self.requests.by_outcome();
         let count = |outcome: Outcome| of[outcome as usize];

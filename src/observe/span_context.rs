@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::labels::{KindLabel, LabelValue};
 
-/// Spans by what became of them. Cheap to clone.
+/// Counts of spans by result. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SpanCounters(pub(super) Family<KindLabel, Counter>);
 

@@ -94,7 +94,7 @@ impl Span {
         Self(Some(Box::new(OpenSpan { written, trace, started: Instant::now() })))
     }
 
-    /// A step of our own within what `trace` stands for.
+    /// Begins a step below the span of `trace`.
     pub fn step(trace: &RequestTrace, name: &'static str) -> Self {
         trace.place().map_or_else(Self::default, |at| Self::start(trace, at, name, SpanKind::Internal))
     }
@@ -126,7 +126,7 @@ impl Span {
         Cow::Owned(head)
     }
 
-    /// Says more about it.
+    /// Adds an attribute.
     pub fn text(&mut self, key: &'static str, value: &str) {
         if self.0.is_some() {
             self.set(key, Value::StringValue(value.to_owned()));

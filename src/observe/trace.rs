@@ -26,7 +26,7 @@ pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The longest id that is taken from a proxy; a longer one is replaced.
 const LONGEST: usize = 128;
 
-/// The longest id that stands in an example.
+/// Longest id in an example.
 const LONGEST_EXAMPLE: usize = 64;
 
 /// Digits of an id of our own.
@@ -123,7 +123,7 @@ impl RequestTrace {
         Self { parent, place: Some(Arc::new(place)), ..self.clone() }
     }
 
-    /// Puts id and parent among the fields of a request that goes on, in place of what stands there.
+    /// Writes id and parent into the fields of an onward request, in place of existing ones.
     pub fn inject(&self, fields: &mut HeaderMap) {
         self.put(fields, true);
     }
@@ -179,7 +179,7 @@ impl TraceParent {
     }
 }
 
-/// Letters, digits and what else ids are made of: UUIDs, base64, `Root=1-…`.
+/// True for an id of letters, digits and other usual characters: UUIDs, base64, `Root=1-…`.
 fn is_id(id: &[u8]) -> bool {
     let plain = |byte: &u8| {
         byte.is_ascii_alphanumeric()
