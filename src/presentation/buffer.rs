@@ -77,7 +77,7 @@ pub(super) enum BufferResult {
     Refused(Body),
 }
 
-/// Takes in a body of at most `most` bytes, out of `budget`; nothing of another one is lost.
+/// Buffers a body of at most `most` bytes, out of `budget`; of a longer one no byte is lost.
 pub(super) async fn gather(mut body: Body, most: usize, budget: &MemoryBudget) -> BufferResult {
     let fits = |size: u64| usize::try_from(size).is_ok_and(|size| size <= most);
     if !fits(body.size_hint().lower()) {

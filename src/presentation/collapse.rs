@@ -101,8 +101,8 @@ impl SharedResponse {
     }
 }
 
-/// Requests that are shared beyond `presentation.max_flights`: the first of the viewers carries each, and when he leaves
-/// the next one begins it anew. So there are never more than there are viewers.
+/// Requests shared beyond `presentation.max_flights`: the first of the viewers carries each, and when he leaves the next
+/// one begins it anew. So there are never more than there are viewers.
 #[derive(Debug, Default)]
 pub(super) struct DirectFlights {
     all: Mutex<HashMap<CollapseKey, Arc<OnceCell<SharedResponse>>>>,

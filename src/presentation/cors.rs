@@ -69,7 +69,7 @@ pub(super) fn permission(asked: &HeaderMap) -> Response<Body> {
     response
 }
 
-/// Copies what an answer says of who may read it to another one that goes out in its place.
+/// Copies the CORS fields of an answer to another one that goes out in its place.
 pub fn copy(from: &HeaderMap, to: &mut HeaderMap) {
     let says_who = |name: &HeaderName| *name == header::VARY || name.as_str().starts_with("access-control-");
     for (name, value) in from.iter().filter(|(name, _)| says_who(name)) {

@@ -12,7 +12,7 @@ use crate::upstream::coding::ContentCoding;
 use crate::upstream::{Body, UpstreamError};
 
 impl PresentationInner {
-    /// Asks upstream; holds what is to be held.
+    /// Sends the request upstream; buffers the answer if it is to be read.
     pub(super) async fn fetch(
         &self,
         wanted: &PresentationRequest,

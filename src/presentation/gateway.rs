@@ -241,7 +241,8 @@ impl PresentationInner {
     }
 }
 
-/// Files may be packed, or UTF-16: viewers read neither, unless it is said, or at all (RFC 8259 section 8.1).
+/// Unpacks and decodes a file: it may be packed, or UTF-16, which viewers cannot read without a field, or at all (RFC 8259
+/// section 8.1).
 fn as_text(mut whole: BufferedDocument, most: usize) -> BufferedDocument {
     let Some(plain) = whole.plain(most) else { return whole };
     match manifest::utf8(&plain) {

@@ -14,7 +14,7 @@ use crate::iiif::json_repair;
 use crate::observe::{EventKind, Metrics};
 use crate::upstream::MemoryBudget;
 
-/// Tells that a document was changed, and in which respect.
+/// Field that names the change of a repaired document.
 const REPAIRED: HeaderName = HeaderName::from_static("iiif-mender-repaired");
 
 /// Result of the check.

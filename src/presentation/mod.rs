@@ -1,4 +1,5 @@
-//! Manifests and canvases on their way to a viewer: asked for once, whole, and under the host name that the viewer knows.
+//! Manifests and canvases on their way to a viewer: requested once, complete, and under the host name that the viewer
+//! knows.
 //!
 //! [`PresentationProxy::answer`] is the only entry. Concurrent requests for a document share one flight (`collapse`). The
 //! document is fetched and learned from (`fetch`), buffered up to a limit (`buffer`), made valid JSON where it is not
@@ -40,7 +41,7 @@ use fetch::is_document;
 /// Repairs of a document for one viewer if it comes back with other images missing.
 const MENDS: usize = 2;
 
-/// Answers what is asked for on presentation routes. Cheap to clone.
+/// Answers requests on presentation routes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PresentationProxy {
     inner: Arc<PresentationInner>,
@@ -111,7 +112,7 @@ pub struct PresentationResponse {
 }
 
 impl PresentationRequest {
-    /// Takes out of it what would have a document built anew: during a fault that makes a good one worse.
+    /// Removes the parameters that would have a document built anew: during a fault a rebuild makes a good one worse.
     fn never_builds_anew(&mut self) -> Result<(), UpstreamError> {
         for uri in [&mut self.public, &mut self.onward.uri] {
             let Some(plain) = uri.path_and_query().and_then(|target| without_update(target.as_str())) else {

@@ -29,7 +29,7 @@ pub struct RewriteRule {
     reach: usize,
     /// The longest document that is held to be unpacked.
     pub(super) longest: usize,
-    /// The public URL, as `X-Forwarded-*` say it.
+    /// Public URL, as `X-Forwarded-*` fields.
     pub(super) told: [(HeaderName, HeaderValue); 3],
 }
 
@@ -112,8 +112,8 @@ fn may_begin(behind: &[u8]) -> bool {
     begins(b"//") || begins(b"\\/\\/")
 }
 
-/// The length of `http` or `https` at the end, and its own port. A URL in the path of another one
-/// (`https://web.archive.org/web/2020/https://…`) is that one's business.
+/// Length of `http` or `https` at the end, and its default port. A URL in the path of another one
+/// (`https://web.archive.org/web/2020/https://…`) is left alone.
 fn scheme_before(text: &[u8]) -> Option<(usize, &'static [u8])> {
     let ends =
         |with: &[u8]| text.len() >= with.len() && text[text.len() - with.len()..].eq_ignore_ascii_case(with);
@@ -164,7 +164,7 @@ impl Rewriter {
         Self { rewrite, kept: Vec::new() }
     }
 
-    /// Takes a piece, gives what is certain.
+    /// Takes a piece, and writes the bytes that are certain.
     pub fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         let (mut piece, reach) = (piece, self.rewrite.reach);
         // Only the seam between two pieces is copied together; the rest is read in place.
@@ -190,7 +190,7 @@ impl Rewriter {
         self.run(&kept, true, out);
     }
 
-    /// Writes what is certain; gives where the rest begins.
+    /// Writes the bytes that are certain; returns where the rest begins.
     fn run(&self, text: &[u8], last: bool, out: &mut Vec<u8>) -> usize {
         let (mut done, mut next) = (0, 0);
         let mut until = if last { text.len() } else { text.len().saturating_sub(BEFORE) };

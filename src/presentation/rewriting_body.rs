@@ -1,4 +1,4 @@
-//! Answers under another host: which ones are rewritten, and what their heads say then.
+//! Answers under another host: which ones are rewritten, and the fields that change.
 
 use std::io;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ const LINKING: [HeaderName; 3] = [header::LOCATION, header::CONTENT_LOCATION, he
 pub(super) struct AlreadyRewritten;
 
 impl RewriteRule {
-    /// Asks for a document in a form that can be rewritten: not packed, and as a whole.
+    /// Asks for a document in a form that can be rewritten: unpacked and whole.
     pub fn prepare(&self, onward: &mut HeaderMap) {
         onward.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         onward.remove(header::RANGE);
@@ -102,7 +102,7 @@ impl RewriteRule {
     }
 }
 
-/// A body that is rewritten as it goes by; of each piece only a few bytes are kept.
+/// Body that is rewritten as it streams; of each piece only a few bytes are kept back.
 #[derive(Debug)]
 struct RewritingBody {
     body: Body,
