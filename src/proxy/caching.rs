@@ -36,9 +36,9 @@ const LOOKS_AGAIN: u32 = 64;
 /// State of the cache for a route.
 #[derive(Debug)]
 pub(super) struct CacheRoute {
-    /// Hash of the settings that decide what goes upstream, and how what is kept looks.
+    /// Hash of the settings that decide the upstream request, and the form of stored answers.
     scope: u64,
-    /// Whole answers in a row that were not kept, and requests that passed by for that reason.
+    /// Whole answers in a row that were not stored, and requests that bypassed the cache for that reason.
     not_kept: AtomicU32,
 }
 
@@ -49,17 +49,17 @@ impl CacheRoute {
         Self { scope: scope.finish(), not_kept: AtomicU32::new(0) }
     }
 
-    /// True if nothing was kept for long.
+    /// True if no answer was stored for long.
     fn is_never_kept(&self) -> bool {
         self.not_kept.load(Relaxed) >= NEVER_KEPT
     }
 
-    /// Counts an answer that was not kept, or a request that passed by.
+    /// Counts an answer that was not stored, or a bypass.
     fn count_not_kept(&self) -> u32 {
         self.not_kept.fetch_add(1, Relaxed)
     }
 
-    /// True for all but one of `LOOKS_AGAIN` requests, where nothing was kept for long. Counts the request.
+    /// True for all but one of `LOOKS_AGAIN` requests, where no answer was stored for long. Counts the request.
     fn passes_by(&self) -> bool {
         self.is_never_kept() && !self.count_not_kept().is_multiple_of(LOOKS_AGAIN)
     }
@@ -131,7 +131,7 @@ impl ProxyInner {
         self.budget.of(exchange.sender.caller(exchange.asked.route_kind, head.version).holder())
     }
 
-    /// The answer to a request for a tile that is kept.
+    /// Answers a request for a tile from the cache.
     pub(super) fn tile_hit(
         &self,
         exchange: &Exchange<'_>,
@@ -219,8 +219,8 @@ impl ProxyInner {
         LeaderRequest::new(request, flight).await
     }
 
-    /// Waits for the request of another reader for the same tile. `Ok`: a request of one's own is to be sent, perhaps for all who
-    /// come after.
+    /// Waits for the request of another reader for the same tile. `Err` is the answer; `Ok`: this reader sends a request,
+    /// as the leader (`Some`) for all who come after.
     async fn share(
         &self,
         exchange: &Exchange<'_>,
@@ -279,7 +279,7 @@ impl ProxyInner {
         Some(self.finish_cached(lookup, answer, CacheResult::Stale))
     }
 
-    /// Has the request answered by the image server, or healed, and keeps what may be kept.
+    /// Has the request answered by the image server, or healed, and stores a cacheable answer.
     async fn fetch(
         &self,
         exchange: &Exchange<'_>,
@@ -314,7 +314,7 @@ impl ProxyInner {
         Ok(self.take_in(exchange, &lookup, (answer, leader), (onward, caller)))
     }
 
-    /// Keeps the answer if it may be kept, and shares it.
+    /// Stores the answer if it is cacheable, and shares it.
     fn take_in(
         &self,
         exchange: &Exchange<'_>,

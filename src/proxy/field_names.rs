@@ -44,8 +44,8 @@ impl ViaValue {
     }
 }
 
-/// Slot of a name, 0 to 63, by length and first letter: `content-length` and `http2-settings` are of one length, and every answer
-/// has the one.
+/// Slot of a name, 0 to 63, by length and first letter: `content-length` and `http2-settings` have equal lengths, and every
+/// answer has the former.
 #[expect(clippy::cast_possible_truncation, reason = "less than 64")]
 const fn slot(name: &str) -> u32 {
     let first = if name.is_empty() { 0 } else { name.as_bytes()[0] as usize };

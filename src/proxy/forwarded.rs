@@ -177,7 +177,7 @@ fn proto(value: &[u8]) -> Option<&'static str> {
     ["http", "https"].into_iter().find(|proto| proto.as_bytes().eq_ignore_ascii_case(value))
 }
 
-/// An address out of `X-Forwarded-For`, where it stands bare and some proxies add its port.
+/// Address out of `X-Forwarded-For`, where it stands bare and some proxies add its port.
 pub(super) fn bare_address(hop: &str) -> Option<IpAddr> {
     let bracketed = || hop.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
     let with_port = || {

@@ -39,7 +39,7 @@ pub(super) struct OnwardRules<'a> {
     pub(super) rewrite: Option<&'a RewriteRule>,
 }
 
-/// Makes the head of a request what goes upstream. `rewrite` decides which host the upstream gets.
+/// Turns the head of a request into the upstream's. `rewrite` decides which host the upstream gets.
 pub(super) fn prepare_upstream_head(
     head: &mut Parts,
     asked: &RoutedRequest<'_>,
@@ -131,7 +131,7 @@ fn decrement_max_forwards(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes what belongs to one connection, in either direction.
+/// Removes hop-by-hop fields, in either direction.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = connection_options(headers)
@@ -146,7 +146,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     HOP_BY_HOP.remove_from(headers);
 }
 
-/// Scheme and host that the viewer asked by; a trusted proxy knows them better.
+/// Scheme and host of the viewer's request; a trusted proxy knows them better.
 pub(super) fn own_base(head: &Parts, viewer: &ClientInfo, settings: &Settings) -> String {
     let mut fields = head.headers.clone();
     let host = super::route::host(head).ok().filter(|host| !host.is_empty());
@@ -158,7 +158,7 @@ pub(super) fn own_base(head: &Parts, viewer: &ClientInfo, settings: &Settings) -
     format!("{}://{}", told(FORWARDED_PROTO), told(FORWARDED_HOST))
 }
 
-/// The host that the viewer asked for; where HTTP/1.0 names none, the one that we are known by.
+/// Host of the viewer's request; where HTTP/1.0 names none, our public one.
 fn host_value(head: &Parts, route: &RouteSettings, settings: &Settings) -> Result<HeaderValue, Refusal> {
     if let (None, Some(host)) = (head.uri.authority(), head.headers.get(header::HOST)) {
         return Ok(host.clone());

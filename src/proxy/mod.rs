@@ -102,7 +102,7 @@ struct Exchange<'a> {
     started: Instant,
     /// Time spent waiting for the request of another reader: a heal must not add its whole wait.
     waited: Duration,
-    /// A stale answer is kept, which goes out where the image server or a heal fails.
+    /// True if a stale answer is stored, which goes out where the image server or a heal fails.
     has_stale: bool,
     /// Stored, fresh info.json: it goes out in the place of the image server's, unless the image expired.
     cached: Option<CachedResponse>,
@@ -170,7 +170,7 @@ impl Proxy {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Answers one request, whatever happens.
+    /// Answers one request, without an error.
     ///
     /// Synchronous work is done outside the future, which would otherwise hold the request twice.
     pub fn handle(
@@ -332,7 +332,7 @@ impl ProxyInner {
         Ok(ProxyResponse::of(presented.response, presented.outcome, healed))
     }
 
-    /// A trusted peer asks for the raw answer (`heal.skip_header`).
+    /// True if a trusted peer wants the raw answer (`heal.skip_header`).
     fn skips_healing(&self, head: &Parts, sender: &Sender) -> bool {
         let header = self.settings.heal.skip_header.as_ref();
         sender.peer_is_trusted && header.is_some_and(|name| head.headers.contains_key(name))

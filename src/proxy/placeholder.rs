@@ -102,7 +102,7 @@ pub(super) fn answer(
     Some(response)
 }
 
-/// A size that is asked for by its pixels is made as it is or not at all; `full`, `max` and `pct:` become smaller.
+/// A size in pixels is made exactly or not at all; `full`, `max` and `pct:` may become smaller.
 fn bounded((width, height): (u32, u32), asked: &str) -> Option<(u16, u16)> {
     let pixels = u64::from(width) * u64::from(height);
     let is_free = matches!(asked.trim_start_matches('^'), "full" | "max") || asked.contains("pct:");

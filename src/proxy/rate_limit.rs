@@ -12,7 +12,7 @@ use moka::sync::Cache;
 use crate::config::settings::ServerSettings;
 use crate::upstream::one_client;
 
-/// Clients that are remembered at most; beyond it those that asked longest ago begin anew.
+/// Maximum of clients; of more, those with the oldest requests begin anew.
 const CLIENTS: u64 = 100_000;
 
 /// Idle time after which a client is forgotten: its burst is full again long before.

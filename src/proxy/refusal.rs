@@ -7,7 +7,7 @@ use http::StatusCode;
 use crate::outcome::Outcome;
 use crate::upstream::{BodyError, UpstreamError};
 
-/// Marks a request that stands for a head which could not be read, with the status that is due.
+/// Marks the substitute request for a malformed head, with the status of its answer.
 #[derive(Debug, Clone, Copy)]
 pub struct MalformedHead(pub StatusCode);
 
@@ -22,7 +22,7 @@ pub enum Refusal {
     Method,
     /// `Expect` with something else than `100-continue`.
     Expectation,
-    /// OPTIONS that asks this server itself.
+    /// OPTIONS for this server itself.
     Options,
     /// The target is too long.
     UriTooLong,
@@ -38,7 +38,7 @@ pub enum Refusal {
     Pending(Duration),
     /// Too many viewers wait already.
     Crowded(Duration),
-    /// The client asks more often than it may (`server.rate`).
+    /// The client exceeds its rate (`server.rate`).
     TooOften(Duration),
     /// Too many connections speak another protocol already.
     Upgrades,

@@ -66,7 +66,7 @@ impl<'a> RoutedRequest<'a> {
         self.uri
     }
 
-    /// The image that is asked for, on an image route. Reads the path: once for each request.
+    /// Requested image, on an image route. Reads the path: once for each request.
     pub(super) fn image(&self) -> Option<ImageRequest<'a>> {
         match self.route_kind {
             RouteKind::Image => ImageRequest::parse(self.rest_and_query()),
@@ -74,7 +74,7 @@ impl<'a> RoutedRequest<'a> {
         }
     }
 
-    /// The word used in labels and logs.
+    /// Name in labels and logs.
     pub(super) fn kind(&self) -> &'static str {
         match self.route_kind {
             RouteKind::Image => "image",
@@ -131,12 +131,12 @@ fn is_expected(head: &Parts) -> bool {
     is_only && expected.as_bytes().eq_ignore_ascii_case(b"100-continue")
 }
 
-/// Refuses what stands for a head that could not be read.
+/// Refuses the substitute for a malformed head.
 pub(super) fn readable(head: &Parts) -> Result<(), Refusal> {
     head.extensions.get().map_or(Ok(()), |MalformedHead(status)| Err(Refusal::Malformed(*status)))
 }
 
-/// Refuses a request whose end is in doubt; asked before everything else, because only this refusal ends the connection.
+/// Refuses a request whose end is in doubt; checked before everything else, because only this refusal ends the connection.
 pub(super) fn check_framing(head: &Parts, found: ProxyFields) -> Result<(), Refusal> {
     if !found.has(ProxyFields::TRANSFER_ENCODING | ProxyFields::CONTENT_LENGTH) {
         return Ok(());
@@ -169,8 +169,8 @@ fn is_framed_plainly(head: &Parts) -> bool {
     is_only && coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
-/// The host that the viewer means: the target's own where it has one, else the one `Host` (RFC 9112 section 3.2). Empty
-/// where HTTP/1.0 names none: then the routes for every host are left.
+/// Host that the viewer means: the target's own if it has one, else the one `Host` (RFC 9112 section 3.2). Empty where
+/// HTTP/1.0 names none: then the routes for every host are left.
 ///
 /// SECURITY: a request with two hosts, or none, is read differently by different servers.
 pub(super) fn host(head: &Parts) -> Result<&str, Refusal> {
@@ -215,7 +215,7 @@ fn is_host(host: &str) -> bool {
         || !name.is_empty() && name.bytes().all(plain),
         |address| address.parse::<std::net::Ipv6Addr>().is_ok(),
     );
-    // An empty port is allowed by RFC 3986 and stands for the scheme's own.
+    // An empty port is allowed by RFC 3986 and means the scheme's own.
     is_name && port.is_none_or(|port| port.is_empty() || port.parse::<u16>().is_ok_and(|_| is_digits(port)))
 }
 
