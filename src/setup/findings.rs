@@ -24,7 +24,7 @@ pub enum FindingState {
 }
 
 impl FindingState {
-    /// The word used in reports, labels and logs.
+    /// Name in reports, labels and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Good => "good",
@@ -199,7 +199,7 @@ fn index_and_sources(settings: &Settings, index: &IndexFacts) -> Vec<SetupFindin
     all
 }
 
-/// The finding about canvases: how many of the index's can be asked for.
+/// Finding about canvases: how many of the index's can be requested.
 fn canvases(settings: &Settings, unmapped: &UnmappedCanvases) -> SetupFinding {
     let UnmappedCanvases { canvases, strange, hosts } = unmapped;
     let mut text = format!("{} of {canvases} canvases belong to a presentation route", canvases - strange);

@@ -45,7 +45,7 @@ pub async fn check(
     Some(findings(settings, &facts))
 }
 
-/// Checks what the settings and the index say, without a request.
+/// Checks the settings and the index, without a request.
 pub fn check_index(healer: &Healer, index: &Index, settings: &Settings) -> Vec<SetupFinding> {
     findings(settings, &look_at_index(healer, index, settings).0)
 }
@@ -97,7 +97,7 @@ impl SetupStatus {
     }
 }
 
-/// Writes each finding that is not as it should be, with what to do.
+/// Writes each finding that is not good, with advice.
 pub fn write_problems(findings: &[SetupFinding], out: &mut dyn Write) -> io::Result<()> {
     for finding in findings.iter().filter(|finding| !finding.is_good()) {
         let word = if finding.is_bad() { "wrong" } else { "note" };

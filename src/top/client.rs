@@ -1,4 +1,4 @@
-//! Asking the admin listener.
+//! Client of the admin listener.
 
 use std::time::Duration;
 
@@ -54,13 +54,13 @@ pub enum AdminClientError {
     },
 }
 
-/// The secret that the admin listener wants, where it wants one.
+/// Variable with the token of the admin listener.
 const TOKEN: &str = "IIIF_MENDER_TOKEN";
 
 /// The longest answer.
 const LONGEST: usize = 1 << 20;
 
-/// Heals that are asked for.
+/// Number of heals requested.
 const HEALS: usize = 8;
 
 /// Time limit of an answer.

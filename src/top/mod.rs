@@ -1,4 +1,4 @@
-//! A running iiif-mender, asked from a terminal: `top` shows how it is doing, `purge` removes what it keeps.
+//! Commands on a running iiif-mender: `top` shows its state, `purge` removes cached answers.
 
 mod client;
 mod purge;
@@ -48,7 +48,7 @@ pub enum TopError {
     NoTerminal,
 }
 
-/// Size of what `--once` prints.
+/// Size of the output of `--once`.
 const PAGE: (u16, u16) = (80, 24);
 
 /// Shows the screen until `q`, Escape or Ctrl-C.

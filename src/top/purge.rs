@@ -1,4 +1,4 @@
-//! `iiif-mender purge`: has a running iiif-mender remove what it keeps of images.
+//! `iiif-mender purge`: removes cached answers from a running iiif-mender.
 
 use std::io::Write;
 

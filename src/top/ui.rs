@@ -12,7 +12,7 @@ use super::client::AdminClientError;
 use super::stats::{SampleValues, TopHeal, TopStats};
 use crate::observe::grouped;
 
-/// Draws the whole screen: the last look, or why there is none.
+/// Draws the whole screen: the last answer, or the error.
 pub(super) fn draw(frame: &mut Frame<'_>, told: &Result<TopStats, AdminClientError>, name: &str) {
     let [head, body, foot] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(0), Constraint::Length(1)])
@@ -96,7 +96,7 @@ fn last_heals(frame: &mut Frame<'_>, area: Rect, heals: &[TopHeal]) {
     frame.render_widget(text.block(framed("last heals (UTC)")), area);
 }
 
-/// Half an hour as bars, the last at the right, and what it comes to in a second.
+/// Draws half an hour as bars, the last at the right, with the rate per second.
 fn chart(
     frame: &mut Frame<'_>,
     area: Rect,
