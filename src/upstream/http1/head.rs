@@ -70,7 +70,7 @@ fn write_field(to: &mut Vec<u8>, name: &str, value: &[u8]) {
     to.extend_from_slice(b"\r\n");
 }
 
-/// `AnswerHead` is the head of a final answer, and what it says of the bytes behind it.
+/// `AnswerHead` is the head of a final answer, and the framing of the bytes after it.
 #[derive(Debug)]
 pub(super) struct AnswerHead {
     pub(super) answer: Response<()>,
@@ -79,7 +79,7 @@ pub(super) struct AnswerHead {
     pub(super) keeps_alive: bool,
 }
 
-/// `HeadReader` finds the end of a head, and looks at each byte once: a head that comes byte by byte costs no more.
+/// `HeadReader` finds the end of a head, and reads each byte once: a head that comes byte by byte costs no more.
 #[derive(Debug, Default)]
 pub(super) struct HeadReader {
     /// Bytes that hold no end of a head.
@@ -156,7 +156,7 @@ fn parse(head: &Bytes) -> Result<(Response<()>, HeaderMap), Error> {
     Ok((answer, fields))
 }
 
-/// Says what the bytes behind the head are (RFC 9112 section 6.3).
+/// Framing of the bytes after the head (RFC 9112 section 6.3).
 fn frame(mut answer: Response<()>, is_head: bool) -> Result<AnswerHead, SendFailure> {
     let (status, version) = (answer.status(), answer.version());
     let fields = answer.headers_mut();

@@ -116,7 +116,7 @@ impl Http1Connection {
         }
     }
 
-    /// The stream, for another protocol, and what came of that protocol already. `None`: an upload has a half of it.
+    /// Stream for another protocol, with the bytes of that protocol that came already. `None`: an upload has a half of it.
     pub(super) fn into_stream(self) -> Option<(Stream, Bytes)> {
         match self.wire.io {
             WireIo::Whole(stream) => Some((stream, self.wire.read.freeze())),
@@ -145,14 +145,14 @@ struct Wire {
     state: State,
 }
 
-/// `WireIo` is the stream, or what an upload leaves of it.
+/// `WireIo` is the stream, or the half that an upload leaves.
 enum WireIo {
     Whole(Stream),
     Half(ReadHalf<Stream>),
     Closed,
 }
 
-/// `State` says what comes next.
+/// `State` is the next step of the connection.
 #[derive(Debug)]
 enum State {
     /// Idle: the connection waits for a request.
@@ -246,10 +246,10 @@ impl Wire {
         }
     }
 
-    /// Says how a request failed whose connection ended.
+    /// Kind of failure of a request whose connection ended.
     ///
-    /// UPSTREAM: a keep-alive timeout that races with our request shows as an end or a reset. An answer that has begun, be it
-    /// with an interim answer or with half a head, is not asked for again.
+    /// UPSTREAM: a keep-alive timeout that races with our request shows as an end or a reset. After the first byte, of an
+    /// interim answer or of half a head, the request is not repeated.
     fn closed(&self, error: Error) -> SendFailure {
         if self.written == 0 {
             return SendFailure::Unsent;
@@ -323,7 +323,7 @@ impl Wire {
         }
     }
 
-    /// Reads what is there. Zero: the server closed its side.
+    /// Reads available bytes. Zero: the server closed its side.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Error>> {
         if self.read.capacity() - self.read.len() < LEAST_ROOM {
             self.read.reserve(READ_BUFFER);

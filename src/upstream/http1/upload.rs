@@ -23,7 +23,7 @@ pub(super) struct UploadTask {
     whole: Option<WriteHalf<Stream>>,
 }
 
-/// `UploadError` says why a body was not sent to its end.
+/// `UploadError` is the reason why a body was not sent to its end.
 #[derive(Debug)]
 enum UploadError {
     /// The viewer's body broke.
