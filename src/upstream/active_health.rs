@@ -1,4 +1,4 @@
-//! Active checks: each server is asked for a path on a schedule, apart from all traffic.
+//! Active checks: each server gets a request for a path on a schedule, apart from all traffic.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

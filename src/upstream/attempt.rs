@@ -1,4 +1,4 @@
-//! A single attempt of a request at one server, and what happens to it when the client disconnects.
+//! A single attempt of a request at one server, and its fate when the client disconnects.
 
 use std::time::Duration;
 

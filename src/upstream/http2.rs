@@ -175,7 +175,7 @@ impl Http2Pool {
         Ok(stream)
     }
 
-    /// Closes what is closed already, too old, or was not used for a while.
+    /// Closes connections that are closed already, too old, or unused for a while.
     pub(super) fn prune(&self) {
         self.open.lock().retain(|connection| {
             let age = connection.born.elapsed();

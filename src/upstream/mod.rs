@@ -1,7 +1,7 @@
 //! Requests to upstream servers: load balancing, dialling, kept-alive connections, limits and deadlines.
 //!
-//! Only this module opens connections to upstreams. [`Upstream`] is one server or several under one name; [`guard`]
-//! decides which canvas URLs may be asked for at all; [`Body`] is the body type of the whole program.
+//! Only this module opens connections to upstreams. [`Upstream`] is one server or several under one name; [`guard`] decides
+//! which canvas URLs may be requested at all; [`Body`] is the body type of the whole program.
 
 mod active_health;
 mod attempt;
@@ -154,7 +154,7 @@ impl Upstream {
         &self.scheme
     }
 
-    /// Host and optional port as configured; what `Host` says unless the viewer's is preserved.
+    /// Host and optional port as configured; the value of `Host` unless the viewer's is preserved.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
@@ -174,13 +174,13 @@ impl Upstream {
         self.send_for(&Caller::default(), head, body, times).await
     }
 
-    /// Sends one request and gives its answer: for a viewer with a body of up to `upstream.buffer` bytes that was read to
+    /// Sends one request and returns its answer: for a viewer with a body of up to `upstream.buffer` bytes that was read to
     /// its end already, otherwise as soon as the head is there.
     ///
-    /// `head` carries an origin-form target and a `Host`. A server that cannot be reached is passed over for the
-    /// next one: nothing was sent, so that is so for any request. A request whose connection was closed under it
-    /// is sent once more, if its body is [`Body::Empty`] and no byte of an answer came (RFC 9110 section 9.2.2;
-    /// [`Body::from_viewer`] says `Empty` for GET and HEAD only). An answer is never asked for again.
+    /// `head` carries an origin-form target and a `Host`. If a server cannot be reached, the next one is tried: no byte was
+    /// sent, so this holds for any request. A request whose connection turns out to be closed is sent once more, if its
+    /// body is [`Body::Empty`] and no byte of an answer came (RFC 9110 section 9.2.2; [`Body::from_viewer`] says `Empty`
+    /// for GET and HEAD only). After an answer the request is never repeated.
     pub async fn send_for(
         &self,
         caller: &Caller,

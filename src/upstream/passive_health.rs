@@ -14,7 +14,7 @@ pub enum ServerStatus {
     Up,
     /// Trial: out before, and dialled since. One request at a time tries the server.
     Trial,
-    /// Passed over.
+    /// Excluded.
     Out,
 }
 
@@ -95,7 +95,7 @@ impl PassiveHealth {
         self.set_status(OUT)
     }
 
-    /// True when the server is out and due for a dial: for one caller, who reports with [`HealthSettings::record_dial`].
+    /// True when the server is out and due for a dial: for one caller, who reports with [`PassiveHealth::record_dial`].
     pub(super) fn is_due(&self, now: Instant) -> bool {
         if self.standing.load(Ordering::Relaxed) != OUT {
             return false;

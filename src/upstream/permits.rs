@@ -248,7 +248,7 @@ impl Permits {
         }
     }
 
-    /// Refuses the waiter of the client that asks for the most, where too many wait.
+    /// Refuses the waiter of the client with the most requests, where too many wait.
     fn shorten(&self, queue: &mut Queue) {
         let most = usize::try_from(self.most).unwrap_or(usize::MAX).saturating_mul(WAITERS_PER_PERMIT);
         if queue.waiters.len() <= most {

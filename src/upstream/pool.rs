@@ -1,4 +1,4 @@
-//! Kept-alive HTTP/1.1 connections to one server, the warmest first; and requests that wait for one.
+//! Pool of kept-alive HTTP/1.1 connections to one server, the warmest first; and requests that wait for one.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -75,7 +75,7 @@ impl Pool {
         None
     }
 
-    /// Closes what is closed already or too old.
+    /// Closes connections that are closed already or too old.
     pub(super) fn prune(&self, now: Instant) {
         for shard in &self.shards {
             shard.0.lock().idle.retain_mut(|connection| self.is_good(connection, now));
@@ -94,8 +94,8 @@ impl Pool {
         self.offer(&mut self.local_shard(), ActiveConnection::Own(connection));
     }
 
-    /// Queues a waiter for the next connection. `Some`: the caller has to dial one. No dial is needed while enough are under
-    /// way, including dials for requests that were given up meanwhile.
+    /// Queues a waiter for the next connection. `Some`: the caller has to dial one. No dial is needed while enough are
+    /// under way, including dials for requests that were given up.
     pub(super) fn wait(&self) -> (oneshot::Receiver<DialResult>, Option<Dial>) {
         let (tell, told) = oneshot::channel();
         let shard = OWN.with(|own| *own);

@@ -28,7 +28,7 @@ pub struct RequestBody {
     pace: Duration,
     /// Bytes of the current piece.
     piece: usize,
-    /// Tells once, when nothing more will be sent: because that was all, or because it broke off.
+    /// Notification, once, when no more bytes will be sent: the body has ended, or broke off.
     over: Arc<Notify>,
     transfer: Arc<Transfer<()>>,
 }

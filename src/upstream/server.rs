@@ -197,7 +197,7 @@ impl UpstreamServer {
             .or_else(|| self.pool.checkout().map(ActiveConnection::Own))
     }
 
-    /// A new connection, or one that becomes free meanwhile. A task opens it: when the request is given up, the
+    /// Takes a new connection, or one that becomes free in the meantime. A task opens it: when the request is given up, the
     /// connection serves the next one. (One client that resets its streams caused 12,000 dials in 5 s without that.)
     pub(super) async fn carrier(self: &Arc<Self>, time: Duration) -> Result<ActiveConnection, UpstreamError> {
         let (told, dial) = self.pool.wait();
@@ -211,7 +211,7 @@ impl UpstreamServer {
         told.await.unwrap_or(Err(UpstreamError::Closed))
     }
 
-    /// Opens a connection, or shares one that another request opened meanwhile, where that is possible.
+    /// Opens a connection, or shares one that another request has opened, where that is possible.
     async fn dial(&self) -> Result<ActiveConnection, UpstreamError> {
         if self.http2.may_be() {
             let turn = self.http2.turn.lock().await;
