@@ -1,4 +1,4 @@
-//! A small HTTP client: the stand-ins' own, and handy for tests.
+//! A small HTTP client for the stand-ins and for tests.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};

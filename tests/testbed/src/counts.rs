@@ -142,7 +142,7 @@ impl Drop for InWork {
 }
 
 impl Ledger {
-    /// The counters as they stand.
+    /// Current counters.
     pub fn counts(&self) -> Counts {
         self.0.counts.borrow().clone()
     }
@@ -173,7 +173,7 @@ impl Ledger {
         });
     }
 
-    /// Waits until the counters say so, without sleeping.
+    /// Waits until the counters fulfil the condition, without sleeping.
     ///
     /// # Panics
     /// After 20 seconds.

@@ -73,7 +73,8 @@ impl Gateway {
         self.desk.errors.store(bytes, Ordering::SeqCst);
     }
 
-    /// Pictures at full size (`/full/full/`) have at least so many bytes; what follows the JPEG's end is no part of the picture.
+    /// Sets the minimum size of pictures at full size (`/full/full/`) in bytes; bytes after the JPEG's end are no part of
+    /// the picture.
     pub fn full_pictures_of(&self, bytes: usize) {
         self.desk.pictures.store(bytes, Ordering::SeqCst);
     }

@@ -196,8 +196,8 @@ impl Workshop {
         Ok(info.and_then(|body| size_of(&body)))
     }
 
-    /// `/fedora/image/…`: no RDF walk. The key is written whatever the path says, then the base URI is asked and its
-    /// redirect to info.json followed; info.json is the answer.
+    /// `/fedora/image/…`: no RDF walk. The key is written for any path, then the base URI is requested and its redirect to
+    /// info.json followed; info.json is the answer.
     async fn image(&self, path: &str) -> Result<String, Failed> {
         let url = format!("{}/{path}", self.fedora.file_base());
         let id = uuid_of(&url);

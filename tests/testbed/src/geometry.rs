@@ -41,7 +41,7 @@ fn pixels(of: f64) -> u32 {
 }
 
 impl<'a> Parameters<'a> {
-    /// Judges what can be judged before the picture is known.
+    /// Judges the parts that do not depend on the picture.
     pub(crate) fn parse(rest: &'a str) -> Judged<Self> {
         let parts: Vec<_> = rest.split('/').collect();
         let [region, size, rotation, file] = parts[..] else { return Err(404) };

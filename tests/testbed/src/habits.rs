@@ -86,7 +86,7 @@ impl ImageServer {
         self.habits().late_gate.shut();
     }
 
-    /// Sends what [`ImageServer::delivers_late`] held.
+    /// Sends the answers that [`ImageServer::delivers_late`] held.
     pub fn delivers_all(&self) {
         self.habits().late.lock().unwrap().clear();
         self.habits().late_gate.open();

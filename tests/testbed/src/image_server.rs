@@ -44,7 +44,7 @@ pub(crate) struct Images {
     service_url: Mutex<String>,
     client: Client,
     own_port: AtomicU16,
-    /// UPSTREAM: info.json is answered from the heap until the server restarts, whatever became of the key.
+    /// UPSTREAM: info.json is answered from the heap until the server restarts, whatever the state of the key.
     heap: Mutex<HashMap<String, (u32, u32)>>,
     /// The derivative cache, where there is one.
     derivatives: Mutex<Option<HashMap<String, (Bytes, String)>>>,
@@ -355,7 +355,7 @@ impl ImageServer {
         &self.images.habits
     }
 
-    /// Puts an identifier's info.json into the heap, as if it had been asked for.
+    /// Puts an identifier's info.json into the heap, as a request would.
     pub fn remembers_info(&self, id: &str, size: (u32, u32)) {
         self.images.heap.lock().unwrap().insert(id.to_owned(), size);
     }

@@ -1,4 +1,4 @@
-//! An origin with answers of the test's choice, which records what it was asked.
+//! Origin with answers of the test's choice, which records its requests.
 
 use std::sync::{Arc, Mutex};
 
@@ -48,7 +48,7 @@ impl Drop for Origin {
 }
 
 impl Origin {
-    /// Answers with what the closure makes of each request. Needs a tokio runtime.
+    /// Starts an origin that answers by the closure. Needs a tokio runtime.
     pub fn start(route: impl Fn(&Seen) -> Response<Flow> + Send + Sync + 'static) -> Self {
         let table = Arc::new(Table {
             route: Routed(Box::new(route)),
@@ -123,7 +123,7 @@ impl Origin {
         self.server.comes_up();
     }
 
-    /// Connections from now on are HTTP/2 without asking (prior knowledge), with so many requests at once.
+    /// Makes new connections HTTP/2 with prior knowledge, with so many requests at once.
     pub fn speaks_http2(&self, streams: usize) {
         self.server.speaks_http2(streams);
     }

@@ -56,7 +56,7 @@ impl Page {
         format!("/iiif/2/{}/{rest}", self.base64_id)
     }
 
-    /// The bytes that the image server answers for `{region}/{size}/{rotation}/{quality}.jpg`, without asking it.
+    /// Bytes of the image server's answer for `{region}/{size}/{rotation}/{quality}.jpg`, without a request.
     ///
     /// # Panics
     /// Where the request is one that the image server refuses.

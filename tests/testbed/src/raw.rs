@@ -1,4 +1,4 @@
-//! A TCP peer that does what its script says, byte by byte: for the edge of the proxy.
+//! TCP peer that follows its script, byte by byte: for the edge of the proxy.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -271,7 +271,7 @@ impl Service {
         self.shop().switches().public_base = base.into();
     }
 
-    /// Every canvas request takes this long before anything is looked up.
+    /// Delays every canvas request by this time, before the look-up.
     pub fn canvas_delay(&self, delay: Duration) {
         self.shop().switches().canvas_delay = delay;
     }
@@ -321,7 +321,7 @@ impl Service {
         self.shop().switches().closes_resources = Some(403);
     }
 
-    /// A gateway answers `/resources/…` with this status and a page of its own: a 404 of it says nothing of any key.
+    /// A gateway answers `/resources/…` with this status and a page of its own: its 404 does not mean that a key is gone.
     pub fn closes_resources_with(&self, status: u16) {
         self.shop().switches().closes_resources = Some(status);
     }

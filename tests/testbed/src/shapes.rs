@@ -42,8 +42,8 @@ impl Shapes {
         ])
     }
 
-    /// A canvas. `size` is what the nested info.json said; `None` poisons. `query` is the part of the query that the
-    /// service keeps in `@id` and `on` (`?allow=…`, `?disallow=…`); `?page=N` it drops (recorded: `canvas-pdf-page2.json`).
+    /// Canvas. `size` is the one of the nested info.json; `None` poisons. `query` is the part of the query that the service
+    /// keeps in `@id` and `on` (`?allow=…`, `?disallow=…`); `?page=N` it drops (recorded: `canvas-pdf-page2.json`).
     pub(crate) fn canvas(&self, path: &str, leaf: &Leaf, size: Option<(u32, u32)>, query: &str) -> Json {
         let id = format!("{}{query}", self.url("canvas", path));
         let label = self.fedora.label(&leaf.path, &leaf.label);

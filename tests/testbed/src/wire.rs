@@ -24,7 +24,7 @@ use crate::reset::ResetOnDrop;
 pub struct Seen {
     /// The method.
     pub method: Method,
-    /// The raw request target, as it stood in the request line; of HTTP/2 what stood in `:path`.
+    /// Raw request target, as in the request line; in HTTP/2 the value of `:path`.
     pub target: String,
     /// `:authority`, where the request came by HTTP/2.
     pub authority: Option<String>,
@@ -65,7 +65,7 @@ impl Panics {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }
 
-    /// Raises what happened, unless the thread panics already.
+    /// Raises the recorded panics, unless the thread panics already.
     pub(crate) fn raise(&self) {
         let noted = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         assert!(std::thread::panicking() || noted.is_empty(), "a stand-in panicked: {}", noted.join("; "));

@@ -211,7 +211,7 @@ impl Testbed {
         drop(self);
     }
 
-    /// The counters as they stand.
+    /// Current counters.
     pub fn counts(&self) -> Counts {
         self.ledger.counts()
     }
