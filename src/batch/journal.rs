@@ -237,7 +237,7 @@ impl Journal {
         written.map_err(|error| JournalError::Io(self.path.clone(), error))
     }
 
-    /// The run came to its end: there is nothing to go on with.
+    /// Deletes the journal of a run that came to its end.
     pub(crate) fn finish(self) {
         if self.file.is_none() {
             return;
