@@ -107,7 +107,7 @@ impl Cluster {
         Some(LearnedBatch { entries: entries.collect(), position, is_behind })
     }
 
-    /// The last position of the stream; `Some(None)`: nothing was learned, `None`: we are alone.
+    /// Last position of the stream; `Some(None)`: the stream is empty, `None`: Redis is unreachable.
     pub async fn learned_up_to(&self) -> Option<Option<String>> {
         let mut last = redis::cmd("XREVRANGE");
         last.arg(self.stream()).arg("+").arg("-").arg("COUNT").arg(1);
