@@ -115,7 +115,7 @@ fn position(index: &Index) -> Result<Option<String>, IndexError> {
     })
 }
 
-/// The stream is read from its beginning.
+/// Resets the position to the beginning of the stream.
 fn loses_place(index: &Index) -> Result<(), IndexError> {
     index.write(|conn| {
         conn.execute("DELETE FROM marks WHERE name = 'fleet'", [])?;
