@@ -157,7 +157,7 @@ impl<'a> Crawler<'a> {
         self.tell(found).await
     }
 
-    /// A document was read: its links are queued.
+    /// Queues the links of a document that was read.
     async fn read(&mut self, link: CrawlLink, reading: Box<ParsedDocument>) -> Result<(), CrawlStopped> {
         if reading.document.kind == DocumentKind::Other && reading.canvases.is_empty() {
             let message = "it is JSON, but neither a manifest nor a collection".to_owned();

@@ -217,7 +217,7 @@ impl HttpRefresh<'_, '_> {
         self.refresh.index.read(|conn| KnownUrl::find(conn, &self.location, origin))
     }
 
-    /// The document is there.
+    /// Notes that the document is there.
     fn met(&mut self, origin: &str) -> Result<Option<KnownUrl>, IndexError> {
         let known = self.known(origin)?;
         if let Some(known) = &known {
@@ -242,7 +242,7 @@ impl HttpRefresh<'_, '_> {
         Ok(facts.origin)
     }
 
-    /// The document is as it was; perhaps it was touched, or is back, or has other validators.
+    /// Updates the metadata of a document with unchanged content: touched, back again, or with other validators.
     fn touch(&self, id: i64, facts: &DocumentMeta) -> Result<(), IndexError> {
         let DocumentMeta { size, modified, etag, last_modified, .. } = facts;
         self.refresh.index.write(|conn| {
