@@ -79,17 +79,17 @@ pub(super) struct ConnectionActivity {
     is_http2: AtomicBool,
     /// State beyond plain HTTP exchanges.
     exchange: ExchangeActivity,
-    /// The last answer ended.
+    /// End of the last answer.
     pub(super) rested: AtomicU64,
-    /// The first byte since then.
+    /// First byte since then.
     pub(super) began: AtomicU64,
-    /// The other side takes nothing.
+    /// Time since which the other side takes nothing.
     pub(super) blocked: AtomicU64,
-    /// The other side took nothing at some time since then, and has not taken [`PIECE`] bytes yet.
+    /// Time since which the other side, having taken nothing for a while, has not taken [`PIECE`] bytes.
     pub(super) slow: AtomicU64,
     /// Bytes taken since then.
     taken: AtomicUsize,
-    /// The last request came.
+    /// Last request.
     asked_at: AtomicU64,
     /// Time of the order to stop.
     pub(super) stopped: AtomicU64,
@@ -153,7 +153,7 @@ impl ConnectionActivity {
         self.note(&self.stopped);
     }
 
-    /// HTTP/2 was spoken.
+    /// True for HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
         self.is_http2.load(Relaxed)
     }
@@ -238,7 +238,7 @@ impl ConnectionActivity {
         }
     }
 
-    /// Bytes came while nothing is in flight. True: a head begins with them.
+    /// Records that bytes came without a request in flight. True: a head begins with them.
     pub(super) fn record_read(&self) -> bool {
         self.moves();
         let begins = self.began.load(Relaxed) == 0;

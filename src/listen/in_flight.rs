@@ -49,12 +49,12 @@ impl InFlight {
         self.turn.is_none() && self.activity.stopped.load(Relaxed) != 0
     }
 
-    /// HTTP/2 carries it.
+    /// True for HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
         self.turn.is_some()
     }
 
-    /// The head goes out, or a piece of the body: the viewer is the next to move.
+    /// Records that the head or a piece of the body goes out: the viewer is the next to move.
     pub(super) fn gives(&self, pieces: usize) {
         let Some(turn) = &self.turn else { return };
         turn.unsent.fetch_add(pieces, Relaxed);
@@ -63,14 +63,14 @@ impl InFlight {
         }
     }
 
-    /// The viewer took a piece. The time of the next one begins.
+    /// Records that the viewer took a piece. The time of the next one begins.
     pub(super) fn took(&self) {
         let Some(turn) = &self.turn else { return };
         turn.unsent.fetch_sub(1, Relaxed);
         self.activity.note(&turn.waits);
     }
 
-    /// The viewer takes more than there is.
+    /// Records that the viewer has taken everything, and waits for us.
     pub(super) fn waits_for_us(&self) {
         if let Some(turn) = &self.turn
             && turn.unsent.load(Relaxed) == 0

@@ -22,7 +22,7 @@ pub(super) struct ExchangeActivity {
 }
 
 impl ExchangeActivity {
-    /// A request came.
+    /// Records that a request came.
     pub(super) fn asks(&self) {
         self.owes.store(true, Relaxed);
     }
@@ -33,7 +33,7 @@ impl ExchangeActivity {
 }
 
 impl ConnectionActivity {
-    /// Bytes came since the last answer ended.
+    /// True if bytes came since the last answer ended.
     pub(in crate::listen) fn has_begun(&self) -> bool {
         self.began.load(Relaxed) != 0
     }
@@ -43,12 +43,12 @@ impl ConnectionActivity {
         !self.asked.load(Relaxed)
     }
 
-    /// A request is in flight, or something of its answer is still to be written.
+    /// True if a request is in flight, or a part of its answer is still to be written.
     pub(in crate::listen) fn owes(&self) -> bool {
         self.exchange.owes.load(Relaxed)
     }
 
-    /// All is written that there was to be written.
+    /// Records that all bytes are written.
     pub(in crate::listen) fn is_flushed(&self) {
         if self.owes() && self.is_idle() {
             self.exchange.owes.store(false, Relaxed);
