@@ -63,7 +63,7 @@ impl Degraded {
         self.gauge.get_or_create(&PartLabel { part: LabelValue(part) }).set(1);
     }
 
-    /// A part is in order again, or never was not.
+    /// Marks a part as in order.
     pub fn ends(&self, part: &'static str) {
         if self.parts.lock().remove(part).is_some() {
             tracing::info!(part, "in order again");

@@ -252,12 +252,12 @@ impl Metrics {
         self.request_seconds.observe(outcome as usize, took);
     }
 
-    /// An upstream answered a viewer's request on a route of this kind.
+    /// Counts an upstream answer to a viewer's request on a route of this kind.
     pub fn upstream_answered(&self, route: &'static str, took: Duration) {
         self.upstream_seconds.observe(route_position(route), took);
     }
 
-    /// An upstream gave no answer; `error` is the RFC 9209 error type.
+    /// Counts a request without an answer; `error` is the RFC 9209 error type.
     pub fn upstream_error(&self, error: &'static str) {
         self.upstream_errors.get_or_create(&KindLabel { kind: LabelValue(error) }).inc();
     }
@@ -307,7 +307,7 @@ impl Metrics {
         self.index_lookups.get_or_create(&KindLabel { kind: LabelValue(found) }).inc();
     }
 
-    /// A document that passed through was read.
+    /// Counts a passing document that was read.
     pub fn learned(&self, what: &'static str) {
         self.learned.get_or_create(&KindLabel { kind: LabelValue(what) }).inc();
     }

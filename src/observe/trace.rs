@@ -78,7 +78,7 @@ impl RequestTrace {
         self.id.to_str().unwrap_or_default()
     }
 
-    /// The trace that it belongs to, where that has an id of its own.
+    /// Trace of the request, where that has an id of its own.
     pub fn continued(&self) -> Option<&str> {
         self.parent.as_ref()?.to_str().ok()?.get(3..35)
     }

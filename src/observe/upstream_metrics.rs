@@ -98,7 +98,7 @@ impl UpstreamMetrics {
         self.up.clear();
     }
 
-    /// A request was sent once more.
+    /// Counts a repeated request.
     pub fn retried(&self, why: &'static str) {
         self.retries.get_or_create(&KindLabel { kind: LabelValue(why) }).inc();
     }
