@@ -11,7 +11,7 @@ use crate::outcome::Outcome;
 use crate::upstream::{Body, Caller, one_client};
 
 impl ProxyInner {
-    /// The image, which is healed where it expired.
+    /// Sends the request for an image, and heals it where it expired.
     pub(super) async fn heal(
         &self,
         exchange: &Exchange<'_>,
