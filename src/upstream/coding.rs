@@ -70,7 +70,7 @@ impl ContentCoding {
         }
     }
 
-    /// The document as it is meant, of at most `most` bytes.
+    /// Unpacks a document of at most `most` bytes.
     pub fn unpack(self, packed: &Bytes, most: usize) -> Result<Bytes, CodingError> {
         match self {
             Self::Identity => {

@@ -149,7 +149,7 @@ impl UpstreamError {
         self.causes().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == kind))
     }
 
-    /// The upstream's certificate is not one that we believe.
+    /// True if we do not trust the upstream's certificate.
     fn is_distrust(&self) -> bool {
         self.causes().any(|cause| {
             matches!(cause.downcast_ref::<rustls::Error>(), Some(rustls::Error::InvalidCertificate(_)))

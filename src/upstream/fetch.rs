@@ -60,7 +60,7 @@ impl FetcherFactory {
         Ok(Arc::clone(self.tls.get_or_init(|| read)))
     }
 
-    /// The configuration by which is fetched.
+    /// Settings of the fetchers.
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings)
     }
@@ -167,7 +167,7 @@ pub fn retry_after(status: StatusCode, fields: &HeaderMap, now: SystemTime) -> O
     Some(pause.max(Duration::from_secs(1)))
 }
 
-/// A URL as it may be told.
+/// URL for logs and reports.
 ///
 /// SECURITY: a query may hold a key; a redirect to a login page repeats the whole URL in its own.
 pub fn without_query(url: &str) -> String {

@@ -46,7 +46,7 @@ impl ResponseLease {
         self.carrier.as_ref().map_or_else(SizeHint::default, ActiveConnection::size_hint)
     }
 
-    /// The body was read to its end: the connection may carry the next request.
+    /// Ends the lease after the whole body was read: the connection may carry the next request.
     pub(super) fn end(&mut self) {
         if let (Some(ActiveConnection::Own(connection)), Some(load)) = (self.carrier.take(), self.load.take())
         {

@@ -147,7 +147,7 @@ impl PassiveHealth {
         None
     }
 
-    /// The lock is held.
+    /// Sets the status. The lock is held.
     fn set_status(&self, standing: u8) -> Option<ServerStatus> {
         let before = self.standing.swap(standing, Ordering::Relaxed);
         (before != standing).then(|| self.status())

@@ -82,14 +82,14 @@ impl Pool {
         }
     }
 
-    /// The last answer was read to its end.
+    /// Takes back a connection whose last answer was read to its end.
     pub(super) fn checkin(&self, mut connection: Box<Http1Connection>) {
         if connection.mark_idle(Instant::now()) {
             self.keep(connection);
         }
     }
 
-    /// A connection that may carry the next request: of one that waits, if there is one.
+    /// Keeps a connection for the next request: that of a waiter, if there is one.
     pub(super) fn keep(&self, connection: Box<Http1Connection>) {
         self.offer(&mut self.local_shard(), ActiveConnection::Own(connection));
     }

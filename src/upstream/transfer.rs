@@ -48,7 +48,7 @@ impl<H> Transfer<H> {
 }
 
 impl<H: Release + ?Sized> Transfer<H> {
-    /// The client is the next to move, or it is not.
+    /// Sets whether the client is the next to move.
     pub(super) fn waits_for_client(&self, waits: bool) {
         self.waits_since.store(if waits { now() } else { 0 }, Relaxed);
     }
