@@ -174,7 +174,7 @@ impl Fedora {
         self.state().missing.insert(path.to_owned());
     }
 
-    /// The file is back.
+    /// Restores the file.
     pub fn restores_file(&self, path: &str) {
         self.state().missing.remove(path);
     }

@@ -343,7 +343,7 @@ impl ImageServer {
         }
     }
 
-    /// The derivative cache is emptied.
+    /// Empties the derivative cache.
     pub fn purges_derivatives(&self) {
         if let Some(cache) = self.images.derivatives.lock().unwrap().as_mut() {
             cache.clear();

@@ -128,7 +128,7 @@ impl Origin {
         self.server.speaks_http2(streams);
     }
 
-    /// The next requests by HTTP/2 are refused (`REFUSED_STREAM`): nothing was done for them.
+    /// Refuses the next `count` requests by HTTP/2 (`REFUSED_STREAM`), unprocessed.
     pub fn refuses_streams(&self, count: usize) {
         self.server.refuses_streams(count);
     }

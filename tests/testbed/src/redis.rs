@@ -96,7 +96,7 @@ impl Redis {
         self.store().keys.remove(uuid);
     }
 
-    /// The stored canvas JSON of a repository path (`obj/minutes/pages/page_0`) is gone.
+    /// Removes the stored canvas JSON of a repository path (`obj/minutes/pages/page_0`).
     pub fn forgets_canvas(&self, path: &str) {
         self.store().manifests.retain(|key, _| key.kind != "canvas" || key.path != path);
     }
