@@ -43,12 +43,13 @@ pub struct AdminSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0", "x-reload" = "restart"))]
     pub max_live: usize,
-    /// Acts (heal, rebuild, reload and the like) in a second, of all operators together; three times as many at once.
+    /// Rate limit of admin POSTs (heal, rebuild, reload and the like) per second, for all operators together; burst: three
+    /// times as many.
     #[default(10)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub acts: u32,
-    /// The longest body of an act.
+    /// Longest body of an admin POST.
     #[default(16 * 1024)]
     #[serde(with = "As::<Size>")]
     pub max_body: usize,
@@ -60,8 +61,8 @@ pub struct AdminSettings {
     /// URL of a IIIF viewer, to which the dashboard links: `{manifest}` stands for the URL of a manifest.
     #[serde(with = "As::<Option<ViewerUrl>>")]
     pub viewer: Option<ViewerUrl>,
-    /// How often the setup is checked while serving: a sample of the index, and a few requests to each server. The log,
-    /// the dashboard and a metric tell what is not as it should be. "0s": never.
+    /// How often the setup is checked while serving: a sample of the index, and a few requests to each server. The log, the
+    /// dashboard and a metric report problems. "0s": never.
     #[default(secs(60))]
     #[serde(with = "As::<Duration>")]
     pub setup_check: Duration,

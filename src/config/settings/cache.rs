@@ -33,7 +33,7 @@ pub struct CacheSettings {
     #[default(Duration::from_hours(24))]
     #[serde(with = "As::<Duration>")]
     pub stale_if_error: Duration,
-    /// How long a reader waits for the request of another one for the same tile; after that its own goes to the image server.
+    /// How long a reader waits for another reader's request for the same tile, before sending one of its own.
     #[default(Duration::from_secs(10))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]

@@ -71,7 +71,8 @@ pub struct HealSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_waiting: usize,
-    /// Images healed at once at most, also where no viewer waits any more; of others viewers get 503 and Retry-After.
+    /// Images healed at once at most, including those that no viewer waits for any more; viewers of further ones get 503
+    /// and Retry-After.
     #[default(10_000)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
@@ -81,11 +82,12 @@ pub struct HealSettings {
     #[default(1000)]
     #[serde(with = "As::<WholeNumber>")]
     pub max_broken: usize,
-    /// Requests for one image that are sent on before any is answered; more wait for what these find; 0: all are sent on.
+    /// Requests for one image that are sent on before any is answered; further ones wait for the first answer; 0: all are
+    /// sent on.
     #[default(16)]
     #[serde(with = "As::<WholeNumber>")]
     pub first_asks: usize,
-    /// How long those wait for the first requests at most.
+    /// How long further requests wait for the first ones at most.
     #[default(Duration::from_millis(50))]
     #[serde(with = "As::<Duration>")]
     pub first_asks_wait: Duration,
@@ -124,7 +126,7 @@ pub struct HealSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub breaker_failures: u32,
-    /// How long the service is left alone at first.
+    /// How long a canvas service is left alone at first.
     #[default(secs(1))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
@@ -149,12 +151,12 @@ pub struct HealSettings {
     pub ahead: usize,
     /// Heals everything indexed in the background after a mass expiry.
     pub sweep: bool,
-    /// Images that a sweep looks at in a second.
+    /// Images that a sweep probes in a second.
     #[default(20)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub sweep_rate: u32,
-    /// Number of identifiers within a time that means that Redis was emptied.
+    /// Number of identifiers that expire within a time, as a sign that Redis was emptied.
     pub mass_expiry: MassExpirySettings,
 }
 

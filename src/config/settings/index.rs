@@ -32,7 +32,7 @@ pub struct IndexSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-reload" = "restart"))]
     pub cache: u64,
-    /// How often the sources are looked at again while serving; "0s": only at the start.
+    /// How often the sources are read again while serving; "0s": only at the start.
     #[default(secs(60 * 60))]
     #[serde(with = "As::<Duration>")]
     pub refresh: Duration,

@@ -15,7 +15,7 @@ use crate::config::value::{As, OneOrMany, WordList};
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RouteSettings {
-    /// Requests whose path starts with this belong here.
+    /// Start of the paths of this route's requests.
     #[default("/".to_owned())]
     #[serde(with = "As::<Prefix>")]
     pub prefix: String,

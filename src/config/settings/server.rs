@@ -20,8 +20,8 @@ pub const LEAST_HEAD: usize = 8 * 1024;
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct ServerSettings {
-    /// Addresses to listen on: one address or a list of them, each with `plain` (no TLS although there is a certificate) or
-    /// `proxy_protocol` (each connection begins with a PROXY header) behind it where that is so.
+    /// Addresses to listen on: one or a list, each optionally followed by `plain` (no TLS although there is a certificate)
+    /// or `proxy_protocol` (each connection begins with a PROXY header).
     #[default(vec![local(8080).into()])]
     #[serde(with = "As::<OneOrMany<Listen>>")]
     pub listen: Vec<Listen>,
@@ -115,7 +115,7 @@ pub struct ServerSettings {
     #[default(64 * 1024 * 1024)]
     #[serde(with = "As::<Size>")]
     pub max_body_bytes: usize,
-    /// Bytes in a second that a client must send of a request's body, or take of an answer, while it is its turn; looked at
+    /// Bytes in a second that a client must send of a request's body, or take of an answer, while it is its turn; checked
     /// every 16 KiB. Slower ones are cut. 0: no bound.
     // A sixth of what the slowest mobile networks still give; Apache demands as much of uploads.
     #[default(512)]
@@ -160,7 +160,7 @@ pub struct Http2Bounds {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_resets: usize,
-    /// How often a silent connection is asked whether it is still there.
+    /// How often a silent connection gets a ping.
     #[default(secs(10))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]

@@ -24,7 +24,7 @@ pub struct SourceSettings {
     /// A manifest, a collection or a stream of changes (IIIF Change Discovery) to fetch.
     #[serde(with = "As::<Option<HttpUrl>>")]
     pub url: Option<String>,
-    /// Look at it; false leaves what the index knows from it as it is.
+    /// True to read the source; false leaves the index's facts from it as they are.
     #[default(true)]
     pub enabled: bool,
     /// How often the source is read again while serving, in place of index.refresh; "0s": only at the start.

@@ -18,7 +18,7 @@ pub struct UpstreamSettings {
     /// PEM file with certificate authorities to trust besides the system's.
     #[serde(with = "As::<Option<PathBuf>>")]
     pub ca: Option<PathBuf>,
-    /// Certificate and key that we show to an upstream which asks who we are.
+    /// Certificate and key for an upstream that wants a client certificate.
     #[schemars(with = "TlsFiles")]
     pub client_certificate: Option<TlsFiles>,
     /// Time for TCP and TLS together.
@@ -53,7 +53,7 @@ pub struct UpstreamSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_requests: usize,
-    /// How long a request may queue for one of those places before it is refused with 503.
+    /// How long a request may queue for a permit of `max_requests` before it is refused with 503.
     #[default(secs(10))]
     #[serde(with = "As::<Duration>")]
     pub queue_wait: Duration,
@@ -71,7 +71,7 @@ pub struct UpstreamSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub http2_streams: usize,
-    /// How often a quiet HTTP/2 connection is asked whether it is alive; "0s": never.
+    /// How often a quiet HTTP/2 connection gets a ping; "0s": never.
     #[default(secs(20))]
     #[serde(with = "As::<Duration>")]
     pub http2_ping: Duration,
@@ -129,7 +129,7 @@ pub struct HealthSettings {
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
     pub out: Duration,
-    /// The longest time to which that grows when such trials fail.
+    /// The longest time to which `out` grows when such trials fail.
     #[default(secs(30))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
@@ -149,7 +149,7 @@ pub struct HealthSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub healthy_after: u32,
-    /// Bad checks in a row after which it is passed over.
+    /// Bad checks in a row after which a server is passed over.
     #[default(3)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
