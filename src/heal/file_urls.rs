@@ -39,10 +39,10 @@ impl FileUrls {
         self.history.is_idle()
     }
 
-    pub(in crate::heal) fn of(&self, uuid: Uuid) -> Option<String> {
+    pub(in crate::heal) fn of(&self, uuid: Uuid) -> Option<Arc<str>> {
         #[cfg(test)]
         if let Some(noted) = self.history.noted_file_url(uuid) {
-            return Some(noted);
+            return Some(noted.into());
         }
         self.index.file_url(uuid).ok().flatten()
     }

@@ -74,6 +74,14 @@ pub struct Neighbour {
     pub keys: Vec<String>,
 }
 
+/// `ImageRecord` holds the owners and the file URL of one lookup key.
+#[derive(Debug, Clone)]
+struct ImageRecord {
+    owners: Arc<[Owner]>,
+    /// The file URL behind a UUID.
+    file: Option<Arc<str>>,
+}
+
 /// Result of learning a document that passed through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LearnResult {
@@ -98,7 +106,7 @@ pub struct Index {
     web: ArcSwapOption<(FetcherFactory, Handle)>,
     store: RwLock<Arc<Store>>,
     /// Cached answers, each with the epoch of its query; answers of earlier epochs do not count.
-    memory: moka::sync::Cache<u128, (u64, Arc<[Owner]>)>,
+    memory: moka::sync::Cache<u128, (u64, ImageRecord)>,
     /// Counts the changes that were noticed.
     epoch: AtomicU64,
     sizes: canvas_sizes::CanvasSizes,
@@ -169,42 +177,56 @@ impl Index {
     /// come first, then the canvas derived from the image's file. Changes made by other processes are seen
     /// within 200 ms.
     pub fn owners(&self, key: &str) -> Result<Arc<[Owner]>, IndexError> {
+        Ok(self.image(key)?.owners)
+    }
+
+    /// The file behind a UUID, where it was learned or stands in an identifier of a manifest.
+    pub fn file_url(&self, uuid: Uuid) -> Result<Option<Arc<str>>, IndexError> {
+        Ok(self.image(&uuid.to_string())?.file)
+    }
+
+    fn image(&self, key: &str) -> Result<ImageRecord, IndexError> {
         self.check_for_changes();
         // Read before the query: a change during the query makes its answer one of an earlier epoch.
         let epoch = self.epoch.load(Ordering::Acquire);
         let name = keys::digest(key);
-        if let Some((asked, owners)) = self.memory.get(&name)
+        if let Some((asked, known)) = self.memory.get(&name)
             && asked == epoch
         {
-            return Ok(owners);
+            return Ok(known);
         }
-        let owners = self.ask(key, name)?;
-        self.memory.insert(name, (epoch, Arc::clone(&owners)));
-        Ok(owners)
+        let known = self.ask(key, name)?;
+        self.memory.insert(name, (epoch, known.clone()));
+        Ok(known)
     }
 
-    fn ask(&self, key: &str, name: u128) -> Result<Arc<[Owner]>, IndexError> {
+    fn ask(&self, key: &str, name: u128) -> Result<ImageRecord, IndexError> {
         let store = self.store();
         let names = self.names.load();
         let found = store.owners(key, name, &names)?;
-        let mut file =
-            found.iter().find_map(|owned| owned.carried.as_ref()).map(|c| (c.stands.clone(), c.page));
+        let carried = found.iter().find_map(|owned| owned.carried.clone());
         let mut owners: Vec<Owner> = found.into_iter().map(|owned| owned.owner).collect();
-        if let (None, Some((uuid, page))) = (&file, keys::uuid_of_key(key)) {
-            file = store.learned_file(uuid)?.map(|url| (url, page));
-        }
-        if let Some((url, page)) = file
-            && let Some(canvas) = names.derive(&url, page)
+        let (file, stands, page) = match (carried, keys::uuid_of_key(key)) {
+            (Some(carried), _) => (Some(carried.url), Some(carried.stands), carried.page),
+            (None, Some((uuid, page))) => {
+                let url = store.learned_file(uuid)?;
+                (url.clone(), url, page)
+            }
+            (None, None) => (None, None, None),
+        };
+        if let Some(stands) = stands
+            && let Some(canvas) = names.derive(&stands, page)
             && owners.iter().all(|owner| owner.canvas != canvas)
         {
             owners.truncate(queries::MAX_OWNERS - 1);
             let (manifest, label) = match owners.first() {
                 Some(first) => (first.manifest.clone(), first.label.clone()),
-                None => (url, None),
+                None => (stands, None),
             };
             owners.push(Owner { canvas, manifest, label });
         }
-        Ok(if owners.is_empty() { Arc::clone(&self.nobody) } else { owners.into() })
+        let owners = if owners.is_empty() { Arc::clone(&self.nobody) } else { owners.into() };
+        Ok(ImageRecord { owners, file: file.map(Into::into) })
     }
 
     /// The manifests that have this canvas, by its URL as they write it; or else as they write it by the other
@@ -239,18 +261,6 @@ impl Index {
     pub fn manifest_canvases(&self, manifest_uri: &str) -> Result<Vec<Neighbour>, IndexError> {
         self.check_for_changes();
         self.store().manifest_canvases(manifest_uri)
-    }
-
-    /// The file behind a UUID, where it was learned or stands in an identifier of a manifest.
-    pub fn file_url(&self, uuid: Uuid) -> Result<Option<String>, IndexError> {
-        self.check_for_changes();
-        let store = self.store();
-        if let Some(url) = store.learned_file(uuid)? {
-            return Ok(Some(url));
-        }
-        let key = uuid.to_string();
-        let found = store.owners(&key, keys::digest(&key), &self.names.load())?;
-        Ok(found.into_iter().find_map(|owned| owned.carried).map(|carried| carried.url))
     }
 
     /// True if the index knows no document yet.

@@ -206,7 +206,10 @@ async fn a_placeholder_takes_away_what_was_kept() {
     let world = kept("cache.max_age = 1s\nheal.missing_image = 200").await;
     let page = world.bed.page();
     let path = page.image_path(TILE);
-    world.get(&path).await;
+    // A heal before shows that the service builds beside: only then a lost file is told at the first request.
+    world.bed.expires_everything();
+    assert_eq!(world.get(&path).await.status, 200);
+    world.settles().await;
     loses(&world, &page);
     let gone = no_hit(&world, &path).await;
     assert_eq!((gone.status, gone.header("heal-status")), (200, "missing; placeholder"));

@@ -47,7 +47,7 @@ async fn a_verified_file_url_is_known_everywhere_and_a_false_one_nowhere() {
     };
     // The gate asks where the file is.
     assert_eq!(fleet.asks(0, &pages[0].info_path()).await.expect("an answer").status, 200);
-    patiently("its file is known", || knows(&pages[0]) == Some(pages[0].file_url.clone())).await;
+    patiently("its file is known", || knows(&pages[0]).as_deref() == Some(&*pages[0].file_url)).await;
     let stream = "iiif-mender:{learned}:stream";
     let lie = [
         "XADD",

@@ -42,9 +42,16 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// The generation in use.
+    /// The generation in use. There is none while a damaged index is put aside and another one begun.
     fn file(&self) -> PathBuf {
-        fs::canonicalize(self.path("index.sqlite3")).expect("a file")
+        let began = Instant::now();
+        loop {
+            match fs::canonicalize(self.path("index.sqlite3")) {
+                Ok(file) => return file,
+                Err(error) => assert!(began.elapsed() < Duration::from_secs(10), "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn aside(&self) -> Vec<String> {

@@ -159,7 +159,7 @@ impl Repairs {
             return NestedCheck::Unwell;
         }
         let file = match (said, &image.kind) {
-            (Registration::Alive(url), _) if !url.is_empty() => Some(url),
+            (Registration::Alive(url), _) if !url.is_empty() => Some(url.into()),
             (_, IdentifierKind::Uuid { uuid, .. }) => self.services.files().of(*uuid),
             _ => None,
         };

@@ -23,7 +23,8 @@ pub struct DocumentContent {
     pub document: Document,
     /// Canvases of the document.
     pub canvases: Vec<Canvas>,
-    hash: blake3::Hash,
+    /// Bytes of the document; empty: too long to be kept.
+    bytes: Box<[u8]>,
     /// Rules that the keys were made with.
     names: Arc<KeyRules>,
 }
@@ -32,16 +33,18 @@ impl Index {
     /// Reads a document, with the images' lookup keys as the routes tell them.
     ///
     /// The last document is kept, if it is not long: a passing document is read twice, once to be compared with the index
-    /// and once to be learned, and the same manifest is requested again and again. A hash costs a twentieth of parsing.
+    /// and once to be learned, and the same manifest is requested again and again.
     pub fn read_document(&self, bytes: &[u8]) -> Result<Arc<DocumentContent>, WalkError> {
-        let (names, hash) = (self.names.load_full(), blake3::hash(bytes));
+        let names = self.names.load_full();
         let last = self.last_read.load_full();
-        if let Some(last) = last.filter(|last| last.hash == hash && Arc::ptr_eq(&last.names, &names)) {
+        if let Some(last) = last.filter(|last| *last.bytes == *bytes && Arc::ptr_eq(&last.names, &names)) {
             return Ok(last);
         }
         let (document, canvases) = manifest::read_under(bytes, &names.images)?;
-        let read = Arc::new(DocumentContent { document, canvases, hash, names });
-        if bytes.len() <= LONGEST_KEPT {
+        let is_kept = bytes.len() <= LONGEST_KEPT;
+        let bytes = if is_kept { bytes.into() } else { Box::default() };
+        let read = Arc::new(DocumentContent { document, canvases, bytes, names });
+        if is_kept {
             self.last_read.store(Some(Arc::clone(&read)));
         }
         Ok(read)

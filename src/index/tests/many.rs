@@ -29,7 +29,7 @@ fn nothing_is_written_into_a_file_that_was_replaced() {
         let url = format!("{url}?{round}");
         other.learn_file_url(uuid_of_file_url(&url), &url).unwrap();
         let elsewhere = bench.open();
-        assert_eq!(elsewhere.file_url(uuid_of_file_url(&url)).unwrap(), Some(url));
+        assert_eq!(elsewhere.file_url(uuid_of_file_url(&url)).unwrap().as_deref(), Some(&*url));
     }
     assert_eq!(one.stats().unwrap().files, 3, "and builds carry over what was learned");
 }

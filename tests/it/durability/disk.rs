@@ -73,7 +73,7 @@ fn learn(index: &Index, number: usize) -> Result<(), IndexError> {
 
 fn learned(index: &Index, number: usize) -> bool {
     let url = file_url(number);
-    index.file_url(uuid_of_file_url(&url)).unwrap() == Some(url)
+    index.file_url(uuid_of_file_url(&url)).unwrap().as_deref() == Some(&*url)
 }
 
 /// Learns until there is no space left; answers how many were learned.

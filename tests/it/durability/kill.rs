@@ -98,7 +98,7 @@ impl Victim {
     fn keeps_what_was_reported(&self, index: &Index) {
         for number in 0..self.reported {
             let url = file_url(number);
-            assert_eq!(index.file_url(uuid_of_file_url(&url)).unwrap().as_ref(), Some(&url));
+            assert_eq!(index.file_url(uuid_of_file_url(&url)).unwrap().as_deref(), Some(&*url));
         }
         let all = HistoryPage { limit: 1000, ..HistoryPage::default() };
         assert_eq!(index.history(&HistoryFilter::default(), all).unwrap().len(), self.reported);
