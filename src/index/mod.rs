@@ -89,15 +89,13 @@ pub enum LearnResult {
     New,
     /// The index has learned the document already, with equal canvases.
     Known,
-    /// Poorer: the document lacks images that the index has under its name, as poisoned JSON does, and adds none. Not
-    /// learned.
+    /// Not learned: the document lacks images that the index has under its name, as poisoned JSON does, and adds none.
     Poorer,
     /// The document names no images.
     Nothing,
 }
 
-/// Index of manifests, shared in an [`Arc`]. Look-ups block for some microseconds, writes for milliseconds, and the
-/// functions of [`sources`] for as long as the sources take.
+/// Index of manifests, shared in an [`Arc`]. Look-ups block for microseconds, writes for milliseconds, [`sources`] for longer.
 #[derive(Debug)]
 pub struct Index {
     place: IndexPath,
@@ -174,8 +172,7 @@ impl Index {
     }
 
     /// Owners of the identifier with this lookup key, at most eight canvases; empty: none. Canvases of manifests
-    /// come first, then the canvas derived from the image's file. Changes made by other processes are seen
-    /// within 200 ms.
+    /// come first, then the canvas derived from the image's file. Other processes' changes show within 200 ms.
     pub fn owners(&self, key: &str) -> Result<Arc<[Owner]>, IndexError> {
         Ok(self.image(key)?.owners)
     }
