@@ -1,8 +1,8 @@
 //! The application: builds all services, binds the sockets, serves, reloads, drains.
 //!
-//! `services` builds everything that settings decide, `listeners` opens and closes the public sockets, `process` is a process
-//! that serves: it handles signals, watches the configuration (`file_watcher`) and hands its sockets to a successor
-//! (`handover`).
+//! `services` builds everything that settings decide, `listeners` opens and closes the public sockets, `process` is a
+//! process that serves: signals are handled, the configuration is watched (`file_watcher`) and the sockets go to a
+//! successor (`handover`).
 
 mod accessories;
 mod admin_server;
@@ -43,7 +43,7 @@ use trace_export::TraceExport;
 
 pub use services::batch_rooms;
 
-/// Why it could not start.
+/// Errors that keep the process from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A socket could not be bound.
@@ -92,11 +92,11 @@ impl StartError {
 
 /// A running proxy.
 pub struct App {
-    /// Where viewers are served.
+    /// Public addresses.
     pub addresses: Vec<SocketAddr>,
-    /// Where the admin pages are.
+    /// Address of the admin listener.
     pub admin: Option<SocketAddr>,
-    /// What is counted.
+    /// Metrics of the process.
     pub metrics: Arc<Metrics>,
     /// The index in use.
     pub index: Arc<Index>,
@@ -104,7 +104,7 @@ pub struct App {
     services: Arc<ArcSwap<Services>>,
     pages: Arc<ArcSwap<Admin>>,
     listeners: PublicListeners,
-    /// How the admin pages ask for the configuration to be read anew.
+    /// Channel by which the admin pages ask for a reload.
     reload: Option<Reload>,
     operators: Option<AdminServer>,
     stop: watch::Sender<bool>,
@@ -190,8 +190,8 @@ impl App {
         })
     }
 
-    /// Lives by other settings from now on. What cannot be used changes nothing; requests in flight end under the
-    /// old ones. Certificates are read anew in any case.
+    /// Applies other settings. A mistake in them changes nothing; requests in flight end under the old ones. Certificates
+    /// are read anew in any case.
     pub fn apply(&mut self, settings: Settings) -> Result<ConfigChanges, ReloadError> {
         let outcome = self.try_apply(settings);
         let result = match &outcome {
@@ -217,7 +217,7 @@ impl App {
         let after_restart: Vec<String> = wanted.into_iter().filter(|key| !keys.contains(key)).collect();
         let settings = Arc::new(settings);
 
-        // All that can fail comes first.
+        // Everything that can fail comes first.
         let prepared =
             self.listeners.prepare(&settings.server, &mut InheritedSockets::default()).map_err(unusable)?;
         let web = FetcherFactory::new(Arc::clone(&settings)).map_err(|error| unusable(error.into()))?;
@@ -251,7 +251,7 @@ impl App {
         Ok(ConfigChanges { keys, after_restart, certificates })
     }
 
-    /// The admin pages ask here for the configuration to be read anew.
+    /// Sets the channel by which the admin pages ask for a reload.
     pub fn set_reload_handle(&mut self, reload: Reload) {
         self.reload = Some(reload);
         self.publish_admin(None);
@@ -270,7 +270,7 @@ impl App {
         Arc::clone(&self.services.load().settings)
     }
 
-    /// The sockets once more, for a successor: those of viewers, then that of the admin pages.
+    /// Duplicates of the sockets, for a successor: those of viewers, then that of the admin pages.
     fn sockets(&self) -> io::Result<Vec<TcpListener>> {
         let mut sockets = self.listeners.sockets()?;
         if let Some(operators) = &self.operators {
@@ -279,7 +279,7 @@ impl App {
         Ok(sockets)
     }
 
-    /// How long requests in flight have to end.
+    /// Time that requests in flight have to end.
     pub fn drain(&self) -> Duration {
         self.services.load().settings.server.drain
     }

@@ -1,4 +1,4 @@
-//! The command line: reads it, and hands the work to the room that does it.
+//! Command line: parses the arguments and calls the module of the command.
 //!
 //! Results go to stdout, progress and problems to stderr. Exit status: 0 all well, 1 something is broken or
 //! unknown, 2 wrong usage or configuration.
@@ -26,9 +26,9 @@ use init::InitArgs;
 
 /// A self-healing reverse proxy for IIIF images.
 ///
-/// It stands in front of an image server and the canvas service behind it. When an image answers 404 although a
-/// manifest says it exists, it asks for the canvas that owns the image, which brings the image back, and answers
-/// the viewer's own request with the picture.
+/// Stands in front of an image server and the canvas service behind it. When an image answers 404 although a manifest says
+/// it exists, iiif-mender asks for the canvas that owns the image, which brings the image back, and answers the viewer's
+/// own request with the picture.
 #[derive(Debug, Parser)]
 #[command(name = "iiif-mender", version, max_term_width = 100)]
 pub struct Cli {
@@ -64,7 +64,7 @@ enum Command {
     Config(ConfigCommand),
     /// Print a completion script for a shell
     Completions {
-        /// Which shell
+        /// Shell
         shell: Shell,
     },
     /// Print the manual page, or write one for each command
@@ -76,8 +76,8 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it prints data, which `--json` makes readable for machines. The others run, or print a file in a language
-    /// of its own.
+    /// True for commands that print data, which `--json` makes readable for machines. The others run, or print a file in a
+    /// language of its own.
     fn prints_data(&self) -> bool {
         match self {
             Self::Index(_) | Self::Check(_) | Self::Heal(_) | Self::Top(_) | Self::Purge(_) => true,
@@ -87,7 +87,7 @@ impl Command {
     }
 }
 
-/// Reads the command line and does what it says.
+/// Parses the command line and runs the command.
 pub fn run() -> ExitCode {
     let cli = manual::with_exit_status(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&cli).unwrap_or_else(|error| error.exit());
@@ -116,7 +116,7 @@ pub fn run() -> ExitCode {
             }
         }
         Command::Completions { shell } => {
-            // clap_complete panics where it cannot write, and `| head` is no reason to panic.
+            // clap_complete panics where it cannot write, as in `| head`: write to memory first.
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "iiif-mender", &mut script);
             out.write_all(&script).map(|()| 0)
@@ -131,7 +131,7 @@ pub fn run() -> ExitCode {
     };
     match done.and_then(|code| out.flush().map(|()| code)) {
         Ok(code) => ExitCode::from(code),
-        // `iiif-mender … | head` closes the pipe early; that is no failure.
+        // `iiif-mender … | head` closes the pipe early: no failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => fail(&format!("cannot write the results: {error}"), Exit::Broken),
     }
@@ -187,7 +187,7 @@ fn batch(cli: &Cli, batch: BatchCommand<'_>, out: &mut dyn Write) -> ExitCode {
     runtime.shutdown_background();
     match done {
         Ok(exit) => {
-            // What could not be written is not worth another exit status than what was found.
+            // A failed write does not change the exit status of the result.
             let _ = out.flush();
             exit.into()
         }
@@ -196,9 +196,9 @@ fn batch(cli: &Cli, batch: BatchCommand<'_>, out: &mut dyn Write) -> ExitCode {
     }
 }
 
-/// Asks a running iiif-mender.
+/// Runs a command against a running iiif-mender.
 fn top(cli: &Cli, ask: impl FnOnce(&Settings) -> Result<(), TopError>) -> ExitCode {
-    // With a URL no configuration is needed: it may run on another machine.
+    // With a URL no configuration is needed: the proxy may run on another machine.
     let has_file = cli.origin().is_ok_and(|origin| origin.path().exists());
     let settings = match if has_file { cli.settings() } else { Ok(Settings::default()) } {
         Ok(settings) => settings,
@@ -228,12 +228,12 @@ fn serve(cli: &Cli, draft: &ConfigDraft) -> ExitCode {
         Ok(loaded) => loaded,
         Err(errors) => return refuse(errors),
     };
-    // Until the end: what is queued is written when it goes.
+    // Held until the end: dropping the guard writes what is queued.
     let _log = match observe::install_logging(&settings.log) {
         Ok(log) => log,
         Err(error) => return fail(&error.to_string(), Exit::Usage),
     };
-    // Viewers are served by the workers' own runtimes; heals and chores run here.
+    // Viewers are served by the workers' own runtimes; heals and background tasks run here.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}"), Exit::Broken),

@@ -4,9 +4,9 @@
 //! canvas that owns it, which makes the canvas service register the image anew, and then answers the viewer's
 //! own request with the picture. Start reading at [`proxy`]; `docs/ARCHITECTURE.md` is the map.
 //!
-//! For other programs there is [`iiif`]: identifiers, image requests, and which canvas owns which image. It follows semantic
-//! versioning (`docs/decisions/0006-the-crate.md`). The other rooms are public for the program and its tests; they change
-//! without notice.
+//! For other programs there is [`iiif`]: identifiers, image requests, and which canvas owns which image. This module
+//! follows semantic versioning (`docs/decisions/0006-the-crate.md`). The other modules are public for the program and its
+//! tests; they change without notice.
 
 #[cfg_attr(docsrs, doc(hidden))]
 pub mod admin;

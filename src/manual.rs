@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Command;
 use clap_mangen::Man;
 
-/// What a page says besides what the command line knows. Lines of each text are `head: text`.
+/// Additions to a manual page that the command line does not know. Lines of each text are `head: text`.
 struct Extra {
     command: &'static str,
     exit: &'static str,
@@ -108,7 +108,7 @@ const ENVIRONMENT: &str = "IIIF_MENDER__SECTION__KEY: A key of the configuration
     LISTEN_FDS, LISTEN_PID: Sockets that systemd has opened.\n\
     NOTIFY_SOCKET, WATCHDOG_USEC: Where systemd wants to be told that the program is ready and alive.";
 
-/// Text below the options of `--help`: what the exit status means.
+/// Text below the options of `--help`: the meaning of the exit status.
 pub(crate) fn with_exit_status(command: Command) -> Command {
     let below = |command: Command, name: &str| {
         let Some(extra) = EXTRAS.iter().find(|extra| extra.command == name) else { return command };

@@ -1,23 +1,23 @@
-//! How a request ended: one closed list that drives status, header, metric label, log field and report line.
+//! Outcomes of requests: one closed list that drives status, header, metric label, log field and report line.
 
 use std::fmt;
 
 use prometheus_client::encoding::EncodeLabelValue;
 
-/// How a request ended.
+/// Outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The upstream's first answer went out.
     Served,
     /// The image was expired, is back, and the viewer got it.
     Healed,
-    /// The image server said 404 and the index does not know the identifier.
+    /// The image server answered 404 and the index does not know the identifier.
     Unknown,
     /// The file itself is gone; the original 404 went out.
     Missing,
     /// A heal failed a short while ago; the original answer went out.
     Cooling,
-    /// The heal goes on, the viewer was asked to come back.
+    /// The heal goes on, and the viewer has to come back.
     Pending,
     /// The heal failed; the original answer went out.
     Failed,
@@ -38,7 +38,7 @@ impl Outcome {
         Self::Refused,
     ];
 
-    /// The word used in headers, labels, logs and reports.
+    /// Name in headers, labels, logs and reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Served => "served",

@@ -1,4 +1,4 @@
-//! POST endpoints of the admin API. Each action is written to the log: who, what, and how it ended.
+//! POST endpoints of the admin API. Each action is logged with client, action and result.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::index::Index;
 use crate::observe::{REQUEST_ID, RequestTrace};
 use crate::upstream::Body;
 
-/// What an act is about.
+/// Subject of an admin action: an image, a manifest or a route.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ActionTarget {
@@ -41,7 +41,7 @@ impl Admin {
         peer: SocketAddr,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, ApiProblem> {
-        // Operators are trusted with the id of their request, as the proxy's trusted proxies are.
+        // An operator's request id is accepted, as one from a trusted proxy is.
         let trace = RequestTrace::of(request.headers(), true);
         let subject = subject(request, self.rooms.settings.admin.max_body).await?;
         let back = subject.back.clone().filter(|back| is_own_path(back));
@@ -168,7 +168,7 @@ impl AdminState {
         if !self.healer.is_allowed_canvas(&canvas) {
             return Err(ApiProblem::bad("this canvas belongs to no presentation route"));
         }
-        // A canvas that is built during a fault comes out without its images.
+        // A canvas built during a fault lacks its images.
         if self.healer.retry_after().is_some() {
             let detail =
                 "the canvas service is unwell: a canvas that it builds now would come out without images";
@@ -182,7 +182,7 @@ impl AdminState {
         }
     }
 
-    /// Removes what is kept of an image, or of all images of a manifest.
+    /// Removes cached answers of an image, or of all images of a manifest.
     async fn purge(&self, subject: ActionTarget) -> ActionResult {
         let (cache, index) = (self.cache.clone(), Arc::clone(&self.index));
         let purge = move || {

@@ -13,7 +13,7 @@ pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 pub(super) const SAME_ORIGIN: HeaderValue = HeaderValue::from_static("same-origin");
 
-/// SECURITY: labels of manifests are strangers' words; even one that is not escaped runs nothing.
+/// SECURITY: labels of manifests are foreign text; with this policy even an unescaped one cannot run a script.
 pub(super) const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; \
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -26,7 +26,7 @@ pub(super) fn typed(kind: &'static str, body: impl Into<Bytes>) -> Response<Body
     response
 }
 
-/// Another page of ours.
+/// 303 redirect to another admin page.
 pub(super) fn see_other(path: &str) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::SEE_OTHER;
@@ -50,7 +50,7 @@ pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Respon
     Ok(response)
 }
 
-/// Why there is no other answer (RFC 9457).
+/// Error answer of the API, as problem details (RFC 9457).
 #[derive(Debug)]
 pub(super) struct ApiProblem {
     status: StatusCode,
@@ -75,7 +75,7 @@ impl ApiProblem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
-    /// Another method is the right one.
+    /// 405: names the allowed method.
     pub(super) fn method(allowed: &'static str) -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("this page is for {allowed}"))
             .with(header::ALLOW, HeaderValue::from_static(allowed))
@@ -127,7 +127,7 @@ impl ApiProblem {
         self.on(typed("application/problem+json", body.to_string()))
     }
 
-    /// Shows this page, where there is one, in place of the JSON.
+    /// Replaces the JSON by this page, where there is one.
     pub(super) fn with_page(self, page: Option<Response<Body>>) -> Response<Body> {
         match page {
             Some(page) => self.on(page),

@@ -1,4 +1,4 @@
-//! Authentication of operators: who may read, and who may act.
+//! Authentication of operators: the right to read, and the right to act.
 
 use std::io;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ use crate::config::settings;
 /// Shorter tokens can be guessed.
 const SHORTEST: usize = 16;
 
-/// Why there is no gate.
+/// Errors while the admin access rules are read.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminAuthError {
     /// The file cannot be read.
@@ -29,7 +29,7 @@ pub enum AdminAuthError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
     /// The token is too short, or more than one line.
@@ -43,23 +43,23 @@ pub enum AdminAuthError {
 /// Lets operators in.
 #[derive(Debug)]
 pub struct AdminAuth {
-    /// Of the token: comparing digests takes the same time wherever they differ.
+    /// Digest of the token: comparing digests takes the same time wherever they differ.
     token: Option<blake3::Hash>,
-    /// Whether operators must authenticate.
+    /// True if operators must authenticate.
     asks: bool,
     acts: DefaultDirectRateLimiter,
-    /// Shared by all configurations of a process: a reload must not let anybody guess anew.
+    /// Shared by all configurations of a process: a reload must not reset the count of guesses.
     brake: Arc<TokenAttempts>,
 }
 
 impl AdminAuth {
-    /// The gate that these settings ask for; reads the token.
+    /// Builds the access rules of these settings; reads the token.
     pub fn open(admin: &settings::AdminSettings) -> Result<Self, AdminAuthError> {
         let token = admin.token_file.as_deref().map(read_token).transpose()?;
         Ok(Self { token, ..Self::shut(admin) })
     }
 
-    /// A gate for who shows a certificate of `client_ca` and for nobody else: there is no token that could be read.
+    /// Builds access rules for a missing token: only a client with a certificate of `client_ca` gets in.
     pub fn shut(admin: &settings::AdminSettings) -> Self {
         let acts = NonZeroU32::new(admin.acts).unwrap_or(NonZeroU32::MIN);
         let burst = acts.saturating_mul(NonZeroU32::MIN.saturating_add(2));
@@ -67,13 +67,13 @@ impl AdminAuth {
         Self { token: None, asks: admin.requires_auth(), acts, brake: Arc::default() }
     }
 
-    /// Takes over what another gate knows of wrong tokens.
+    /// Takes over the record of wrong tokens from other access rules.
     #[must_use]
     pub(super) fn after(self, other: &Self) -> Self {
         Self { brake: Arc::clone(&other.brake), ..self }
     }
 
-    /// May this request be answered at all?
+    /// Checks whether this request may be answered at all.
     pub(super) fn authorize<B>(&self, request: &Request<B>, operator: &Operator) -> Result<(), ApiProblem> {
         if !self.asks {
             return is_loopback_host(request);
@@ -83,7 +83,7 @@ impl AdminAuth {
         }
         let Some(shown) = shown(request.headers()) else { return Err(ApiProblem::unauthorized()) };
         let (address, now) = (operator.peer.ip(), Instant::now());
-        // SECURITY: before the token is looked at, so that a right guess tells nothing.
+        // SECURITY: checked before the token, so that a correct guess gets the same answer.
         if let Some(after) = self.brake.holds(address, now) {
             return Err(ApiProblem::too_many().after(after));
         }
@@ -94,10 +94,10 @@ impl AdminAuth {
         Err(ApiProblem::unauthorized())
     }
 
-    /// May it change something?
+    /// Checks whether the request may change something.
     ///
-    /// SECURITY: a page of another site can make a browser send POST, and the browser adds what it knows of us, but it
-    /// names that site in `Origin` (Fetch standard), and who names none must send JSON, which no form can.
+    /// SECURITY: a page of another site can make a browser send POST, with the browser's credentials for us, but the
+    /// browser names that site in `Origin` (Fetch standard); a request without `Origin` must send JSON, which no form can.
     pub(super) fn authorize_action<B>(&self, request: &Request<B>) -> Result<(), ApiProblem> {
         let fields = request.headers();
         let is_json = field(fields, header::CONTENT_TYPE)
@@ -128,10 +128,10 @@ fn read_token(path: &Path) -> Result<blake3::Hash, AdminAuthError> {
     if is_good { Ok(blake3::hash(token.as_bytes())) } else { Err(AdminAuthError::Weak(path.to_path_buf())) }
 }
 
-/// Without a token whoever reaches the listener is an operator.
+/// Refuses a `Host` that is not this machine: without a token whoever reaches the listener is an operator.
 ///
-/// SECURITY: a site whose name is made to lead to 127.0.0.1 (DNS rebinding) would reach it from the operator's own
-/// browser; its requests carry its name.
+/// SECURITY: a site whose name is made to lead to 127.0.0.1 (DNS rebinding) would reach the listener from the operator's
+/// own browser; its requests carry its name.
 fn is_loopback_host<B>(request: &Request<B>) -> Result<(), ApiProblem> {
     let is_local = authority(request).is_some_and(|authority| {
         let host = authority.host();
@@ -154,7 +154,7 @@ fn field(fields: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     fields.get(name)?.to_str().ok()
 }
 
-/// The token that is shown: `Bearer` (RFC 6750 section 2.1), or the password of `Basic` (RFC 7617), which a browser asks for.
+/// Token of the request: `Bearer` (RFC 6750 section 2.1), or the password of `Basic` (RFC 7617), which a browser asks for.
 fn shown(fields: &HeaderMap) -> Option<String> {
     let (scheme, rest) = field(fields, header::AUTHORIZATION)?.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {

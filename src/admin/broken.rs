@@ -34,7 +34,7 @@ pub(super) struct LabelledBroken {
 #[template(path = "broken.html")]
 pub(super) struct BrokenPage {
     here: &'static str,
-    /// The one kind that is shown; `None`: both.
+    /// Kind that is shown; `None`: both.
     kind: Option<&'static str>,
     total: String,
     groups: Vec<BrokenGroup>,
@@ -68,10 +68,10 @@ struct BrokenView {
     is_known: bool,
 }
 
-/// The kinds, by their words in the API.
+/// Kinds, by their names in the API.
 const KINDS: [(&str, bool); 2] = [("known", true), ("unknown", false)];
 
-/// One page of broken images.
+/// Returns one page of broken images.
 fn list(
     rooms: &AdminState,
     is_known: Option<bool>,
@@ -92,7 +92,7 @@ fn list(
     Ok(listing(rows, limit, |row| row.image.number))
 }
 
-/// The kind that is asked for.
+/// Requested kind.
 fn kind_of(query: &ApiParameters<'_>) -> Result<Option<(&'static str, bool)>, ApiProblem> {
     let Some(word) = query.text("kind") else { return Ok(None) };
     let kind = KINDS.into_iter().find(|(name, _)| *name == word);

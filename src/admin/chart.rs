@@ -9,7 +9,7 @@ const WIDTH: u32 = 720;
 const TALL: f64 = 116.0;
 const LOW: f64 = 76.0;
 
-/// Points that one bar of heals stands for.
+/// Points in one bar of heals.
 const IN_A_BAR: usize = 5;
 
 /// Points of the whole width: half an hour.
@@ -20,7 +20,7 @@ const POINTS: usize = 360;
 pub(super) struct Chart {
     /// Path of the area of requests.
     pub(super) area: String,
-    /// Heals, and what was not healed above them.
+    /// Bars of heals, with failed ones on top.
     pub(super) bars: Vec<ChartBar>,
     pub(super) says_requests: String,
     pub(super) says_heals: String,
@@ -62,7 +62,7 @@ fn area(points: &[Sample], most: u64) -> String {
 }
 
 fn bars(points: &[Sample]) -> Vec<ChartBar> {
-    // Counted from the right, so that the newest bar is the one that grows.
+    // Grouped from the right, so that the newest bar is the one that grows.
     let sums: Vec<(u64, u64)> = points
         .rchunks(IN_A_BAR)
         .map(|few| (few.iter().map(|it| it.healed).sum(), few.iter().map(|it| it.broken).sum()))

@@ -41,7 +41,7 @@ pub(super) struct ManifestView {
     pub(super) missing: u64,
 }
 
-/// Where there is one source only, its manifests come at once.
+/// Lists collections. With one source only, its manifests are returned at once.
 pub(super) async fn collections(
     rooms: &AdminState,
     query: &ApiParameters<'_>,

@@ -34,7 +34,7 @@ impl HttpBody for EventStream {
 }
 
 impl Admin {
-    /// `event: news` for each that comes, and `event: stats` (without the points) every five seconds.
+    /// Streams `event: news` for each live event, and `event: stats` (without the points) every five seconds.
     pub(super) fn events(&self) -> Result<Response<Body>, ApiProblem> {
         let place = Arc::clone(&self.listeners).try_acquire_owned().map_err(|_| ApiProblem::too_many())?;
         let (tell, told) = mpsc::channel(QUEUE);

@@ -9,7 +9,7 @@ use super::AdminState;
 use crate::heal::ImageCheck;
 use crate::index::browse::{CanvasRow, Verdicts};
 
-/// How one image is.
+/// State of one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum ImageState {
@@ -23,7 +23,7 @@ pub(super) enum ImageState {
     Missing,
     /// Served, but its canvas or manifest was last seen without it.
     Poisoned,
-    /// Nothing is known, or nothing could be said in time.
+    /// State unknown: not in the index, or no answer in time.
     Unknown,
 }
 
@@ -40,7 +40,7 @@ impl ImageState {
     }
 }
 
-/// Images of one manifest by how they are, as far as the history of heals knows: nobody is asked.
+/// Images of one manifest by state, as far as the history of heals knows: no request is sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct ManifestHealth {
     /// Brought back.
@@ -66,7 +66,7 @@ impl ManifestHealth {
 pub(super) struct ImageHealth {
     /// Lookup key.
     pub(super) identifier: String,
-    /// How it is now.
+    /// Current state of the image.
     pub(super) state: ImageState,
 }
 
@@ -75,7 +75,7 @@ pub(super) struct ImageHealth {
 pub(super) struct CanvasHealth {
     #[serde(flatten)]
     pub(super) leaf: CanvasRow,
-    /// In the order of `images`.
+    /// States in the order of `images`.
     pub(super) states: Vec<ImageHealth>,
 }
 
@@ -113,8 +113,8 @@ async fn look_at(rooms: &AdminState, key: &str) -> ImageState {
                 ImageState::Ok
             }
         }
-        // An expiry looks the same whether the file is there or not, and a service that is down tells nothing: what the
-        // last heal found out counts.
+        // A 404 does not tell an expired key from a missing file, and a failing service tells nothing: the result of the
+        // last heal decides.
         Ok(ImageCheck::Expired | ImageCheck::Unwell(_)) | Err(_)
             if rooms.healer.is_file_missing(&image) || last().as_deref() == Some("missing") =>
         {

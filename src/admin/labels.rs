@@ -1,4 +1,4 @@
-//! Labels of books and pages, for tables that know images by their keys, and links to where they are looked at.
+//! Labels of books and pages, for tables that know images by their keys, and links to their pages.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ pub(super) struct LabelledHeal {
     pub(super) book: Option<String>,
 }
 
-/// Labels out of the index; each manifest is asked for once.
+/// Labels out of the index; each manifest is looked up once.
 pub(super) struct BookLabels<'a> {
     index: &'a Index,
     books: HashMap<String, Option<ManifestRow>>,
@@ -49,7 +49,7 @@ impl<'a> BookLabels<'a> {
         }))
     }
 
-    /// This heal with its labels.
+    /// Adds labels to one heal of the history.
     pub(super) fn heal(&mut self, entry: HistoryEntry) -> Result<LabelledHeal, IndexError> {
         let heal = &entry.heal;
         let owners = self.index.owners(&heal.identifier)?;

@@ -1,7 +1,8 @@
 //! Endpoints for operators: health, metrics, the API and the dashboard.
 //!
-//! [`Admin::handle`] takes a request through `auth` (who may) and `route` (what is asked); `queries` and `actions` answer as
-//! JSON, `pages` as HTML, `broken` as both and as CSV. `events` is a live stream (SSE), `step_log` keeps the steps of the last heals.
+//! [`Admin::handle`] takes a request through `auth` (rights) and `route` (endpoint); `queries` and `actions` answer as
+//! JSON, `pages` as HTML, `broken` as both and as CSV. `events` is a live stream (SSE), `step_log` keeps the steps of the
+//! last heals.
 
 mod actions;
 mod answer;
@@ -49,19 +50,19 @@ const OPENAPI: &str = include_str!("openapi.json");
 pub struct AdminState {
     /// The settings in use.
     pub settings: Arc<Settings>,
-    /// What is counted.
+    /// Metrics of the process.
     pub metrics: Arc<Metrics>,
     /// The index.
     pub index: Arc<Index>,
     /// The healer.
     pub healer: Healer,
-    /// Answers of image servers that are kept.
+    /// Cache of image servers' answers.
     pub cache: CacheState,
-    /// In the order of `settings.routes`.
+    /// Upstreams in the order of `settings.routes`.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// What the last check of the setup found.
+    /// Findings of the last setup check.
     pub setup: SetupStatus,
-    /// Has the configuration read anew.
+    /// Reload of the configuration.
     pub reload: Option<Reload>,
     /// Steps of the last heals.
     pub step_log: HealStepLog,
@@ -170,9 +171,9 @@ impl Admin {
         }
     }
 
-    /// A proxy whose sockets are bound passes traffic from the first moment, index or not.
+    /// Text of `/readyz`. A proxy whose sockets are bound passes traffic from the first moment, index or not.
     ///
-    /// SECURITY: everybody may ask, so it names what is out of order, and not why: paths and addresses stand there.
+    /// SECURITY: every client may read it, so it names degraded parts without reasons, which hold paths and addresses.
     fn ready(&self) -> String {
         let (mut told, AdminState { settings, metrics, .. }) = ("ready\n".to_owned(), &*self.rooms);
         let is_alone = !settings.cluster.urls.is_empty() && metrics.cluster_connected.get() == 0;

@@ -26,7 +26,7 @@ pub(super) struct OverviewPage {
     pub(super) has_cache: bool,
 }
 
-/// What is renewed as it changes.
+/// Parts of the overview that a live page renews.
 #[derive(Template)]
 #[template(path = "now_live.html")]
 pub(super) struct OverviewLive {
@@ -94,7 +94,7 @@ pub(super) fn now(rooms: &AdminState) -> OverviewLive {
         figures.push(figure("From the cache", from_memory, note));
     }
     let last = rooms.index.history(&HistoryFilter::default(), HistoryPage { before: None, limit: LAST });
-    // An index that cannot be read is told above; the rest of the page can be told.
+    // A failing index is reported above; heals without labels are left out.
     let mut labels = BookLabels::of(&rooms.index);
     let last = last.unwrap_or_default().into_iter().filter_map(|entry| labels.heal(entry).ok());
     let canvas_services = queries::canvas_services(rooms);
@@ -118,7 +118,7 @@ pub(super) fn now(rooms: &AdminState) -> OverviewLive {
     }
 }
 
-/// How it is, in a sentence.
+/// State of the proxy in one sentence, with its tone.
 fn summary(rooms: &AdminState, told: &Snapshot) -> (&'static str, String) {
     if let Some((part, fault)) = told.degraded.first_key_value() {
         let more = told.degraded.len() - 1;

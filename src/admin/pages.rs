@@ -88,7 +88,7 @@ struct ImageCard {
     label: String,
     state: &'static str,
     picture: String,
-    /// The picture as readers ask for it.
+    /// URL of the picture for readers.
     public: Option<String>,
     has_picture: bool,
 }
@@ -100,7 +100,7 @@ struct SearchPage {
     words: String,
     key: Option<String>,
     owners: Vec<OwnerView>,
-    /// Pages with these words in their label.
+    /// Pages whose label holds these words.
     pages: Vec<OwnerView>,
     is_complete: bool,
     /// The file of the image was last found to be gone.

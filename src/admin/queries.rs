@@ -22,7 +22,7 @@ use crate::index::browse::{CanvasRow, ManifestRow, SourceRow};
 use crate::index::history::{HistoryEntry, HistoryFilter, HistoryPage};
 use crate::upstream::{Body, ServerStatus, Upstream};
 
-/// Entries of one answer, unless another number is asked for.
+/// Default number of entries in one answer.
 const LIMIT: u32 = 50;
 
 /// A page of something: `next` is the cursor of the page behind it.
@@ -85,7 +85,7 @@ impl<'a> ApiParameters<'a> {
     }
 }
 
-/// Cuts `items`, of which one more than a page was read, to a page: the extra one says whether another page follows.
+/// Cuts `items`, of which one more than a page was read, to a page: the extra item shows that another page follows.
 pub(super) fn listing<T>(mut items: Vec<T>, limit: u32, number: impl Fn(&T) -> i64) -> PagedList<T> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let is_more = items.len() > limit;
@@ -133,7 +133,7 @@ impl Admin {
         }
     }
 
-    /// The picture as the image server has it: looking heals nothing.
+    /// Fetches the picture as the image server has it; heals nothing.
     async fn thumbnail(&self, key: &str) -> Result<Response<Body>, ApiProblem> {
         let indexed = self.rooms.healer.image_by_key(key, None);
         let known = !self.rooms.index.owners(key)?.is_empty();
@@ -142,7 +142,7 @@ impl Admin {
         let picture = picture.map_err(|error| ApiProblem::new(StatusCode::BAD_GATEWAY, error.to_string()))?;
         let (head, body) = picture.into_parts();
         let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-        // SECURITY: what an upstream calls a page must not be one of ours.
+        // SECURITY: only JPEG is passed on. HTML from an upstream would run with the rights of the admin pages.
         if !head.status.is_success() || kind != Some("image/jpeg") {
             let status = if head.status.is_success() { StatusCode::BAD_GATEWAY } else { head.status };
             return Err(ApiProblem::new(status, "the image server has no picture of it now"));
@@ -189,14 +189,14 @@ pub(super) fn servers(rooms: &AdminState) -> Vec<ServerView> {
 #[derive(Debug, Serialize)]
 pub(super) struct CanvasServiceView {
     pub(super) upstream: String,
-    /// Does it build beside the stored canvas: `honoured`, `ignored` or `unknown`.
+    /// State of `variant`: whether the service builds beside the stored canvas. `honoured`, `ignored` or `unknown`.
     pub(super) variants: &'static str,
     pub(super) breaker: &'static str,
-    /// Why its last request failed, since the last one that it answered well.
+    /// Error of the last failed request since the last success.
     pub(super) last_error: Option<String>,
     /// Since when it only fails, unix milliseconds, while its breaker is not closed.
     pub(super) failing_since: Option<i64>,
-    /// When one request tries again, unix milliseconds.
+    /// Time of the next trial request, unix milliseconds.
     pub(super) next_try: Option<i64>,
     pub(super) waiting_viewers: usize,
 }
@@ -269,7 +269,7 @@ pub(super) fn leaves(
     Ok(listing(rooms.index.leaves(manifest, after, limit + 1)?, limit, |leaf| leaf.id))
 }
 
-/// Where manifests came from.
+/// Lists the sources of manifests.
 pub(super) async fn sources(rooms: &AdminState) -> Result<Vec<SourceRow>, ApiProblem> {
     let index = Arc::clone(&rooms.index);
     aside(move || Ok(index.collected()?)).await
@@ -297,20 +297,20 @@ fn told(rooms: &AdminState, volumes: Vec<ManifestRow>) -> Result<Vec<ManifestDet
     Ok(volumes.into_iter().map(|volume| ManifestDetail { health: of(&volume), volume }).collect())
 }
 
-/// What a search found.
+/// Result of a search.
 #[derive(Debug, Serialize)]
 pub(super) struct SearchResult {
-    /// Lookup key, where the words are one.
+    /// Lookup key, if the text is one.
     pub(super) identifier: Option<String>,
     pub(super) owners: Vec<Owner>,
     pub(super) manifests: Vec<ManifestDetail>,
-    /// Canvases with these words in their label.
+    /// Canvases whose label holds these words.
     pub(super) canvases: Vec<CanvasRow>,
-    /// False: there are too many canvases to read all their labels while somebody waits.
+    /// False: there are too many canvases to read all their labels within the time limit.
     pub(super) is_complete: bool,
 }
 
-/// How long a search reads labels of canvases.
+/// Time limit for reading labels of canvases in a search.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A search reads all labels, 50 ms with 100,000 manifests: not on a thread that serves.
@@ -322,7 +322,7 @@ where
     tokio::task::spawn_blocking(read).await.map_err(|error| ApiProblem::internal(&error.to_string()))?
 }
 
-/// What a person may paste: an identifier, the URL of an image or a canvas, or words of a label.
+/// Searches by what a person pastes: an identifier, the URL of an image or a canvas, or words of a label.
 pub(super) fn images(rooms: &AdminState, words: &str, limit: u32) -> Result<SearchResult, ApiProblem> {
     let mut owners: Vec<Owner> = rooms.index.canvas(words)?;
     let in_url = rooms.index.key_in_url(words);

@@ -1,4 +1,4 @@
-//! Which page is asked for. Pure.
+//! Routes of the admin listener. Pure.
 
 /// Parsed target of an admin request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,21 +11,21 @@ pub(super) enum AdminRoute {
     Metrics,
     /// The description of the API.
     Description,
-    /// What happens, as it happens.
+    /// Live event stream (SSE).
     Events,
     /// A page of the dashboard.
     Page(DashboardPage),
-    /// What the pages are made with: its type and its text.
+    /// Static file: content type and text.
     Asset(&'static str, &'static str),
     /// Images that readers do not get.
     Broken,
-    /// Something to read.
+    /// GET endpoint of the API.
     Read(ApiQuery),
-    /// Something to do.
+    /// POST endpoint of the API.
     Act(AdminAction),
 }
 
-/// Something to read.
+/// GET endpoints of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ApiQuery {
     Stats,
@@ -44,7 +44,7 @@ pub(super) enum ApiQuery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DashboardPage {
     Now,
-    /// What changes on it.
+    /// Parts of the overview that a live page renews.
     NowLive,
     Broken,
     Collections,
@@ -55,7 +55,7 @@ pub(super) enum DashboardPage {
     Setup,
 }
 
-/// Something to do.
+/// POST endpoints of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AdminAction {
     Heal,

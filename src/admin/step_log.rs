@@ -1,5 +1,5 @@
-//! Steps of the last heals, in memory since the start: which rung was tried, what was answered, how long that took. The
-//! history keeps only how a heal ended, and steps are published only once, as live events.
+//! Steps of the last heals, in memory since the start: rung, answer and duration of each. The history keeps only the end of
+//! a heal, and steps are published only once, as live events.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,16 +19,16 @@ const STEPS: usize = 32;
 /// A request of a heal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HealRequest {
-    /// When it ended, unix milliseconds.
+    /// End of the step, unix milliseconds.
     pub at: i64,
     /// The rung.
     pub rung: &'static str,
-    /// What the canvas service answered.
+    /// Answer of the canvas service.
     pub answer: &'static str,
-    /// Why it did not help, in words: the status, or the error.
+    /// Reason why the step did not help: the status, or the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How long that took.
+    /// Duration in milliseconds.
     pub duration_ms: u64,
 }
 
@@ -67,7 +67,7 @@ impl HealStepLog {
         }
     }
 
-    /// The steps of the heal of this image that this request began; none: it is forgotten, or there were none.
+    /// Returns the steps of the heal of this image that this request began; none: forgotten, or there were none.
     pub fn steps(&self, request: &str, identifier: &str) -> Vec<HealRequest> {
         let name = (request.to_owned(), identifier.to_owned());
         self.0.lock().steps.get(&name).cloned().unwrap_or_default()

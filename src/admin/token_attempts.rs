@@ -11,14 +11,14 @@ use crate::upstream::one_client;
 /// Wrong tokens that an address may show within [`WINDOW`].
 const WRONG: u32 = 10;
 
-/// After its first wrong token an address begins anew when this is over.
+/// Time until the count of wrong tokens of an address begins anew, from the first one.
 const WINDOW: Duration = Duration::from_mins(1);
 
 /// Addresses that are remembered at most; beyond that the oldest is forgotten.
 const ADDRESSES: usize = 4096;
 
-/// Wrong tokens by address. An address that showed too many is not listened to until its window is over, whatever it
-/// shows: otherwise a guess would be as good after the brake as before.
+/// Wrong tokens by address. An address with too many is refused until its window is over, even with the right token:
+/// otherwise guessing could go on during the wait.
 #[derive(Debug, Default)]
 pub(super) struct TokenAttempts(Mutex<HashMap<IpAddr, FailedAttempts>>);
 
@@ -29,7 +29,7 @@ struct FailedAttempts {
 }
 
 impl TokenAttempts {
-    /// How long this address must wait before any token of its is looked at.
+    /// Returns how long this address must wait before a token of its is looked at.
     pub(super) fn holds(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let wrong = self.0.lock().get(&one_client(address)).copied()?;
         let left = WINDOW.checked_sub(now.saturating_duration_since(wrong.first))?;
@@ -74,7 +74,7 @@ mod tests {
         let later = now + Duration::from_secs(20);
         assert_eq!(brake.holds(ip("2001:db8::2"), later), Some(Duration::from_secs(40)));
         assert_eq!(brake.holds(ip("2001:db8:0:1::1"), later), None);
-        // Guesses while it holds do not make it longer: who shares the address gets in some time.
+        // Guesses during the wait do not prolong it: others behind the same address get in after it.
         brake.was_wrong(ip("2001:db8::1"), later);
         assert_eq!(brake.holds(ip("2001:db8::1"), now + WINDOW), None);
         brake.was_wrong(ip("2001:db8::1"), now + WINDOW);

@@ -1,4 +1,5 @@
-//! Optional files (TLS to upstreams, admin token, telemetry): one that cannot be used is reported, and the rest is served.
+//! Optional files (TLS to upstreams, admin token, telemetry): an unusable one is reported, and the process serves without
+//! it.
 
 use std::sync::Arc;
 
@@ -39,12 +40,12 @@ pub(super) fn usable(mut settings: Settings, metrics: &Metrics) -> Result<Settin
     Ok(settings)
 }
 
-/// The settings of a reload: what was left out at the start does not keep it from being read.
+/// Settings of a reload: a part left out at the start is tried again.
 pub(super) fn usable_again(settings: Settings, metrics: &Metrics) -> Result<Settings, TlsError> {
     if metrics.edge.degraded.is(TLS) { usable(settings, metrics) } else { Ok(settings) }
 }
 
-/// The gate of the admin pages; without a token that can be read it is shut.
+/// Access rules of the admin pages; without a readable token only client certificates count.
 pub(super) fn gate(settings: &Settings, metrics: &Metrics) -> AdminAuth {
     match AdminAuth::open(&settings.admin) {
         Ok(gate) => {
@@ -58,7 +59,7 @@ pub(super) fn gate(settings: &Settings, metrics: &Metrics) -> AdminAuth {
     }
 }
 
-/// The gate of a reload: a token that was good and is bad is a mistake; one that was bad may stay so.
+/// Access rules of a reload: a token that was good and is bad is a mistake; a bad one may stay bad.
 pub(super) fn gate_again(settings: &Settings, metrics: &Metrics) -> Result<AdminAuth, AdminAuthError> {
     if metrics.edge.degraded.is(TOKEN) {
         Ok(gate(settings, metrics))

@@ -24,23 +24,23 @@ use crate::observe::Metrics;
 use crate::proxy::{self, ClientInfo};
 use crate::upstream::Clients;
 
-/// How often a listener that cannot be opened is tried again.
+/// Retry interval of a listener that cannot be opened.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Where operators are served, as soon as that can be.
+/// Admin listener, once it is open.
 pub(super) struct AdminServer(Arc<ArcSwapOption<OpenAdminListener>>);
 
 /// An open listener.
 struct OpenAdminListener {
     address: SocketAddr,
-    /// Kept to be handed to a successor.
+    /// Socket, kept for a successor.
     socket: TcpListener,
     showcase: Option<Arc<CertificateResolver>>,
 }
 
 impl AdminServer {
-    /// Binds the socket and serves; `None`: there is to be none. One that cannot be bound, or whose certificate cannot be
-    /// read, is tried again until it can: viewers are served meanwhile.
+    /// Binds the socket and serves. `None`: no admin listener is configured. If the socket cannot be bound or its
+    /// certificate cannot be read, tries again until it can: viewers are served meanwhile.
     pub(super) fn open_or_later(
         services: &Arc<ArcSwap<Services>>,
         inherited: &mut InheritedSockets,
@@ -94,7 +94,7 @@ impl AdminServer {
         }
     }
 
-    /// Where they are served now.
+    /// Current address of the admin listener.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         self.0.load().as_ref().map(|open| open.address)
     }
@@ -104,14 +104,14 @@ impl AdminServer {
         self.0.load().as_ref().map(|open| open.socket.try_clone()).transpose()
     }
 
-    /// Another certificate from now on. True: it really is another one.
+    /// Replaces the certificate. True if it differs from the one before.
     pub(super) fn show(&self, files: &TlsFiles) -> Result<bool, CertificateError> {
         let open = self.0.load();
         let Some(showcase) = open.as_ref().and_then(|open| open.showcase.as_ref()) else { return Ok(false) };
         Ok(showcase.replace(Certificates::read(&files.pairs())?))
     }
 
-    /// Keeps the socket no longer.
+    /// Drops the socket.
     pub(super) fn close(self) {
         self.0.store(None);
     }

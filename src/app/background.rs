@@ -39,7 +39,7 @@ impl BackgroundTasks {
         }
     }
 
-    /// Begins anew what is concerned: rounds that go on for hours are not begun again for nothing.
+    /// Restarts the tasks whose settings changed: rounds that go on for hours are not restarted without need.
     pub(super) fn restart_affected(&mut self, old: &Services, new: &Services, state: &ProcessState) {
         let (before, after) = (&old.settings, &new.settings);
         let others = before.routes != after.routes
@@ -74,7 +74,7 @@ impl BackgroundTasks {
     }
 }
 
-/// What a live page shows of the last half hour.
+/// Records the samples of the last half hour that live pages show.
 pub(super) async fn sample_periodically(metrics: Arc<Metrics>) {
     let mut every = tokio::time::interval(SAMPLE_EVERY);
     loop {
@@ -83,7 +83,7 @@ pub(super) async fn sample_periodically(metrics: Arc<Metrics>) {
     }
 }
 
-/// What other nodes find out and learn is known here, too.
+/// Applies what other nodes found out and learned.
 fn follow_cluster(services: &Services, state: &ProcessState) -> impl Future<Output = ()> + use<> {
     let healer = services.healer.clone();
     let follower = services.cluster.clone().map(|cluster| {

@@ -1,7 +1,7 @@
 //! Detects that the content of the configuration or of a certificate has changed.
 //!
-//! The files are checked once a second, by their names: that costs nothing, and it sees what watching a directory does
-//! not see, such as network file systems and the links to links by which Kubernetes renews its volumes.
+//! The files are checked once a second, by their names: that costs nearly nothing, and finds changes that watching a
+//! directory misses, as on network file systems and behind the chains of links by which Kubernetes renews its volumes.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ use crate::config::Settings;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Files that are looked at.
+/// Watched files.
 #[derive(Debug)]
 pub(super) struct FileWatcher {
     config: PathBuf,
@@ -20,18 +20,18 @@ pub(super) struct FileWatcher {
     seen: Vec<FileState>,
 }
 
-/// What tells one content from another; `None`: there is no such file.
+/// Identity of a file's content; `None`: there is no such file.
 type FileState = Option<(u64, u64, i64, i64, u32)>;
 
 impl FileWatcher {
-    /// The configuration itself, and what it names.
+    /// Watches the configuration and the files that it names.
     pub(super) fn of(config: &Path, settings: &Settings) -> Self {
         let mut files = Self { config: config.to_owned(), all: Vec::new(), seen: Vec::new() };
         files.follow(settings);
         files
     }
 
-    /// From now on those that these settings name.
+    /// Follows the files that these settings name.
     pub(super) fn follow(&mut self, settings: &Settings) {
         let pairs = settings.server.tls.iter().chain(&settings.admin.tls);
         let pairs = pairs.chain(&settings.upstream.client_certificate);

@@ -1,7 +1,7 @@
-//! Handing the sockets to a successor, so that a restart or an upgrade loses no connection.
+//! Handover of the sockets to a successor process, so that a restart or an upgrade loses no connection.
 //!
-//! The successor is the program as it lies on the disk now, started with our arguments and our sockets
-//! (`LISTEN_FDS`). It says on its standard output that it serves; only then we stop. If it does not, we go on.
+//! The successor is the program as it lies on the disk now, started with our arguments and our sockets (`LISTEN_FDS`). When
+//! the successor writes to its standard output that it serves, this process stops; otherwise this process goes on.
 
 use std::env;
 use std::io::{self, Write as _};
@@ -16,19 +16,19 @@ use tokio::time::timeout;
 
 use super::App;
 
-/// Set for a successor: it is waited for.
+/// Set for a successor whose predecessor waits for it.
 const AWAITED: &str = "IIIF_MENDER_AWAITED";
 
-/// What a successor says when it serves.
+/// Line that a successor writes when it serves.
 const READY: &str = "ready\n";
 
-/// How long a successor may take: it opens the index, and binds what is new in its configuration.
+/// Time limit for a successor to serve: it opens the index, and binds new addresses of its configuration.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The first of the file descriptors that are passed (`sd_listen_fds(3)`).
 const FIRST: i32 = 3;
 
-/// Why there is no successor.
+/// Errors of a handover.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandoverError {
     #[error("it cannot be started: {0}")]
@@ -50,7 +50,7 @@ pub(super) async fn start(app: &App) -> Result<u32, HandoverError> {
         .env("LISTEN_FDS", sockets.len().to_string())
         .env_remove("LISTEN_PID")
         .env_remove("LISTEN_FDNAMES")
-        // systemd watches over the process that it knows: it is told of the new one.
+        // systemd's watchdog follows the process it knows: the new main pid is sent to it later.
         .env_remove("WATCHDOG_PID")
         .env(AWAITED, "1")
         .stdin(Stdio::null())
@@ -73,12 +73,12 @@ pub(super) async fn start(app: &App) -> Result<u32, HandoverError> {
 /// The program by its name: `/proc/self/exe` would still be the old one after an upgrade.
 fn program() -> io::Result<std::path::PathBuf> {
     let own = env::current_exe()?;
-    // The kernel's word for a file that was replaced since we were started.
+    // The kernel appends this to the path of a program that was replaced since the start.
     let name = own.to_string_lossy();
     Ok(name.strip_suffix(" (deleted)").map_or_else(|| own.clone(), Into::into))
 }
 
-/// Tells the process that this one replaces, if any, that this one serves.
+/// Tells the predecessor, if there is one, that this process serves.
 pub(super) fn tell_predecessor() -> io::Result<()> {
     if env::var_os(AWAITED).is_none() {
         return Ok(());

@@ -20,7 +20,7 @@ use crate::listen::{ConnectionLimits, Listener, ListenerGroup, Shutdown, SocketP
 struct BoundListener {
     wanted: SocketAddr,
     address: SocketAddr,
-    /// Kept to be handed to a successor.
+    /// Socket, kept for a successor.
     socket: TcpListener,
     manner: Arc<ArcSwap<SocketProtocol>>,
     stop: watch::Sender<bool>,
@@ -37,7 +37,7 @@ pub(super) struct PublicListeners {
     closing: Vec<JoinHandle<usize>>,
 }
 
-/// What a change needs, got before anything is changed.
+/// Resources of a change, acquired before anything is changed.
 pub(super) struct PreparedListeners {
     bounds: ConnectionLimits,
     listen: Vec<Listen>,
@@ -46,7 +46,7 @@ pub(super) struct PreparedListeners {
 }
 
 impl PublicListeners {
-    /// None is open yet.
+    /// Creates a set without open listeners.
     pub(super) fn new(group: Arc<ListenerGroup>, services: Arc<ArcSwap<Services>>) -> Self {
         Self { group, services, tls: None, open: Vec::new(), closing: Vec::new() }
     }
@@ -63,7 +63,7 @@ impl PublicListeners {
             if self.open.iter().any(|door| door.wanted == *address) {
                 continue;
             }
-            // Without an address of its own IPv4 is served at [::] as well.
+            // Without an IPv4 address of its own in the configuration, [::] serves IPv4 as well.
             let v6_only = server.listen.iter().any(|other| {
                 let other = other.address;
                 other.port() == address.port() && other.is_ipv4() && other.ip().is_unspecified()
@@ -79,7 +79,7 @@ impl PublicListeners {
         })
     }
 
-    /// Serves what is prepared, and no longer what is not wanted. True: the certificates are others.
+    /// Opens the prepared listeners and closes those no longer configured. True: the certificates changed.
     pub(super) fn apply(&mut self, prepared: PreparedListeners) -> Result<bool, StartError> {
         let PreparedListeners { bounds, listen, certificates, fresh } = prepared;
         let others = match (certificates, &self.tls) {
@@ -123,8 +123,8 @@ impl PublicListeners {
         let services = Arc::clone(&self.services);
         let service = move |viewer, request| {
             let proxy = services.load().proxy.clone();
-            // Boxed: hyper moves a request's future several times before it rests, and keeps room for it as long as
-            // the connection lives.
+            // Boxed: hyper moves a request's future several times before it rests, and keeps room for it as long as the
+            // connection lives.
             Box::pin(proxy.handle(viewer, request))
         };
         let serving = tokio::spawn(listener.serve(service, stop));
@@ -132,7 +132,7 @@ impl PublicListeners {
         Ok(BoundListener { wanted, address, socket, manner, stop: press, serving })
     }
 
-    /// Where viewers are served, in the order of the configuration.
+    /// Public addresses in the order of the configuration.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         self.open.iter().map(|door| door.address).collect()
     }
@@ -142,7 +142,7 @@ impl PublicListeners {
         self.open.iter().map(|door| door.socket.try_clone()).collect()
     }
 
-    /// Closes all. What gives how many connections had to be cut.
+    /// Closes all listeners. The tasks return how many connections were cut.
     pub(super) fn shutdown(&mut self) -> Vec<JoinHandle<usize>> {
         for door in self.open.drain(..) {
             drop(door.socket);

@@ -1,4 +1,4 @@
-//! A process that serves: signals, reloads, handover, and what systemd wants to know.
+//! Serving process: signals, reloads, handover, and notifications to systemd.
 
 use std::io;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use crate::config::{ConfigChanges, ConfigOrigin, Reload, ReloadError, Settings};
 use crate::index::Index;
 use crate::listen::inherited::InheritedSockets;
 
-/// How it ended.
+/// End of serving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServeEnd {
-    /// All that was in flight has ended, or was cut at the deadline.
+    /// Requests in flight have ended, or were cut at the deadline.
     Drained,
     /// A second signal came.
     AtOnce,
 }
 
-/// What a signal asks for.
+/// Action that a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SignalAction {
     Stop(&'static str),
@@ -31,7 +31,7 @@ enum SignalAction {
     Successor,
 }
 
-/// Why we stop when a successor serves.
+/// Reason of the stop after a handover.
 const HANDED_OVER: &str = "SIGUSR2";
 
 /// Serves with the settings that were read from `config`, until a signal ends the process.
@@ -75,7 +75,7 @@ pub async fn serve(config: &ConfigOrigin, settings: Settings) -> Result<ServeEnd
         drain_s = app.drain().as_secs(),
         "stopping: no new connections, requests in flight end; a second signal ends them at once"
     );
-    // systemd would end the whole unit, and with it the successor, whoever of us says it.
+    // STOPPING=1 would end the whole unit, and with it the successor, whichever process sends it.
     if why != HANDED_OVER {
         sd_notify(&[NotifyState::Stopping, NotifyState::Status("requests in flight end")]);
     }
@@ -97,7 +97,7 @@ pub async fn serve(config: &ConfigOrigin, settings: Settings) -> Result<ServeEnd
     Ok(ended)
 }
 
-/// What runs here, by which configuration, and where requests go.
+/// Logs the version, the configuration and the routes.
 fn log_start(config: &ConfigOrigin, settings: &Settings) {
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, configuration = %config.path().display(), "starting");
@@ -109,7 +109,7 @@ fn log_start(config: &ConfigOrigin, settings: &Settings) {
     }
 }
 
-/// What the index holds when serving begins, and how old that is.
+/// Logs the size and age of the index at the start.
 fn log_index(index: &Index) {
     match index.stats() {
         Ok(stats) => {
@@ -154,7 +154,7 @@ fn reload_settings(config: &ConfigOrigin, app: &mut App) -> Result<ConfigChanges
     changes
 }
 
-/// Starts a successor. True: it serves.
+/// Starts a successor. True if it serves.
 async fn hand_over(app: &App) -> bool {
     tracing::info!("starting a successor on our sockets");
     match handover::start(app).await {
@@ -177,7 +177,7 @@ fn sd_notify(state: &[NotifyState<'_>]) {
     }
 }
 
-/// Shows systemd that the runtime still runs, where it wants to see that.
+/// Feeds systemd's watchdog, where one is set, as long as the runtime runs.
 async fn feed_watchdog() {
     let Some(within) = sd_notify::watchdog_enabled() else { return };
     let mut every = tokio::time::interval((within / 2).max(Duration::from_millis(10)));

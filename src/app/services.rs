@@ -38,7 +38,7 @@ pub(super) struct Services {
     pub(super) proxy: Proxy,
 }
 
-/// What lasts as long as the process, and is built once.
+/// State that lasts as long as the process, and is built once.
 #[derive(Debug)]
 pub(super) struct ProcessState {
     pub(super) index: Arc<Index>,
@@ -94,7 +94,7 @@ impl Services {
         Ok(Self { settings, upstreams, cluster, healer, learner, proxy })
     }
 
-    /// Keeps the index up to date, from its sources or from what other nodes publish.
+    /// Spawns the task that keeps the index up to date, from its sources or from editions of other nodes.
     pub(super) fn spawn_index_task(&self, state: &ProcessState) -> JoinHandle<()> {
         let (index, settings) = (Arc::clone(&state.index), Arc::clone(&self.settings));
         let metrics = Arc::clone(&state.metrics);
@@ -129,12 +129,12 @@ impl Services {
     }
 }
 
-/// The upstreams, as the healer asks them.
+/// Upstreams, in the form that the healer needs.
 fn servers(upstreams: &[Arc<Upstream>]) -> Vec<Arc<dyn SendRequest>> {
     upstreams.iter().map(|upstream| Arc::clone(upstream) as Arc<dyn SendRequest>).collect()
 }
 
-/// Opens the index, with all that it needs to read its sources. An index that cannot be used is begun anew.
+/// Opens the index, with its access to sources. An unusable index is begun anew.
 pub(super) fn open_index(settings: &Arc<Settings>, metrics: &Metrics) -> Result<Arc<Index>, StartError> {
     let web = FetcherFactory::new(Arc::clone(settings))?;
     let (index, trouble) = Index::open_in_any_case(&settings.index.path, settings.index.cache)?;

@@ -12,7 +12,7 @@ const FIRST: Duration = Duration::from_secs(10);
 /// A folder into which much is copied is read again and again.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// Ends at once where no check is wanted.
+/// Checks the setup periodically; ends at once where no check is configured.
 pub(super) fn check_setup(
     services: &Services,
     state: &ProcessState,
@@ -24,13 +24,13 @@ pub(super) fn check_setup(
     async move {
         let every = settings.admin.setup_check;
         let mut pause = FIRST.min(every);
-        // What nobody looks at any more is not told any more.
+        // Without a schedule the problems would never be updated: they are cleared.
         if every.is_zero() && !status.problems().is_empty() {
             status.update(&[], &metrics);
         }
         while !every.is_zero() {
             let _ = tokio::time::timeout(pause, read.changed()).await;
-            // What cannot be looked at is as it was.
+            // After a check that cannot be made, the last findings stand.
             if let Some(findings) = setup::check(&healer, &index, &settings).await {
                 status.update(&findings, &metrics);
             }

@@ -11,10 +11,10 @@ use crate::config::Settings;
 use crate::observe::Metrics;
 use crate::upstream::OtlpClient;
 
-/// How long the last spans may take, when everything else has ended.
+/// Time limit for the last spans after everything else has ended.
 const LAST: Duration = Duration::from_secs(2);
 
-/// What sends them. Dropping `more` makes it send what still waits, and end.
+/// Task that sends spans. Dropping `more` makes it send the rest, and end.
 #[derive(Debug)]
 pub(super) struct TraceExport {
     more: oneshot::Sender<()>,
@@ -36,7 +36,7 @@ impl TraceExport {
         Ok(Some(Self { more, sending: tokio::spawn(export.run(post, last)) }))
     }
 
-    /// Sends what still waits, for a moment.
+    /// Sends the remaining spans, within a time limit.
     pub(super) async fn end(self) {
         drop(self.more);
         let _ = tokio::time::timeout(LAST, self.sending).await;

@@ -6,7 +6,7 @@ use super::{CanvasTask, ImageVerdict};
 use crate::heal::{FILE_GONE, Healer, ImageCheck, IndexedImage};
 use crate::index::Owner;
 
-/// How one image was found.
+/// Result of the check of one image.
 #[derive(Debug, Clone)]
 pub(crate) struct CheckedImage {
     /// `None`: the canvas names no image, or the configuration leaves it out.
@@ -15,17 +15,17 @@ pub(crate) struct CheckedImage {
     pub(crate) image: String,
     pub(crate) verdict: ImageVerdict,
     pub(crate) reason: Option<String>,
-    /// Only the credentials of a viewer would show it.
+    /// True if the image server shows the image only with the credentials of a viewer.
     pub(crate) is_hidden: bool,
 }
 
-/// Why an image is expired, where nothing was tried yet.
+/// Reason of an expired image for which nothing was tried yet.
 pub(crate) const FORGOTTEN: &str = "the image server has forgotten it";
 
-/// The pause before an image that could not be looked at is looked at once more.
+/// Pause before an image is probed a second time after an error.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// The owner that this unit itself tells of.
+/// Owner that this unit itself names.
 pub(crate) fn owner(unit: &CanvasTask) -> Option<Owner> {
     let canvas = unit.canvas.clone()?;
     Some(Owner { canvas, manifest: unit.manifest.uri.clone(), label: unit.label.clone() })

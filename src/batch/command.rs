@@ -29,7 +29,7 @@ use crate::index::command::Exit;
 use crate::setup;
 use crate::upstream::fetch::FetcherFactory;
 
-/// What both commands take.
+/// Options that `check` and `heal` share.
 #[derive(Debug, Clone, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 pub struct Selection {
@@ -107,12 +107,12 @@ pub struct HealArgs {
     job: Option<String>,
 }
 
-/// What is to be done.
+/// Batch command to run.
 #[derive(Debug, Clone, Copy)]
 pub enum BatchCommand<'a> {
     /// `check`: probe only.
     Check(&'a CheckArgs),
-    /// `heal`: probe, and heal what is broken.
+    /// `heal`: probe, and heal broken images.
     Heal(&'a HealArgs),
 }
 
@@ -127,7 +127,7 @@ pub struct BatchServices {
     pub healer: Healer,
     /// The other nodes.
     pub cluster: Option<Arc<Cluster>>,
-    /// What fetches documents that belong to no route.
+    /// Fetchers of documents that belong to no route.
     pub web: FetcherFactory,
 }
 
@@ -158,9 +158,9 @@ impl BatchCommand<'_> {
     /// Lays the options over the configuration.
     pub fn adjust(&self, settings: &mut Settings) {
         let heal = &mut settings.heal;
-        // Nobody reads, so nothing is ahead of a reader; and a flush is what this command is for.
+        // No reader is there, so no page is "ahead"; and a flush is what this command is for.
         (heal.enabled, heal.sweep, heal.ahead) = (true, false, 0);
-        // Every image is asked about once: what is alive need not be remembered, and memory stays flat.
+        // Every image is asked about once: a memory of images that are alive would only grow.
         heal.alive_for = Duration::from_millis(1);
         if let Some(timeout) = self.selection().timeout {
             heal.timeout = timeout;
@@ -183,7 +183,7 @@ impl BatchCommand<'_> {
         }
     }
 
-    /// Does it on `runtime`, with results on `out`.
+    /// Runs the command on `runtime`, with results on `out`.
     pub fn run(
         &self,
         runtime: &Runtime,
@@ -223,7 +223,7 @@ impl BatchCommand<'_> {
             Self::Check(_) => probes,
             // Through a proxy every request may be a heal.
             Self::Heal(args) if args.via.is_some() => args.concurrency.map_or(concurrency, usize::from),
-            // Those in the lanes, and as many that look before and after.
+            // Requests in the lanes, and as many probes before and after them.
             Self::Heal(_) => (concurrency * 2).max(probes),
         }
     }
@@ -337,7 +337,7 @@ fn worker(
     }
 }
 
-/// Why a command could not be carried out.
+/// Errors that keep a command from being carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
     /// The journal.
@@ -349,7 +349,7 @@ pub enum BatchError {
     /// `--job`.
     #[error(transparent)]
     Job(#[from] JobError),
-    /// A report whose kind its name does not tell.
+    /// Report file without a known extension.
     #[error("--report {0}: its name must end in .json, .csv, .html or .xml")]
     Format(PathBuf),
     /// A report that cannot be written.

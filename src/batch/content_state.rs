@@ -1,4 +1,4 @@
-//! Content State 1.0: the link that a viewer makes of "what I look at now".
+//! Content State 1.0: the link that a viewer makes of its present view.
 //!
 //! `iiif-content=` in the query or fragment of a viewer's URL, or the value alone: a plain URL, an annotation or a
 //! reference as JSON, or that JSON percent-encoded and then base64url-encoded.
@@ -9,20 +9,20 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-/// What a content state points at.
+/// Target of a content state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ContentTarget {
     /// URL of a manifest or a collection, or of an unknown kind.
     Document(String),
     /// A canvas, and the manifest it is part of.
     Canvas {
-        /// Without fragment.
+        /// URL of the document, without fragment.
         url: String,
         manifest: Option<String>,
     },
 }
 
-/// Reads a viewer link or a content state alone. `None`: it is neither.
+/// Reads a viewer link or a content state alone. `None`: the text is neither.
 pub(crate) fn read(text: &str) -> Option<ContentTarget> {
     let content = match parameter(text) {
         Some(value) => percent_decode_str(value).decode_utf8().ok()?.into_owned(),
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_encoded_form_is_base64url_of_percent_encoded_json() {
-        // encodeURIComponent leaves ASCII letters alone; the standard's own example is made this way.
+        // encodeURIComponent leaves ASCII letters alone; the standard's own example is encoded in this way.
         let escaped =
             percent_encoding::utf8_percent_encode(CANVAS, percent_encoding::NON_ALPHANUMERIC).to_string();
         let encoded = URL_SAFE_NO_PAD.encode(escaped);

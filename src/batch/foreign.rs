@@ -1,4 +1,4 @@
-//! Documents that belong to no route of ours: manifests and collections on somebody else's site, named by a person.
+//! Documents that belong to no route of ours: manifests and collections on other sites, named by a person.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -26,7 +26,7 @@ impl ForeignFetcher {
         Self { hosts: hosts.collect(), fetcher: web.fetcher() }
     }
 
-    /// May it be fetched?
+    /// True if the URL may be fetched.
     pub(crate) fn is_there(&self, url: &str) -> bool {
         uri(url).is_some_and(|url| CanvasUrl::parse(&url).is_some_and(|url| self.is_named(&url)))
     }

@@ -1,7 +1,7 @@
 //! `heal --job NAME`: several runs, on one machine or many, share the canvases of one job by way of Redis.
 //!
-//! The run that claims a canvas checks and heals it; the others take over the result, so that each ends with a report
-//! of the whole job. No canvas is requested while Redis is away: what other runs do cannot be known then.
+//! The run that claims a canvas checks and heals it; the others take over the result, so that each ends with a report of
+//! the whole job. No canvas is requested while Redis is away, because claims of other runs are not known then.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -51,11 +51,11 @@ impl JobShare {
             treated.asked = worker.requests();
             self.finish(worker, id, &JournalRecord::from(&treated)).await;
         }
-        // What is tried again stays claimed meanwhile.
+        // A canvas that is tried again stays claimed until then.
         treated
     }
 
-    /// Is something else than a canvas ours to be done? It is nobody's afterwards.
+    /// Claims a task other than a canvas, and marks it done. True if it is ours to do.
     pub(crate) async fn is_ours(&self, worker: &CanvasWorker, what: &str) -> bool {
         let id = super::digest([what].into_iter());
         let is_ours = self.claim(worker, id).await == Some(Claim::Ours);
@@ -95,7 +95,7 @@ impl JobShare {
     }
 }
 
-/// What another process did.
+/// Result that another process recorded.
 fn by_others(told: &[u8], unit: &CanvasTask) -> CanvasResult {
     let mut told: JournalRecord = serde_json::from_slice(told).unwrap_or_default();
     for entry in &mut told.entries {

@@ -1,8 +1,8 @@
-//! What a run has done so far, so that `--resume` goes on without asking anything twice.
+//! Journal of a run, so that `--resume` goes on without asking anything twice.
 //!
-//! A line for each canvas that is done, appended; before a canvas is asked for, a line that says so. A line that
-//! matters is written before the next step, so that kill -9 loses nothing that was finished; it is on the disk
-//! within a second, so that a power loss costs a second of probes. A line that was torn is cut off.
+//! Each canvas has a line when it is done, and one before it is asked for. A line that matters is written before the next
+//! step, so that kill -9 loses nothing that was finished; a sync each second keeps the loss of a power cut to a second of
+//! probes. A line that was torn is cut off.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -29,7 +29,7 @@ enum JournalLine {
     Begin { version: u32, command: String, sources: Vec<String>, started: u64 },
     /// A manifest gets a number.
     Manifest(usize, String, Option<String>),
-    /// A canvas that is asked for next.
+    /// Canvas that is requested next.
     Asking(u64),
     /// A canvas that is done.
     Done(JournalDone),
@@ -73,7 +73,7 @@ impl From<&CanvasResult> for JournalRecord {
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
-    /// `None`: nothing is written, because the job in Redis keeps the results.
+    /// Journal file; `None`: the job in Redis keeps the results.
     file: Option<File>,
     gathered: Vec<u8>,
     synced: Instant,
@@ -83,7 +83,7 @@ pub(crate) struct Journal {
     in_flight: HashSet<u64>,
 }
 
-/// Why there is no journal.
+/// Errors of the journal.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JournalError {
     #[error("the journal {0} cannot be used: {1}")]
@@ -96,7 +96,7 @@ pub(crate) enum JournalError {
     Other(PathBuf, String),
 }
 
-/// Where the journal of a command is kept: beside the index.
+/// Path of a command's journal: beside the index.
 pub(super) fn path(index: &Path, command: &str) -> PathBuf {
     let mut name = index.to_path_buf().into_os_string();
     name.push(format!(".{command}-journal"));
@@ -140,7 +140,7 @@ impl Journal {
         }
     }
 
-    /// Replays what an earlier run wrote; returns how many bytes of it are whole lines.
+    /// Replays the entries of an earlier run; returns how many bytes of the file are whole lines.
     fn replay(&mut self, file: &File, summary: &mut Summary) -> Result<u64, JournalError> {
         let refuse = |error| JournalError::Io(self.path.clone(), error);
         let mut lines = BufReader::new(file);
@@ -182,12 +182,12 @@ impl Journal {
         }
     }
 
-    /// Takes this unit up. False: it was done already, in this run or an earlier one.
+    /// Takes this unit up. False: done already, in this run or an earlier one.
     pub(crate) fn take_up(&mut self, unit: u64) -> bool {
         self.done.insert(unit)
     }
 
-    /// Whether an earlier run requested this canvas and was killed meanwhile.
+    /// True if an earlier run requested this canvas and was killed before the result.
     pub(crate) fn was_in_flight(&self, unit: u64) -> bool {
         self.in_flight.contains(&unit)
     }
@@ -224,7 +224,7 @@ impl Journal {
             number
         };
         self.write(&JournalLine::Done(JournalDone { unit: id, manifest, told: treated.into() }));
-        // A healthy canvas cost a probe, which may be made again; anything else may not.
+        // A healthy canvas costs a probe, which may be repeated; anything else is written at once.
         if treated.is_begun || self.gathered.len() >= GATHER || self.synced.elapsed() >= SYNC {
             self.flush().map_err(|error| JournalError::Io(self.path.clone(), error))?;
         }
@@ -237,7 +237,7 @@ impl Journal {
         written.map_err(|error| JournalError::Io(self.path.clone(), error))
     }
 
-    /// The run came to its end: there is nothing to go on with.
+    /// Deletes the journal of a run that came to its end.
     pub(crate) fn finish(self) {
         if self.file.is_none() {
             return;
@@ -247,7 +247,7 @@ impl Journal {
         }
     }
 
-    /// Where it is; `None`: nothing is written down.
+    /// Path of the journal; `None`: no journal is kept.
     pub(crate) fn path(&self) -> Option<&Path> {
         self.file.as_ref().map(|_| self.path.as_path())
     }
@@ -256,7 +256,7 @@ impl Journal {
         if self.file.is_none() {
             return;
         }
-        // A line is made of text and numbers: it can always be written as JSON.
+        // Text and numbers can always be written as JSON.
         if serde_json::to_writer(&mut self.gathered, line).is_ok() {
             self.gathered.push(b'\n');
         }

@@ -1,4 +1,4 @@
-//! Whole manifests healed by one request, where that costs less than to ask for one canvas after the other.
+//! Whole manifests healed by one request, where that costs less than single canvases.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use crate::heal::{Healer, IndexedImage, PagesSeen};
 /// Manifests that are remembered: canvases of one manifest come together.
 const MANIFESTS: usize = 64;
 
-/// `ManifestsInWork` is what was seen of the manifests that are worked on.
+/// `ManifestsInWork` counts broken pages of the manifests in work.
 #[derive(Debug, Default)]
 pub(crate) struct ManifestsInWork {
     /// The last one first.
@@ -22,12 +22,12 @@ pub(crate) struct ManifestsInWork {
 struct ManifestPages {
     manifest: String,
     seen: Cell<PagesSeen>,
-    /// Was it asked for, and did that help?
+    /// Result of the one request for the manifest: true if it helped.
     asked: OnceCell<bool>,
 }
 
 impl ManifestsInWork {
-    /// A page of this manifest was looked at.
+    /// Counts a probed page of this manifest.
     pub(crate) fn page_seen(&self, manifest: &str, is_gone: bool) {
         let book = self.find(manifest).unwrap_or_else(|| {
             let (seen, asked) = (Cell::default(), OnceCell::new());
@@ -41,7 +41,7 @@ impl ManifestsInWork {
         book.seen.set(PagesSeen { pages: pages + 1, gone: gone + usize::from(is_gone) });
     }
 
-    /// Has the whole manifest built, once, where several of its pages are gone. True: it was, now or before.
+    /// Has the whole manifest built, once, where several of its pages are gone. True: built, now or before.
     pub(crate) async fn heal(&self, healer: &Healer, manifest: &str, image: &IndexedImage) -> bool {
         let Some(book) = self.find(manifest) else { return false };
         let is_cheaper = || book.seen.get().are_cheaper_as_book() && healer.may_heal_book(manifest);

@@ -1,7 +1,7 @@
-//! Manifests as they are served: can they be fetched, are they JSON, and do they lack images that are known?
+//! Manifests as they are served: checks that they can be fetched, are JSON, and lack no known images.
 //!
-//! UPSTREAM: a manifest that was built during a fault is 200 with fewer canvases, or with canvases without images,
-//! and stays so: only `update=true` on its own URL cures it (upstream.md "Poison").
+//! UPSTREAM: a manifest that was built during a fault is 200 with fewer canvases, or with canvases without images, and
+//! stays so: only `update=true` on its own URL cures it (upstream.md "Poison").
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl SourceReader {
                 if known.is_empty() {
                     return self.problem(text, why, true).await;
                 }
-                // It cannot be fetched, but the index tells what is in it.
+                // The manifest cannot be fetched, but the index knows its images.
                 let named = self.manifest_of(&url);
                 self.send(SourceItem::Trouble(
                     Arc::clone(&named),
@@ -52,7 +52,7 @@ impl SourceReader {
         }
     }
 
-    /// A manifest as it is served, beside what the index knows of it.
+    /// Compares a manifest as it is served with the index.
     pub(super) async fn served(&self, url: &str, document: &Document, canvases: Vec<Canvas>) -> ReadControl {
         let named = named(document, url);
         let known = known_canvases(&self.index, &named.uri);
@@ -61,7 +61,7 @@ impl SourceReader {
             let poisoned = Some(Arc::new(known.clone()));
             self.send(SourceItem::Trouble(Arc::clone(&named), ManifestProblem { text, poisoned })).await?;
         }
-        // What is known and what is served, together: each canvas once, with all its images.
+        // Canvases of the index and of the manifest as served, merged: each canvas once, with all its images.
         let mut all = canvases;
         for canvas in lacking {
             match all.iter_mut().find(|served| served.id == canvas.id) {
@@ -72,7 +72,7 @@ impl SourceReader {
         self.as_read(&named, document.kind, all).await
     }
 
-    /// What is wrong with a manifest whose canvases are known.
+    /// Checks a manifest whose canvases are known; `None`: it is as it should be.
     pub(super) async fn trouble(&self, url: &str, known: &Arc<Vec<Canvas>>) -> Option<ManifestProblem> {
         match self.get(url).await {
             Err(text) => Some(ManifestProblem { text, poisoned: None }),
@@ -103,7 +103,7 @@ fn read(healer: &Healer, bytes: &[u8]) -> FetchedManifest {
     Ok((read.document.clone(), read.canvases.clone()))
 }
 
-/// Builds a poisoned manifest anew until it holds what is known of it.
+/// Rebuilds a poisoned manifest until it holds all known images.
 pub(crate) async fn cure(healer: &Healer, url: &str, known: &[Canvas]) -> Result<(), String> {
     for _ in 0..REBUILDS {
         get(healer, url, true).await?;

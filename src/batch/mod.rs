@@ -1,4 +1,4 @@
-//! The batch commands: `check` tells which images are broken, `heal` mends them.
+//! The batch commands: `check` finds broken images, `heal` heals them.
 //!
 //! `parse_source` parses the named sources, `read` reads them and emits `CanvasTask`s, one canvas each. `run` takes each task
 //! through `check` (probe) and `worker` (heal), shares them with other runs (`job`), writes the `journal`, and feeds `progress`
@@ -32,7 +32,7 @@ mod worker;
 #[derive(Debug, Clone)]
 pub(crate) struct CanvasTask {
     pub(crate) manifest: Arc<ManifestRef>,
-    /// `None`: an image that was named by itself, and nobody is known to own it.
+    /// URL of the canvas; `None`: an image that was named directly, and has no known owner.
     pub(crate) canvas: Option<String>,
     pub(crate) label: Option<String>,
     /// Lookup keys.
@@ -43,7 +43,7 @@ pub(crate) struct CanvasTask {
     pub(crate) place: u64,
 }
 
-/// A manifest, or whatever else a canvas was found in.
+/// Manifest, or another origin of a canvas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ManifestRef {
     pub(crate) uri: String,
@@ -57,11 +57,11 @@ pub(crate) struct CanvasResult {
     pub(crate) entries: Vec<ImageResult>,
     /// Images probed.
     pub(crate) images: u64,
-    /// Whether the journal has the line that must precede a request for the canvas.
+    /// True if the journal has the line that must precede a request for the canvas.
     pub(crate) is_begun: bool,
     /// Requests to canvas services that are not counted yet.
     pub(crate) asked: u64,
-    /// Another try after a pause may go better.
+    /// True if another try after a pause may succeed.
     pub(crate) again: bool,
     /// Left undone: `--resume` goes on with it.
     pub(crate) undone: bool,
@@ -76,40 +76,40 @@ pub(crate) struct CanvasResult {
 pub(crate) enum HandledBy {
     #[default]
     Us,
-    /// Another process of the job did it.
+    /// Done by another process of the job.
     Others,
-    /// Another process of the job is at it.
+    /// Claimed by another process of the job.
     NobodyYet,
 }
 
-/// What is wrong with a manifest as it is served.
+/// Problem of a manifest as it is served.
 #[derive(Debug, Clone)]
 pub(crate) struct ManifestProblem {
-    /// For people.
+    /// Description for people.
     pub(crate) text: String,
-    /// What it should hold, where it is poisoned.
+    /// Canvases that a poisoned manifest should hold.
     pub(crate) poisoned: Option<Arc<Vec<Canvas>>>,
 }
 
-/// How an image is.
+/// State of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ImageVerdict {
     /// Served.
     Ok,
-    /// Forgotten by the image server; it can be brought back.
+    /// Forgotten by the image server, and healable.
     Expired,
     /// The file itself is gone.
     Missing,
     /// The canvas or manifest has lost the image.
     Poisoned,
-    /// Nothing can be said.
+    /// Error: the state is not known.
     Error,
 }
 
 impl ImageVerdict {
-    /// The word used in reports.
+    /// Name in reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -137,35 +137,35 @@ pub struct ImageResult {
     /// Label of the canvas.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub label: Option<String>,
-    /// As it was found.
+    /// State before.
     pub before: ImageVerdict,
-    /// As it is now; absent where nothing was tried.
+    /// State afterwards; absent where nothing was tried.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub after: Option<ImageVerdict>,
-    /// What helped.
+    /// Rung that helped.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rung: Option<String>,
-    /// Why it is as it is.
+    /// Reason of the state.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
-    /// What to do about it; absent where the image is well.
+    /// Advice for the operator; absent where the image is well.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub advice: Option<String>,
-    /// How long the mending took, in milliseconds.
+    /// Duration of the heal in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub duration_ms: Option<u64>,
-    /// Position among all images that were read; what an earlier run did comes first.
+    /// Position among all images that were read; those of an earlier run come first.
     #[serde(skip)]
     pub place: u64,
 }
 
 impl ImageResult {
-    /// As it is now.
+    /// State now.
     pub fn now(&self) -> ImageVerdict {
         self.after.unwrap_or(self.before)
     }
 
-    /// Adds the reason, where none was given, and what to do about an image that is not well after this command.
+    /// Adds the reason, where none was given, and advice about an image that is not well after this command.
     pub(crate) fn explain(&mut self, command: &str) {
         let was_tried = self.after.is_some();
         let heal_again = || match command {

@@ -1,4 +1,4 @@
-//! Parses the SOURCE argument. Kinds are told apart by their form and by what the index knows; nothing is fetched here.
+//! Parser of the SOURCE argument. The kinds differ in their form and in what the index knows; nothing is fetched here.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,10 @@ use crate::iiif::canvas::uri;
 use crate::iiif::{CanvasUrl, Identifier, IdentifierKind};
 use crate::index::Index;
 
-/// What was named.
+/// Source named on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BatchSource {
-    /// Everything that is indexed.
+    /// All images of the index.
     Index,
     /// A directory or a file.
     Path(PathBuf),
@@ -22,7 +22,7 @@ pub(crate) enum BatchSource {
     Canvas { url: String, manifest: Option<String> },
     /// An image, by its lookup key.
     Image(String),
-    /// Nothing that could be read; this is why.
+    /// Unreadable source, with the reason.
     Unreadable(String),
 }
 

@@ -25,7 +25,7 @@ impl RunProgress {
     pub(crate) fn new(quiet: bool, heals: bool) -> Self {
         let bar = (!quiet && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(0);
-            // 80 columns: the bar gives way to the words.
+            // 80 columns: the bar shrinks before the words do.
             let template = "{wide_bar} {human_pos}/{human_len} {per_sec:>8} {msg} {eta:>4} left";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("━╸ ").with_key(
@@ -58,7 +58,7 @@ impl RunProgress {
         }
     }
 
-    /// The words beside the bar, a few times in a second.
+    /// Sets the text beside the bar, a few times in a second.
     pub(crate) fn words(&self, counts: &ImageCounts) {
         if let Some(bar) = &self.bar {
             bar.set_message(self.broken(counts));
@@ -85,7 +85,7 @@ impl RunProgress {
         )
     }
 
-    /// Something to be said meanwhile.
+    /// Prints a line above the progress bar.
     pub(crate) fn say(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| drop(writeln!(io::stderr().lock(), "{text}"))),

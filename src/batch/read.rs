@@ -1,4 +1,4 @@
-//! Reads what was named, and hands out one [`CanvasTask`] for each canvas. Runs beside the work on them, a little ahead.
+//! Reader of the named sources: hands out one [`CanvasTask`] for each canvas, a little ahead of the work.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -20,18 +20,18 @@ use crate::index::sources::directory::{self, CrawlEvent};
 use crate::index::sources::problem::DOCUMENT_NAMES;
 use crate::index::{Index, IndexError};
 
-/// What reading brings.
+/// Item read from a source.
 #[derive(Debug)]
 pub(crate) enum SourceItem {
     /// A canvas to probe.
     Unit(CanvasTask),
-    /// Something is wrong with a manifest itself.
+    /// Problem of a manifest itself.
     Trouble(Arc<ManifestRef>, ManifestProblem),
-    /// Something could not be read.
+    /// Source or document that could not be read.
     Problem(UnreadSource),
 }
 
-/// How much there is to do, as far as it is known: for the time left.
+/// Expected counts, as far as they are known: for the time left.
 #[derive(Debug, Default)]
 pub(crate) struct ExpectedCounts {
     images: AtomicU64,
@@ -44,7 +44,7 @@ impl ExpectedCounts {
         self.images.fetch_add(u64::try_from(images).unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// Images in all: those of what was read, and as many again for what was not.
+    /// Images in all: an estimate from the documents read so far, until all are read.
     pub(crate) fn images(&self) -> u64 {
         let load = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let (images, documents, read) = (load(&self.images), load(&self.documents), load(&self.read));
@@ -58,10 +58,10 @@ pub(crate) struct SourceReader {
     pub(crate) index: Arc<Index>,
     pub(crate) healer: Healer,
     pub(crate) settings: Arc<Settings>,
-    /// Fetches what belongs to no route of ours, from the hosts that were named.
+    /// Fetcher of documents that belong to no route of ours, from the named hosts.
     pub(crate) elsewhere: Arc<ForeignFetcher>,
     pub(crate) expected: Arc<ExpectedCounts>,
-    /// Fetch the manifests that files and the index tell of, too.
+    /// True to fetch the manifests that files and the index name, too.
     pub(crate) fetch_all: bool,
     /// Manifests fetched at once.
     pub(crate) parallelism: usize,
@@ -78,7 +78,7 @@ pub(super) type ReadControl = Result<(), ReadStopped>;
 const DEPTH: usize = 8;
 
 impl SourceReader {
-    /// Reads all of them, one after another.
+    /// Reads all sources, one after another.
     pub(crate) async fn read(self, sources: Vec<String>) -> ReadControl {
         if sources.is_empty() {
             return self.source("", BatchSource::Index).await;
@@ -125,7 +125,7 @@ impl SourceReader {
         self.document(named, canvases, |_| None).await
     }
 
-    /// The units of one document. `lacks` tells why a canvas of it is poisoned.
+    /// Tasks of one document. `lacks` is the reason why a canvas of it is poisoned.
     pub(super) async fn document(
         &self,
         named: &Arc<ManifestRef>,
@@ -202,7 +202,7 @@ impl SourceReader {
         self.served_as_known(manifests).await
     }
 
-    /// Manifests that were read elsewhere: are they served as they were read?
+    /// Checks that manifests which were read elsewhere are served as they were read.
     async fn served_as_known(&self, manifests: Vec<(Arc<ManifestRef>, Arc<Vec<Canvas>>)>) -> ReadControl {
         let mut looks = futures_util::stream::iter(manifests)
             .map(|(named, known)| async move {
@@ -254,7 +254,7 @@ impl SourceReader {
             let canvas = Canvas { id: url, label: owner.label.clone(), images };
             return self.document(&named, vec![canvas], |_| None).await;
         }
-        // Unknown here: its manifest tells its images without the canvas being built.
+        // Unknown here: its manifest lists its images without the canvas being built.
         let from = manifest.unwrap_or_else(|| url.clone());
         match self.get(&from).await {
             Ok((document, canvases)) => {
@@ -311,7 +311,7 @@ impl SourceReader {
                     Box::pin(self.members(&member, document.members, depth + 1)).await?;
                 }
                 Ok((document, canvases)) => self.served(&member, &document, canvases).await?,
-                // The index may know it all the same.
+                // The index may know the manifest nevertheless.
                 Err(why) => {
                     self.problem(&member, why, false).await?;
                     let known = known_canvases(&self.index, &member);
@@ -329,7 +329,7 @@ impl SourceReader {
 /// UPSTREAM: built while all its images failed, a manifest is 200 without a canvas (upstream.md "Poison").
 const NO_CANVAS: &str = "it names no canvas: it was built while its images could not be read, or it is empty";
 
-/// What a document calls itself, or where it was read.
+/// Names a document by its own id, or by the URL or path where it was read.
 pub(super) fn named(document: &Document, origin: &str) -> Arc<ManifestRef> {
     let uri = document.id.clone().unwrap_or_else(|| origin.to_owned());
     Arc::new(ManifestRef { uri, label: document.label.clone() })
@@ -362,7 +362,7 @@ fn export(index: &Index, out: &mpsc::Sender<SourceItem>) -> Result<(), IndexErro
         Some(Ok(())) | None => ControlFlow::Continue(()),
     };
     index.export(&mut |image| {
-        // The images of one canvas come one after another.
+        // Images of one canvas come one after another.
         if let Some(unit) = last.as_mut()
             && unit.manifest.uri == image.manifest
             && unit.canvas.as_deref() == Some(&*image.canvas)

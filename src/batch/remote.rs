@@ -1,5 +1,5 @@
-//! `--via`: a running iiif-mender does the mending. Its limits, cool-downs and index are the ones that count; here
-//! every image is asked for once, as a viewer would, and `Heal-Status` tells what became of it.
+//! `--via`: a running iiif-mender heals. Its own limits, cool-downs and index apply; here every image is requested once, as
+//! a viewer would, and `Heal-Status` gives the result.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,13 +23,13 @@ pub(crate) struct RemoteHealer {
     upstream: Arc<Upstream>,
     /// Prefix before an identifier, of each image route.
     prefixes: Vec<String>,
-    /// Which prefix and which way to write slashes found an image last.
+    /// Position of the prefix and the way to write slashes that found an image last.
     found_by: AtomicUsize,
     name: String,
     times: Timeouts,
 }
 
-/// Why `--via` cannot be used.
+/// Errors that keep `--via` from being used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RemoteHealerError {
     #[error("--via {0}: not an http(s) URL; write e.g. http://127.0.0.1:8080")]
@@ -59,7 +59,7 @@ impl RemoteHealer {
             return Err(RemoteHealerError::NoRoute);
         }
         let upstream = Arc::new(Upstream::excluding(&server, &settings.upstream)?);
-        // It holds a viewer's tile for as long as it says; then it answers by itself.
+        // The proxy holds a viewer's tile for up to `heal.wait`, then answers in any case.
         let times = settings.upstream.timeouts().first_byte(settings.heal.wait + Duration::from_secs(10));
         Ok(Self {
             upstream,
@@ -70,7 +70,7 @@ impl RemoteHealer {
         })
     }
 
-    /// Asks for every image of a canvas.
+    /// Requests every image of a canvas.
     pub(crate) async fn treat(&self, unit: &CanvasTask) -> CanvasResult {
         let mut treated = CanvasResult { is_begun: true, ..CanvasResult::default() };
         for image in &unit.images {
@@ -110,7 +110,7 @@ impl RemoteHealer {
                 entry.rung =
                     heal.split("rung=").nth(1).map(|rung| rung.split(';').next().unwrap_or(rung).into());
             }
-            // Also with 200, where something stands in for it.
+            // A placeholder makes this a 200 as well.
             (_, "missing") => {
                 entry.before = ImageVerdict::Missing;
                 entry.reason = Some(FILE_GONE.to_owned());
@@ -152,7 +152,7 @@ impl RemoteHealer {
                 self.found_by.store(way, Ordering::Relaxed);
                 return asked;
             }
-            // What the likeliest way brought says the most.
+            // The answer to the likeliest way explains the most.
             told = told.or(asked);
         }
         told
@@ -161,7 +161,7 @@ impl RemoteHealer {
     async fn ask_at(&self, path: &str) -> Result<(StatusCode, HeaderMap), String> {
         let host = self.upstream.authority().as_str();
         let mut head = internal_request(host, &self.name).map_err(|_| "--via names no host".to_owned())?;
-        // With it we would sound like the canvas service's own requests, which are never healed.
+        // Requests with `Via` look like the canvas service's own, which are never healed.
         head.headers.remove(header::VIA);
         let target = format!("{path}/{TILE}");
         head.uri = target.parse().map_err(|_| "it cannot be written into a request".to_owned())?;

@@ -1,4 +1,4 @@
-//! Reports: what a run found and did, for machines (JSON, CSV, JUnit) and for people (HTML, and the table on stdout).
+//! Reports of a run, for machines (JSON, CSV, JUnit) and for people (HTML, and the table on stdout).
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -13,7 +13,7 @@ pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
-/// How a report is written, told by the end of its file's name.
+/// Format of a report, told by the extension of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReportFormat {
     /// `.json`

@@ -1,4 +1,4 @@
-//! The run itself: takes what the sources bring, works on many canvases at once, and counts what comes of it.
+//! The run: takes items from the sources, works on many canvases at once, and counts the results.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::heal::IndexedImage;
 use crate::observe::counted;
 use crate::setup::{self, SetupFacts, UnmappedCanvases};
 
-/// Everything that one run needs.
+/// Context of one run.
 #[derive(Debug)]
 pub(crate) struct BatchRun {
     pub(crate) settings: Arc<Settings>,
@@ -38,19 +38,19 @@ pub(crate) struct BatchRun {
     pub(crate) progress: RunProgress,
     /// Canvases worked on at once.
     pub(crate) width: usize,
-    /// Whether the deployment is checked as well.
+    /// True if the deployment is checked as well.
     pub(crate) with_setup: bool,
-    /// Whether only the deployment is checked.
+    /// True if only the deployment is checked.
     pub(crate) only_setup: bool,
 }
 
 /// Further rounds for canvases that failed for a reason that may pass, each after a pause.
 const ROUNDS: u32 = 2;
 
-/// How often the words beside the bar change, and the journal goes to the disk.
+/// Interval in which the words beside the bar change and the journal is synced.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Images looked at before only the deployment is looked at.
+/// Images probed before a check of the deployment alone.
 const SAMPLE: u64 = 8;
 
 /// The state of a run while it runs.
@@ -80,7 +80,7 @@ impl RunState {
         if self.elsewhere.is_empty() { pause(worker, self.round) } else { job::LOOK }
     }
 
-    /// First what others were at: they may be done with it, or gone.
+    /// Takes up units first that other processes had claimed: those may be done, or the processes gone.
     fn take_up_again(&mut self, queue: &mut VecDeque<(CanvasTask, u64)>) {
         if self.elsewhere.is_empty() {
             self.round += 1;
@@ -106,11 +106,11 @@ impl StopSignals {
     }
 }
 
-/// How it was stopped.
+/// Reason why a run ends early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StopReason {
     No,
-    /// What is under way ends.
+    /// Requests in flight end.
     Gently,
     AtOnce,
 }
@@ -241,7 +241,7 @@ impl BatchRun {
         let Self { worker, share, mut summary, progress, .. } = self;
         progress.finish();
         summary.images.sort_by_key(|entry| entry.place);
-        // Those that were to be tried again and were not: as they are now.
+        // Canvases that were to be tried again and were not are reported as they are now.
         summary.interrupted = stop != StopReason::No || state.undone || worker.stopping.get();
         if let Some(share) = &share {
             let (own, others) = state.shares;
@@ -274,7 +274,7 @@ impl BatchRun {
     }
 }
 
-/// Before another round: as long as a canvas is left alone after a failure, and as the service asked for.
+/// Pause before another round: the cool-down of a canvas after a failure, or the `Retry-After` of the service.
 fn pause(worker: &CanvasWorker, round: u32) -> Duration {
     let rest = worker.healer.retry_after().unwrap_or_default();
     let cool = worker.healer.cooldown().saturating_mul(1 << round.min(4));

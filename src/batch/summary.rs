@@ -1,4 +1,4 @@
-//! What was found and done, counted per manifest. Grows with manifests and with what is broken, not with images.
+//! Summary of a run, counted per manifest. Grows with manifests and with broken images, not with all images.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::setup::SetupFinding;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ImageCounts {
-    /// Looked at.
+    /// Probed images.
     pub images: u64,
-    /// Were not well when they were looked at.
+    /// Images that were not well when probed.
     pub broken: u64,
     /// Were not well and are now.
     pub healed: u64,
@@ -24,12 +24,12 @@ pub struct ImageCounts {
     pub missing: u64,
     /// Images that their canvas or manifest lacks.
     pub poisoned: u64,
-    /// Of which nothing can be said.
+    /// Images whose state is not known.
     pub error: u64,
 }
 
 impl ImageCounts {
-    /// Not well now.
+    /// Images that are not well now.
     pub fn left(&self) -> u64 {
         self.expired + self.missing + self.poisoned + self.error
     }
@@ -62,7 +62,7 @@ pub struct ManifestSummary {
     /// Counts of its images.
     #[serde(flatten)]
     pub counts: ImageCounts,
-    /// What is wrong with the manifest itself, as it is served.
+    /// Problem of the manifest itself, as it is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
     /// True once the manifest was repaired.
@@ -70,24 +70,24 @@ pub struct ManifestSummary {
 }
 
 impl ManifestSummary {
-    /// What people call it: its label, or the end of its id.
+    /// Display name: the label, or the end of the id.
     pub(crate) fn name(&self) -> &str {
         self.label.as_deref().filter(|label| !label.trim().is_empty()).unwrap_or_else(|| self.tail())
     }
 
-    /// The end of its id, which tells manifests with one label apart.
+    /// End of the id, which tells manifests with equal labels apart.
     pub(crate) fn tail(&self) -> &str {
         let uri = self.manifest.trim_end_matches('/');
         let before = uri.find("/presentation/").map(|at| at + "/presentation/".len());
         &uri[before.or_else(|| uri.rfind('/').map(|at| at + 1)).unwrap_or(0)..]
     }
 
-    /// Is the manifest itself not well, as it is served?
+    /// True if the manifest itself is not well, as it is served.
     pub(crate) fn is_troubled(&self) -> bool {
         self.trouble.is_some() && !self.mended
     }
 
-    /// Is anything of it not well now?
+    /// True if the manifest or an image of it is not well now.
     pub(crate) fn needs_attention(&self) -> bool {
         self.counts.left() > 0 || self.is_troubled()
     }
@@ -97,11 +97,11 @@ impl ManifestSummary {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UnreadSource {
-    /// As it was named.
+    /// Source as it was named.
     pub source: String,
-    /// What is wrong.
+    /// Error message.
     pub message: String,
-    /// Nothing of it could be read: wrong usage, exit 2.
+    /// True if nothing of the source could be read: wrong usage, exit 2.
     pub is_all_of_it: bool,
 }
 
@@ -111,7 +111,7 @@ pub struct UnreadSource {
 pub struct Summary {
     /// `check` or `heal`.
     pub command: String,
-    /// As named on the command line.
+    /// Sources as named on the command line.
     pub sources: Vec<String>,
     /// Unix seconds.
     pub started: u64,
@@ -128,11 +128,11 @@ pub struct Summary {
     pub manifests: Vec<ManifestSummary>,
     /// Every image that was broken or requested.
     pub images: Vec<ImageResult>,
-    /// Sources, and parts of them, that could not be read.
+    /// Sources that could not be read, whole or in part.
     pub problems: Vec<UnreadSource>,
     /// The deployment itself.
     pub setup: Vec<SetupFinding>,
-    /// What image URLs in a report start with; empty where the public address is not known.
+    /// Start of image URLs in a report; empty where the public address is not known.
     pub image_base: String,
     #[serde(skip)]
     pub(crate) rows: HashMap<Arc<str>, usize>,
@@ -174,8 +174,7 @@ impl Summary {
         self.images.extend(entries);
     }
 
-    /// Completes the results once all are there: what needs attention comes first, and each image that is not well has the
-    /// label of its manifest, a reason and what to do.
+    /// Completes the results at the end: broken images first, each with the label of its manifest, a reason and advice.
     pub(crate) fn complete(&mut self) {
         for entry in &mut self.images {
             let row = self.rows.get(entry.manifest.as_str()).and_then(|at| self.manifests.get(*at));
@@ -200,7 +199,7 @@ impl Summary {
         self.asked = self.asked.map(|asked| asked + more);
     }
 
-    /// Is anything not well now?
+    /// True if anything is not well now.
     pub fn is_broken(&self) -> bool {
         self.interrupted
             || self.totals.left() > 0
@@ -209,7 +208,7 @@ impl Summary {
             || self.setup.iter().any(SetupFinding::is_bad)
     }
 
-    /// Was a source named that cannot be read at all?
+    /// True if a named source cannot be read at all.
     pub fn is_misused(&self) -> bool {
         self.problems.iter().any(|problem| problem.is_all_of_it)
     }

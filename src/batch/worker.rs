@@ -1,4 +1,4 @@
-//! Mends what is broken on one canvas: politely, not for ever, and verified.
+//! Heals the broken images of one canvas: politely, with limits, and verified.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -12,29 +12,29 @@ use super::manifest_pages::ManifestsInWork;
 use super::{CanvasResult, CanvasTask, ImageResult, ImageVerdict};
 use crate::heal::{CanvasVisit, FILE_GONE, Healer, ImageCheck, ImageHealResult, IndexedImage};
 
-/// How far a run goes.
+/// Mode of a run: how far it goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum RunMode {
     /// Probe only.
     #[default]
     Look,
-    /// Probe, and report what would be requested.
+    /// Probe, and report the requests that would be sent.
     Tell,
-    /// Heal what is broken.
+    /// Heal broken images.
     Mend,
     /// Request every canvas.
     MendAll,
 }
 
-/// What a run is to do.
+/// Plan of a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RunPlan {
     pub(crate) aim: RunMode,
-    /// Whether a small tile of every image is probed, too.
+    /// True if a small tile of every image is probed, too.
     pub(crate) tiles: bool,
-    /// Canvases asked for at most.
+    /// Maximum of canvas requests.
     pub(crate) limit: Option<u64>,
-    /// Whole manifests may be asked for. Not where canvases are counted.
+    /// True if whole manifests may be requested. Not where canvases are counted.
     pub(crate) books: bool,
 }
 
@@ -43,15 +43,15 @@ pub(crate) struct RunPlan {
 pub(crate) struct CanvasWorker {
     pub(crate) healer: Healer,
     pub(crate) plan: RunPlan,
-    /// Canvases in work at once: a few more than there are lanes, so that each lane is taken again as soon as it is
-    /// free, but not so many that they stand in a queue when the service asks for a pause.
+    /// Canvases in work at once: a few more than there are lanes, so that each lane is taken again as soon as it is free,
+    /// but not so many that they queue when the service asks for a pause.
     pub(crate) places: Semaphore,
     /// The pace of canvas requests.
     pub(crate) pace: Option<tokio::sync::Mutex<Interval>>,
     pub(crate) journal: RefCell<Journal>,
     /// Time after which a service that only fails is given up.
     pub(crate) patience: Duration,
-    /// Whether no further canvas may be requested.
+    /// True if no further canvas may be requested.
     pub(crate) stopping: Cell<bool>,
     pub(crate) begun: Cell<u64>,
     /// Since when nothing went well.
@@ -62,7 +62,7 @@ pub(crate) struct CanvasWorker {
     pub(crate) told: Cell<u64>,
 }
 
-/// Why a canvas may not be requested now.
+/// Reason why a canvas may not be requested now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SkipReason {
     Limit,
@@ -80,7 +80,7 @@ impl SkipReason {
     }
 }
 
-/// How often a pause is looked at.
+/// Poll interval during a pause.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl CanvasWorker {
@@ -111,7 +111,7 @@ impl CanvasWorker {
                     entry.reason = Some("asked for by a run that was interrupted".to_owned());
                 }
                 ImageVerdict::Ok => continue,
-                // It may be well or not: what is built beside harms nothing, and brings it back.
+                // The image may be well or not: a canvas built beside harms nothing, and brings it back.
                 ImageVerdict::Error if one.is_hidden && self.plan.aim == RunMode::Mend => {
                     self.mend(unit, id, one, &mut entry, &mut treated).await;
                 }
@@ -121,7 +121,7 @@ impl CanvasWorker {
                     let canvas = unit.canvas.as_deref().unwrap_or("its canvas, which the index tells");
                     entry.reason = Some(format!("would ask for {canvas}"));
                 }
-                // The canvas was just asked for, in vain: it is not asked for again because it has more images.
+                // The canvas was just requested in vain: its further images are no reason to request it again.
                 ImageVerdict::Expired if hopeless.is_some() => entry.reason.clone_from(&hopeless),
                 ImageVerdict::Expired | ImageVerdict::Poisoned => {
                     self.mend(unit, id, one, &mut entry, &mut treated).await;
@@ -164,7 +164,7 @@ impl CanvasWorker {
             if !mended.was_withheld {
                 break mended;
             }
-            // Others try the service now; this one waits for what comes of it.
+            // Other requests try the service now; this one waits for their result.
             tokio::time::sleep(LOOK).await;
             if let Err(barred) = self.wait_retry_after().await {
                 return Self::skip_reason(barred, entry, treated);
@@ -190,7 +190,7 @@ impl CanvasWorker {
         }
     }
 
-    /// Is the image back, because the whole manifest was built beside?
+    /// True if the image is back because the whole manifest was built beside.
     async fn is_healed_by_book(
         &self,
         unit: &CanvasTask,
@@ -211,13 +211,13 @@ impl CanvasWorker {
         is_back
     }
 
-    /// Requests to canvas services since this was last asked.
+    /// Requests to canvas services since the last call.
     pub(crate) fn requests(&self) -> u64 {
         let sent = self.healer.requests_sent();
         sent - self.told.replace(sent)
     }
 
-    /// The ladder has seen it back; where tiles are looked at, the tile has the last word.
+    /// Verifies a heal: the ladder found the image back; with `--tiles` the tile decides.
     async fn verify(&self, indexed: &IndexedImage, entry: &mut ImageResult) -> ImageVerdict {
         if !self.plan.tiles {
             return ImageVerdict::Ok;
@@ -239,7 +239,7 @@ impl CanvasWorker {
         }
     }
 
-    /// `--all`: asks for the canvas whatever state its images are in, as the old script did.
+    /// `--all`: requests the canvas whatever state its images are in, as the old script did.
     async fn visit(&self, unit: &CanvasTask, id: u64, looked: Vec<CheckedImage>, treated: &mut CanvasResult) {
         let canvas = unit.canvas.as_deref().unwrap_or_default();
         let first = looked.iter().find_map(|one| one.indexed.clone());
@@ -318,7 +318,7 @@ impl CanvasWorker {
     }
 
     fn skip_reason(barred: SkipReason, entry: &mut ImageResult, treated: &mut CanvasResult) {
-        // What --limit leaves out was not promised; what was stopped is to be gone on with.
+        // Images left out by `--limit` are no promise; after an interruption the rest is undone.
         treated.undone |= barred != SkipReason::Limit;
         entry.reason = Some(barred.reason().to_owned());
     }
@@ -348,7 +348,7 @@ impl CanvasWorker {
         if self.stopping.get() {
             return Err(SkipReason::Stopping);
         }
-        // Without a journal nothing is asked: what cannot be written down would be asked twice.
+        // A request that cannot be recorded would be repeated by the next run: without the journal none is made.
         if let Err(error) = self.journal.borrow_mut().asking(id) {
             *self.broken_journal.borrow_mut() = Some(error.to_string());
             self.stopping.set(true);
@@ -357,7 +357,7 @@ impl CanvasWorker {
         Ok(())
     }
 
-    /// Waits until the canvas service may be asked.
+    /// Waits until the canvas service accepts requests.
     async fn wait_retry_after(&self) -> Result<(), SkipReason> {
         loop {
             if self.stopping.get() {

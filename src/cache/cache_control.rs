@@ -1,4 +1,4 @@
-//! What the fields of an answer allow: how long it may be kept, and for whom (RFC 9111 sections 3 to 5).
+//! Cache lifetime of an answer by its fields: how long it may be kept, and for whom (RFC 9111 sections 3 to 5).
 
 use std::time::{Duration, SystemTime};
 
@@ -7,16 +7,16 @@ use http::{HeaderMap, Response};
 
 use crate::config::settings::CacheSettings;
 
-/// How long an answer may be kept, from the moment it came.
+/// Lifetime of an answer, from the moment it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CacheLifetime {
-    /// How old the answer was when it came (section 4.2.3).
+    /// Age of the answer when it came (section 4.2.3).
     pub(super) age: Duration,
-    /// For how long it is fresh.
+    /// Freshness lifetime.
     pub(super) fresh: Duration,
-    /// For how long behind that it may go out where the image server fails (section 4.2.4, RFC 5861 section 4).
+    /// Time after that in which the answer may go out where the image server fails (section 4.2.4, RFC 5861 section 4).
     pub(super) stale: Duration,
-    /// The answer says `public`: a request with a cookie may have it, too.
+    /// True if the answer has `public`: a request with a cookie may get it, too.
     pub(super) is_public: bool,
 }
 
@@ -40,7 +40,7 @@ impl CacheControl {
     fn of(fields: &HeaderMap) -> Self {
         let mut all = Self::default();
         for value in fields.get_all(header::CACHE_CONTROL) {
-            // What cannot be read forbids: nobody knows what it says.
+            // A field that cannot be parsed forbids: its meaning is not known.
             let Some(text) = value.to_str().ok().filter(|text| closes_quotes(text)) else {
                 return Self { forbids: true, ..all };
             };
@@ -77,7 +77,7 @@ fn least(own: &mut Option<Duration>, argument: &str) {
     *own = Some(own.map_or(time, |before| before.min(time)));
 }
 
-/// Whether a place in a field's value is within quotes (RFC 9110 section 5.6.4).
+/// Quotation state of a position in a field's value (RFC 9110 section 5.6.4).
 #[derive(Default)]
 struct QuoteState {
     is_quoted: bool,
@@ -95,7 +95,7 @@ impl QuoteState {
     }
 }
 
-/// Whether all quotes are closed. One that is not swallows what follows it: nobody knows what that says.
+/// True if all quotes are closed. An open quote swallows what follows it, whose meaning is then not known.
 fn closes_quotes(text: &str) -> bool {
     let mut state = QuoteState::default();
     text.chars().for_each(|c| state.pass(c));
@@ -112,7 +112,7 @@ fn members(text: &str) -> impl Iterator<Item = &str> {
     parts.map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// What a request says of caches (section 5.2.1).
+/// Cache-Control directives of a request (section 5.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RequestDirectives {
     /// `no-cache`, or `Pragma: no-cache` in its place (section 5.4).
@@ -132,10 +132,11 @@ impl RequestDirectives {
     }
 }
 
-/// How long an answer that came now may be kept; `None`: not at all.
+/// Returns how long an answer that came now may be kept; `None`: not at all.
 ///
-/// SECURITY: only what the answer itself allows, and no guess by its date (section 4.2.2): an image server that says nothing may
-/// have reasons. An answer for one reader (a cookie, a private one) and an answer that names what is not in its key never.
+/// SECURITY: only what the answer itself allows, and no guess by its date (section 4.2.2): an image server that says
+/// nothing may have reasons. An answer for one reader (with a cookie, or private) and an answer that names fields outside
+/// its key are never kept.
 pub(super) fn lifetime<B>(
     answer: &Response<B>,
     limits: &CacheSettings,
@@ -152,7 +153,7 @@ pub(super) fn lifetime<B>(
     let date = date_of(fields, &header::DATE);
     let allowed = told.s_maxage.or(told.max_age).or_else(|| {
         let expires = fields.get(header::EXPIRES)?;
-        // "0" and whatever else is no date has expired (section 5.3).
+        // "0" and any other text that is no date means expired (section 5.3).
         let at = read_date(expires).unwrap_or(SystemTime::UNIX_EPOCH);
         Some(at.duration_since(date.unwrap_or(now)).unwrap_or_default())
     })?;
@@ -168,7 +169,7 @@ pub(super) fn lifetime<B>(
     Some(CacheLifetime { age, fresh, stale, is_public: told.public })
 }
 
-/// Fields that we write into each request, with another value for each: what they select is for nobody else.
+/// Fields that we write into each request with another value: an answer selected by one of them fits no other request.
 const OWN_FIELDS: [&str; 5] = ["forwarded", "via", "x-request-id", "traceparent", "tracestate"];
 
 /// Fields that name the viewer's address alone. Every viewer has another one, and an image is the same for all of them,
@@ -186,7 +187,7 @@ pub(crate) const ADDRESS_FIELDS: [&str; 10] = [
     "x-real-ip",
 ];
 
-/// Whether `Vary` names whatever else shows that the answer was made for this request.
+/// True if `Vary` names every field that shows that the answer was made for this request.
 fn is_selected_as_told(fields: &HeaderMap) -> bool {
     let names = |wanted: &HeaderName| varies(fields).any(|name| name.eq_ignore_ascii_case(wanted.as_str()));
     let excluded = OWN_FIELDS.iter().chain(&ADDRESS_FIELDS);
@@ -202,18 +203,18 @@ fn is_selected_as_told(fields: &HeaderMap) -> bool {
 /// The names in `Vary`.
 pub(super) fn varies(fields: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = fields.get_all(header::VARY).iter();
-    // What cannot be read might be any name.
+    // A value that cannot be read might hold any name.
     values.flat_map(|value| members(value.to_str().unwrap_or("*")))
 }
 
-/// Whether the body's end can be told from a connection that broke (RFC 9112 section 8).
+/// True if the end of the body differs from a broken connection (RFC 9112 section 8).
 fn ends_for_certain<B>(answer: &Response<B>) -> bool {
     answer.version() == http::Version::HTTP_2
         || answer.headers().contains_key(header::CONTENT_LENGTH)
         || answer.headers().contains_key(header::TRANSFER_ENCODING)
 }
 
-/// `Age`; one that cannot be read is passed over (section 5.1).
+/// Value of `Age`; one that cannot be parsed is ignored (section 5.1).
 fn told_age(fields: &HeaderMap) -> Duration {
     let age = fields.get(header::AGE).and_then(|age| age.to_str().ok());
     let mut told = None;

@@ -1,4 +1,4 @@
-//! An answer that is kept, and what goes out of it.
+//! Stored answers, and the responses made of them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,13 +12,13 @@ use super::conditional::{ResponsePart, Validators, part};
 use super::request::CacheRequest;
 use crate::upstream::{Body, MemoryBudget};
 
-/// Memory that an answer takes besides the bytes of its head, body and key: places in the store and in lists.
+/// Memory of an answer besides the bytes of its head, body and key: entries in the store and in lists.
 const OVERHEAD: usize = 640;
 
 /// The longest body that goes out without a permit: connections are bounded, and a permit costs an allocation.
 const UNCOUNTED: usize = 16 << 10;
 
-/// Fields that we write from what stands in the key.
+/// Fields that are written from the key.
 const KEYED: [&str; 5] =
     ["host", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-path"];
 
@@ -44,14 +44,14 @@ const NOT_MODIFIED: [HeaderName; 13] = [
 pub struct CachedHead {
     fields: Box<[(HeaderName, HeaderValue)]>,
     version: Version,
-    /// What the request said in the fields that `Vary` names.
+    /// Values of the request's fields that `Vary` names.
     selected_by: Box<[(HeaderName, Option<HeaderValue>)]>,
     pub(super) identifier: u64,
     lifetime: CacheLifetime,
     received: Instant,
 }
 
-/// A whole answer that is kept. Cheap to clone.
+/// Whole stored answer. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct CachedResponse {
     pub(super) head: Arc<CachedHead>,
@@ -59,7 +59,7 @@ pub struct CachedResponse {
 }
 
 impl CachedHead {
-    /// `None`: `Vary` names what is no field.
+    /// Makes the head; `None`: a name in `Vary` is no field name.
     pub(super) fn new(
         wanted: &CacheRequest,
         asked: &HeaderMap,
@@ -84,14 +84,14 @@ impl CachedHead {
         })
     }
 
-    /// Whether this answer is what the request would get: the fields that `Vary` names are the same (RFC 9111 section 4.1),
-    /// and where there is a cookie, the answer is for all.
+    /// True if the request would get this answer: the fields that `Vary` names are equal (RFC 9111 section 4.1), and for a
+    /// request with a cookie the answer is public.
     pub(super) fn is_for(&self, wanted: &CacheRequest, asked: &HeaderMap) -> bool {
         (!wanted.has_cookie || self.lifetime.is_public)
             && self.selected_by.iter().all(|(name, value)| joined(asked, name) == *value)
     }
 
-    /// The key of the answer to a request like this one that differs in what `Vary` names.
+    /// Key of the answer to a request that differs in the fields of `Vary`.
     pub(super) fn variant_key(&self, wanted: &CacheRequest, asked: &HeaderMap) -> Box<[u8]> {
         let mut key = wanted.key.to_vec();
         for (name, _) in &self.selected_by {
@@ -105,12 +105,12 @@ impl CachedHead {
         key.into()
     }
 
-    /// Whether `Vary` names this field.
+    /// True if `Vary` names this field.
     pub(super) fn is_selected_by(&self, name: &HeaderName) -> bool {
         self.selected_by.iter().any(|(own, _)| own == name)
     }
 
-    /// Whether the answers of both are selected by the same fields.
+    /// True if both answers are selected by the same fields.
     pub(super) fn varies_as(&self, other: &Self) -> bool {
         self.selected_by.len() == other.selected_by.len()
             && self.selected_by.iter().zip(&other.selected_by).all(|((own, _), (other, _))| own == other)
@@ -125,7 +125,7 @@ impl CachedHead {
         now.saturating_duration_since(self.received) < self.kept_for()
     }
 
-    /// For how long it is of any use.
+    /// Time for which the answer is of any use.
     pub(super) fn kept_for(&self) -> Duration {
         self.lifetime.fresh.saturating_add(self.lifetime.stale)
     }
@@ -164,7 +164,7 @@ impl CachedHead {
 }
 
 impl CachedResponse {
-    /// What goes out to this request: all of it, a part, or that the viewer has it.
+    /// Response to this request: the whole answer, a part, or 304.
     pub fn answer(&self, asked: &request::Parts, now: Instant) -> Response<Body> {
         let (head, length) = (&*self.head, self.body.len());
         let fields = &asked.headers;
@@ -203,8 +203,8 @@ impl CachedResponse {
         response
     }
 
-    /// The same answer, a long body with a permit of its client: whoever reads slowly holds it though the cache has dropped it.
-    /// `None`: the client holds too much. `budget` is asked for only where there is a long body.
+    /// Attaches a permit of the client to a long body: a slow reader holds the body even after the cache has dropped it.
+    /// `None`: the client holds too much. `budget` is called only for a long body.
     pub fn with_permit(self, budget: impl FnOnce() -> MemoryBudget) -> Option<Self> {
         if self.body.len() <= UNCOUNTED {
             return Some(self);
@@ -245,7 +245,8 @@ fn own_fields(fields: &HeaderMap) -> Box<[(HeaderName, HeaderValue)]> {
     own.collect()
 }
 
-/// The same value in memory of its own: what is read from upstreams is a part of a 64 KiB buffer, which it would keep.
+/// Copies a value into memory of its own: a field read from an upstream is a slice of a 64 KiB buffer, which it would keep
+/// alive.
 fn own(value: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }

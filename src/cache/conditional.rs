@@ -1,24 +1,23 @@
-//! What a request asks of an answer that is kept: does the viewer's copy still match it, and which bytes does the viewer want
-//! (RFC 9110 sections 13 and 14).
+//! Conditional and range requests on a stored answer (RFC 9110 sections 13 and 14).
 
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method};
 
 use super::cache_control::read_date;
 
-/// What goes out of an answer that is kept.
+/// Part of a stored answer that goes out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ResponsePart {
     Whole,
     /// 304.
     NotModified,
-    /// 206: the first byte, and the one behind the last.
+    /// 206: the first byte, and the one after the last.
     Range(usize, usize),
     /// 416.
     Unsatisfiable,
 }
 
-/// What goes out of an answer of `length` bytes with `stored` fields, in the order of RFC 9110 section 13.2.2.
+/// Decides the part of an answer of `length` bytes with `stored` fields, in the order of RFC 9110 section 13.2.2.
 pub(super) fn part(
     method: &Method,
     asked: &HeaderMap,
@@ -41,7 +40,7 @@ pub(super) fn part(
     }
 }
 
-/// What tells one version of an answer from another.
+/// Validators that tell one version of an answer from another.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Validators<'a> {
     pub(super) etag: Option<&'a HeaderValue>,
@@ -49,7 +48,7 @@ pub(super) struct Validators<'a> {
 }
 
 impl Validators<'_> {
-    /// Whether `If-None-Match` names this version (section 13.1.2: the weak comparison).
+    /// True if `If-None-Match` names this version (section 13.1.2: the weak comparison).
     fn is_listed(&self, asked: &HeaderMap) -> bool {
         let mut values = asked.get_all(header::IF_NONE_MATCH).iter().map(HeaderValue::as_bytes);
         let own = self.etag.map(|etag| opaque(etag.as_bytes()));
@@ -58,14 +57,14 @@ impl Validators<'_> {
         })
     }
 
-    /// Whether `If-Modified-Since` is the date of this version or a later one (section 13.1.3).
+    /// True if `If-Modified-Since` is the date of this version or a later one (section 13.1.3).
     fn is_not_younger(&self, asked: &HeaderMap) -> bool {
         let since = asked.get(header::IF_MODIFIED_SINCE).and_then(read_date);
         let own = self.modified.and_then(read_date);
         matches!((since, own), (Some(since), Some(own)) if own <= since)
     }
 
-    /// Whether a range of this version is wanted (section 13.1.5: the strong comparison).
+    /// True if the range is wanted of this version (section 13.1.5: the strong comparison).
     fn is_the_one_of(&self, asked: &HeaderMap) -> bool {
         let Some(wanted) = asked.get(header::IF_RANGE) else { return true };
         let is_strong = |tag: &HeaderValue| !tag.as_bytes().starts_with(b"W/");
@@ -77,7 +76,7 @@ impl Validators<'_> {
     }
 }
 
-/// A tag without what says that it is weak.
+/// Opaque part of a tag, without the mark of a weak one.
 fn opaque(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }
@@ -95,8 +94,8 @@ fn tags(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The part that a single range of bytes means (section 14.1.2). What cannot be read, and more than one range, is passed
-/// over, as section 14.2 allows.
+/// Parses a single byte range (section 14.1.2). A range that cannot be parsed, and more than one range, are ignored, as
+/// section 14.2 allows.
 fn range_of(range: &HeaderValue, length: usize) -> ResponsePart {
     let whole = ResponsePart::Whole;
     let Ok(text) = range.to_str() else { return whole };
@@ -106,7 +105,7 @@ fn range_of(range: &HeaderValue, length: usize) -> ResponsePart {
         return whole;
     }
     match (number(first), number(last)) {
-        // The last so many bytes.
+        // Suffix range: the last `count` bytes.
         (None, Some(count)) if first.is_empty() => match count.min(length) {
             0 => ResponsePart::Unsatisfiable,
             count => ResponsePart::Range(length - count, length),

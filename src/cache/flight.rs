@@ -1,6 +1,7 @@
-//! Readers of one tile that is not here yet share one request: the first one sends it, the others get its answer as it comes.
+//! Sharing of one request by all readers of a tile that is not cached: the first reader sends it, the others get its answer
+//! as it comes.
 //!
-//! Who sends it may leave, and may be slow: the request goes on for those who wait, and a task reads its body at the image
+//! The sender may leave, and may be slow: the request goes on for those who wait, and a task reads its body at the image
 //! server's speed. An answer that is not for all ends the sharing, and those who wait send their own requests.
 
 use std::sync::Arc;
@@ -21,19 +22,19 @@ use super::cached_response::{CachedHead, CachedResponse};
 use super::request::CacheRequest;
 use crate::upstream::{Body, BodyError, BudgetPermit, MemoryBudget};
 
-/// How a shared request stands.
+/// State of a shared request.
 #[derive(Debug, Clone, Default)]
 enum FlightState {
-    /// There is no answer yet.
+    /// No answer yet.
     #[default]
     Waiting,
     /// The answer is here as far as these pieces go.
     Streaming { head: Arc<CachedHead>, length: Option<usize>, pieces: Vec<Bytes> },
-    /// All of it is here.
+    /// Complete answer.
     Whole(CachedResponse),
-    /// The answer is for the first reader alone: it is an error, not for others, or too long.
+    /// The answer is for the first reader alone: an error, a private answer, or a long one.
     NotShared,
-    /// There is none: the image server fails.
+    /// No answer: the image server fails.
     Failed,
 }
 
@@ -41,16 +42,16 @@ enum FlightState {
 #[derive(Debug, Default)]
 pub(super) struct TileFlights(Arc<DashMap<Box<[u8]>, watch::Receiver<FlightState>>>);
 
-/// What a reader does about a tile that is not here.
+/// Role of a reader of a tile that is not cached.
 #[derive(Debug)]
 pub enum FlightRole {
-    /// Sends the request, and tells the others.
+    /// Sends the request, and publishes the answer.
     Leader(FlightLeader),
     /// Waits for the request of another reader.
     Follower(FlightFollower),
 }
 
-/// The right to send the one request for a tile. Those who wait choose another leader when it is dropped unused.
+/// Right to send the one request for a tile. If it is dropped unused, the readers who wait choose another leader.
 #[derive(Debug)]
 pub struct FlightLeader {
     flights: Arc<DashMap<Box<[u8]>, watch::Receiver<FlightState>>>,
@@ -58,12 +59,13 @@ pub struct FlightLeader {
     state: watch::Sender<FlightState>,
 }
 
-/// Tells whether readers wait for a leader. It must not outlive the leader's request: they would not notice its end.
+/// Counter of the readers who wait for a leader. Must not outlive the leader's request: the readers would not notice its
+/// end.
 #[derive(Debug)]
 pub struct FlightWatch(watch::Sender<FlightState>);
 
 impl FlightWatch {
-    /// Whether readers wait. (One receiver stands in the list.)
+    /// True if readers wait. (One receiver stands in the list.)
     pub fn has_followers(&self) -> bool {
         self.0.receiver_count() > 1
     }
@@ -86,18 +88,18 @@ impl StreamingResponse {
     }
 }
 
-/// A reader who waits for the request of another one.
+/// Reader who waits for another reader's request.
 #[derive(Debug)]
 pub struct FlightFollower(watch::Receiver<FlightState>);
 
-/// What a reader who waited gets.
+/// Result for a reader who waited.
 #[derive(Debug)]
 pub enum FlightResult {
-    /// All of the answer.
+    /// Complete answer.
     Whole(CachedResponse),
     /// The answer as it comes.
     Streaming(StreamingResponse),
-    /// The leader left before there was an answer: somebody else must lead.
+    /// The leader left before there was an answer: another reader must lead.
     Abandoned,
     /// The reader's own request is to be sent.
     NotShared,
@@ -110,7 +112,7 @@ impl TileFlights {
     pub(super) fn join(&self, wanted: &CacheRequest) -> FlightRole {
         let lead = |state| FlightLeader { flights: Arc::clone(&self.0), key: wanted.key.clone(), state };
         match self.0.entry(wanted.key.clone()) {
-            // Its leader has gone.
+            // The leader of the flight has gone.
             Entry::Occupied(mut flight) if flight.get().has_changed().is_err() => {
                 let (state, follower) = watch::channel(FlightState::Waiting);
                 flight.insert(follower);
@@ -127,7 +129,7 @@ impl TileFlights {
 }
 
 impl FlightLeader {
-    /// Tells from outside whether others wait.
+    /// Handle by which others can see whether readers wait.
     pub fn watch(&self) -> FlightWatch {
         FlightWatch(self.state.clone())
     }
@@ -142,13 +144,13 @@ impl FlightLeader {
         self.state.send_replace(FlightState::Whole(response));
     }
 
-    /// Reads the body in a task of its own, and gives what comes to all. The body that is returned is the leader's. `keep`
+    /// Reads the body in a task of its own and passes each piece to all readers. The returned body is the leader's. `keep`
     /// makes the answer of the whole body.
     ///
-    /// A body of unknown length goes to the others at its end: nobody can tell before whether it is too long.
+    /// A body of unknown length goes to the others at its end: only then is it known not to be too long.
     ///
-    /// SECURITY: the leader's client answers for the memory. What is handed out has its permit until the last reader is done
-    /// with it, however slow; what the cache keeps has none, as `cache.memory` bounds it.
+    /// SECURITY: the leader's client answers for the memory. A piece that is handed out has its permit until the last
+    /// reader is done with it, however slow; a body that the cache keeps has none, as `cache.memory` bounds it.
     pub(super) fn share_stream(
         self,
         head: Arc<CachedHead>,
@@ -156,7 +158,7 @@ impl FlightLeader {
         bounds: SharedBodyBounds,
         keep: impl FnOnce(Bytes) -> CachedResponse + Send + 'static,
     ) -> Body {
-        // Room for all of it, so that those who have begun to read get it to its end.
+        // Reserves memory for the whole body, so that readers who have begun get it to its end.
         let Some(reserved) = bounds.budget.take(bounds.length.unwrap_or_default()) else {
             self.stop_sharing(false);
             return body;
@@ -178,7 +180,7 @@ impl FlightLeader {
                     *rest.lock() = Some((pieces, left));
                     self.stop_sharing(false);
                 }
-                // Whoever reads it sees that it is cut.
+                // Dropping the sender shows the readers that the body is cut.
                 ReadEnd::Broken => {}
             }
         });
@@ -221,10 +223,10 @@ impl FlightLeader {
     }
 }
 
-/// What bounds a body that several readers share.
+/// Limits of a body that several readers share.
 #[derive(Debug)]
 pub(super) struct SharedBodyBounds {
-    /// Its length, where the answer tells it.
+    /// Length of the body, where the answer tells it.
     pub(super) length: Option<usize>,
     /// The longest body that is shared.
     pub(super) most: usize,
@@ -232,7 +234,7 @@ pub(super) struct SharedBodyBounds {
     pub(super) budget: MemoryBudget,
 }
 
-/// How the reading of a shared body ended.
+/// End of the reading of a shared body.
 enum ReadEnd {
     Whole(Vec<Bytes>),
     TooLong(Vec<Bytes>, Body),
@@ -257,7 +259,7 @@ impl FlightFollower {
         let told = told.map(|told| told.map(|state| state.clone()));
         let state = match told {
             Err(_) => return FlightResult::NotShared,
-            // A body that was to be whole broke: another request may go better.
+            // The body broke before its end: another request may succeed.
             Ok(Err(_)) => return FlightResult::Abandoned,
             Ok(Ok(state)) => state,
         };
@@ -274,7 +276,7 @@ impl FlightFollower {
     }
 }
 
-/// A body that is too long to be shared: what was read of it, and what is left. Its leader takes it.
+/// Body that is too long to be shared: the pieces read so far, and the rest. Its leader takes it.
 type RestOfBody = Arc<Mutex<Option<(Vec<Bytes>, Body)>>>;
 
 /// A reader of a shared body.
@@ -285,7 +287,7 @@ struct PieceReader {
     /// Bytes that it has had.
     read: usize,
     rest: Option<RestOfBody>,
-    /// What it reads from here on.
+    /// Body of the reader's own, from here on.
     own: Option<Body>,
 }
 

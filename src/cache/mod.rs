@@ -1,8 +1,8 @@
 //! Answers of image servers, kept in memory for as long as they allow it.
 //!
-//! [`TileCache`] is the cache under one configuration, [`CacheState`] what lasts as long as the process. `cache_control` says
-//! what may be kept, `request` what decides an answer, `cached_response` and `conditional` what goes out, `store` bounds the memory,
-//! `flight` lets the readers of one tile share a request.
+//! [`TileCache`] is the cache under one configuration, [`CacheState`] the part that lasts as long as the process.
+//! `cache_control` decides what may be kept, `request` makes the key, `cached_response` and `conditional` make the
+//! response, `store` bounds the memory, `flight` lets the readers of one tile share a request.
 
 mod cache_control;
 mod cached_response;
@@ -33,7 +33,7 @@ use flight::{SharedBodyBounds, TileFlights};
 use request::identifier_hash;
 use store::{CacheStore, ProtectedIdentifiers};
 
-/// What lasts as long as the process: a reload keeps what is kept. Cheap to clone.
+/// State of the cache that lasts as long as the process: a reload drops no answers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct CacheState {
     parts: Arc<CacheParts>,
@@ -44,7 +44,7 @@ struct CacheParts {
     store: ArcSwap<CacheStore>,
     flights: TileFlights,
     protected: ProtectedIdentifiers,
-    /// Grows with each purge: what was asked for before it is not kept.
+    /// Count of purges: an answer to a request from before a purge is not kept.
     purges: AtomicU64,
     metrics: CacheMetrics,
 }
@@ -56,7 +56,7 @@ pub struct TileCache {
     limits: CacheSettings,
 }
 
-/// An answer that is to be kept when all of it is here.
+/// Answer that is to be stored once all of it is here.
 #[derive(Debug, Clone)]
 pub struct CacheCandidate {
     wanted: CacheRequest,
@@ -97,21 +97,21 @@ impl CacheState {
         }
     }
 
-    /// Removes what is kept of these identifiers (lookup keys), and says how many answers that were. May take a while: all that
-    /// is kept is looked at.
+    /// Removes stored answers of these identifiers (lookup keys), and returns how many. May take a while: all entries are
+    /// visited.
     pub fn purge<'a>(&self, identifiers: impl Iterator<Item = &'a str>) -> usize {
         let hashes: HashSet<u64> = identifiers.map(identifier_hash).collect();
         self.parts.purges.fetch_add(1, SeqCst);
         self.parts.store.load().purge(|identifier| hashes.contains(&identifier))
     }
 
-    /// Removes all that is kept, and says how many answers that were.
+    /// Removes all stored answers, and returns how many.
     pub fn purge_all(&self) -> usize {
         self.parts.purges.fetch_add(1, SeqCst);
         self.parts.store.load().purge(|_| true)
     }
 
-    /// Removes what is kept of identifiers that were found to be protected. To be called every few seconds.
+    /// Removes stored answers of identifiers that were found to be protected. To be called every few seconds.
     pub fn prune(&self) {
         let CacheParts { protected, store, .. } = &*self.parts;
         if protected.take_news() {
@@ -126,17 +126,17 @@ impl TileCache {
         Self { state, limits }
     }
 
-    /// True if nothing is kept now.
+    /// True if the cache is empty now.
     pub fn is_empty(&self) -> bool {
         self.state.parts.store.load().is_empty()
     }
 
-    /// Notes that what this identifier (a lookup key) answers depends on who asks.
+    /// Marks an identifier (a lookup key) whose answers depend on the client.
     pub fn protect(&self, identifier: &str) {
         self.state.parts.protected.add(identifier_hash(identifier));
     }
 
-    /// Whether anything is kept.
+    /// True if the cache is on.
     pub fn is_on(&self) -> bool {
         self.limits.memory > 0
     }
@@ -146,13 +146,13 @@ impl TileCache {
         &self.limits
     }
 
-    /// What is counted.
+    /// Metrics of the cache.
     pub fn metrics(&self) -> &CacheMetrics {
         &self.state.parts.metrics
     }
 
-    /// The answer that is kept for a request like this one, and whether it is fresh. One that is not goes out only where the
-    /// image server fails.
+    /// Finds a stored answer for a request, and whether it is fresh. A stale one goes out only where the image server
+    /// fails.
     pub fn find(
         &self,
         wanted: &CacheRequest,
@@ -168,20 +168,21 @@ impl TileCache {
         Some((found, is_fresh))
     }
 
-    /// Joins or begins the one request for a tile. `None`: this request shares nothing. One that wants a new answer must not
-    /// get that of a request which was sent before it.
+    /// Joins or begins the one request for a tile. `None`: this request shares nothing. A request that wants a new answer
+    /// must not get that of a request which was sent before it.
     pub fn join(&self, wanted: &CacheRequest) -> Option<FlightRole> {
         let parts = &*self.state.parts;
         let shares = wanted.is_shareable && !wanted.refreshes && !parts.protected.contains(wanted.identifier);
         shares.then(|| parts.flights.join(wanted))
     }
 
-    /// The count of purges so far: an answer is kept only if none came while it was on its way.
+    /// Count of purges so far: an answer is stored only if none came while it was on its way.
     pub fn purges(&self) -> u64 {
         self.state.parts.purges.load(SeqCst)
     }
 
-    /// What of an answer to this request is to be kept; `None`: nothing. `purges`: the count when the request began.
+    /// Decides what of an answer to this request is to be kept; `None`: nothing. `purges`: the count when the request
+    /// began.
     pub fn candidate(
         &self,
         wanted: &CacheRequest,
@@ -205,7 +206,8 @@ impl TileCache {
         Some(CacheCandidate { wanted: wanted.clone(), asked, head, purges })
     }
 
-    /// Looks at the status of an answer: what was refused to somebody is kept for nobody, and what is gone is kept no longer.
+    /// Records the status of an answer: after a refusal (401, 403) nothing of the image is kept, and a missing image is
+    /// removed.
     pub fn note(&self, wanted: &CacheRequest, asked: &HeaderMap, status: StatusCode) {
         let parts = &*self.state.parts;
         match status {
@@ -215,7 +217,7 @@ impl TileCache {
         }
     }
 
-    /// Keeps the whole answer, unless something speaks against it by now.
+    /// Stores the whole answer, unless a purge or a refusal came since.
     fn keep(&self, candidate: &CacheCandidate, body: Bytes) -> CachedResponse {
         let parts = &*self.state.parts;
         let CacheCandidate { wanted, asked, head, purges } = candidate;
@@ -224,7 +226,7 @@ impl TileCache {
             let store = parts.store.load();
             let key = store.keep(wanted, asked, response.clone(), Instant::now());
             parts.metrics.stored();
-            // A purge may have looked at the store just before the answer was there.
+            // A purge may have run just before the answer was stored.
             if *purges != self.purges() {
                 store.discard(&key);
             }
@@ -232,8 +234,8 @@ impl TileCache {
         response
     }
 
-    /// Keeps an answer when it was read to its end, and gives it to those who wait for the leader. The answer that is
-    /// returned is the reader's own. `budget`: the reader's memory for what is on its way.
+    /// Stores an answer when it was read to its end, and gives it to those who wait for the leader. The returned answer is
+    /// the reader's own. `budget`: the reader's memory for bytes on their way.
     pub fn take_in(
         &self,
         candidate: CacheCandidate,
@@ -265,7 +267,7 @@ impl TileCache {
                 None => body,
                 Some(permit) => body.tee(most, move |pieces| {
                     let _until_the_end = permit;
-                    // One that is longer is told without its pieces.
+                    // A body that is too long has no pieces here.
                     let pieces = pieces.as_ref().map(|pieces| pieces.iter().collect::<Vec<_>>());
                     if let Some(bytes) = pieces.and_then(|pieces| copied(&pieces, fits)) {
                         cache.keep(&candidate, bytes);
@@ -282,8 +284,8 @@ fn announced(fields: &HeaderMap) -> Option<usize> {
     fields.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The pieces in memory of their own; `None`: their size does not fit. What came from an upstream is a part of a buffer of
-/// 64 KiB, which it would keep, and counts against its client's share of `server.max_held_total`.
+/// Copies the pieces into memory of their own; `None`: their size does not fit. A piece from an upstream is a slice of a 64
+/// KiB buffer, which it would keep alive, and counts against its client's share of `server.max_held_total`.
 fn copied(pieces: &[&Bytes], fits: impl Fn(usize) -> bool) -> Option<Bytes> {
     let size = pieces.iter().map(|piece| piece.len()).sum();
     fits(size).then(|| {

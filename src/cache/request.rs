@@ -1,4 +1,4 @@
-//! What of a request decides its answer, and what the request may do with the cache.
+//! Cache key of a request, and what its directives allow.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::LazyLock;
@@ -12,25 +12,25 @@ use crate::upstream::PARTIAL;
 /// A request as the cache sees it.
 #[derive(Debug, Clone)]
 pub struct CacheRequest {
-    /// All that goes upstream and may decide the answer, but for what `Vary` names.
+    /// Key: all parts of the request that go upstream and may decide the answer, except the fields that `Vary` names.
     pub(super) key: Box<[u8]>,
     /// Hash of the image's identifier.
     pub(super) identifier: u64,
     pub(super) has_cookie: bool,
-    /// Nothing of what is kept may go out: the request is from us or from a proxy of ours, and wants a new answer.
+    /// True if no stored answer may go out: the request is from us or from a proxy of ours, and wants a new answer.
     pub(super) refreshes: bool,
-    /// The answer is whole and may be kept, as far as the request goes: others may share it.
+    /// True if the answer is whole and may be kept, as far as the request goes: others may share it.
     pub(super) is_shareable: bool,
 }
 
-/// Where a request goes and by which name it came: what all requests of one key have in common.
+/// Destination of a request and the name it came by: shared by all requests of one key.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheTarget<'a> {
-    /// Hash of all settings of the route that decide what goes upstream.
+    /// Hash of all settings of the route that decide the upstream request.
     pub route: u64,
     /// The viewer's connection is encrypted.
     pub tls: bool,
-    /// Host by which the viewer asked.
+    /// Host of the viewer's request.
     pub host: &'a str,
     /// Path and query as they came. Behind the route's prefix they go upstream as they are.
     pub path_and_query: &'a str,
@@ -39,11 +39,11 @@ pub struct CacheTarget<'a> {
 }
 
 impl CacheRequest {
-    /// `None`: the request has nothing to do with the cache. `named`: the fields by which a trusted proxy says how the request
-    /// came; the image server writes them into its answers. `is_ours`: the client may have answers made anew.
+    /// Builds the key; `None`: the request bypasses the cache. `named`: the fields by which a trusted proxy says how the
+    /// request came; the image server writes them into its answers. `is_ours`: the client may have answers made anew.
     ///
-    /// SECURITY: whoever shows who he is (`Authorization`) gets nothing that was kept, and nothing is kept of what he gets.
-    /// A stranger's `no-cache` is passed over, as nginx and Varnish do: it would let anybody load the image server.
+    /// SECURITY: a request with `Authorization` gets no stored answer, and its answer is not stored. `no-cache` of other
+    /// clients is ignored, as nginx and Varnish do: it would let any client load the image server.
     pub fn of<'a>(
         method: &Method,
         fields: &HeaderMap,
@@ -106,7 +106,7 @@ impl CacheTarget<'_> {
     }
 }
 
-/// Hash of an identifier (its lookup key), secret to this process: nobody can find two with the same one.
+/// Hash of an identifier (its lookup key), with a key secret to this process: clients cannot construct collisions.
 pub(super) fn identifier_hash(key: &str) -> u64 {
     static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     SECRET.hash_one(key)

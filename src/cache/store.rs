@@ -1,4 +1,4 @@
-//! The memory of the cache: bounded in bytes, with the answers that are asked for most.
+//! Memory of the cache: bounded in bytes, with the most requested answers.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -12,7 +12,7 @@ use super::cached_response::CachedResponse;
 use super::request::CacheRequest;
 use crate::observe::CacheMetrics;
 
-/// Identifiers that answered 401 or 403, at most; of more, those that are asked for least are forgotten.
+/// Maximum of identifiers that answered 401 or 403; of more, the least requested are forgotten.
 const PROTECTED: u64 = 100_000;
 
 /// The share of the memory that new answers may take before those that must go for them are gone.
@@ -32,7 +32,7 @@ impl std::fmt::Debug for CacheStore {
     }
 }
 
-/// How long an answer stays: as long as it may be of use.
+/// Expiry of an answer: when it is of no use any more.
 struct UntilUseless;
 
 impl moka::Expiry<Box<[u8]>, CachedResponse> for UntilUseless {
@@ -83,8 +83,8 @@ impl CacheStore {
         other.head.is_for(wanted, asked).then_some(other)
     }
 
-    /// Keeps an answer to this request. The first one stands under the key of its request; one that another `Accept` or the
-    /// like selects stands beside it. Says under which key the answer stands.
+    /// Stores an answer to this request. The first answer stands under the key of the request; one that another `Accept` or
+    /// the like selects stands beside it. Returns the key of the entry.
     pub(super) fn keep(
         &self,
         wanted: &CacheRequest,
@@ -117,8 +117,8 @@ impl CacheStore {
         self.answers.invalidate(key);
     }
 
-    /// Removes the answer to requests like this one. Where that is the first one, the variants beside it cannot be reached
-    /// any more: they stay until they expire.
+    /// Removes the answer to requests like this one. If that is the first one, the variants beside it cannot be reached any
+    /// more: they stay until they expire.
     pub(super) fn remove(&self, wanted: &CacheRequest, asked: &HeaderMap) {
         if let Some(first) = self.answers.get(&wanted.key) {
             self.answers.invalidate(&first.head.variant_key(wanted, asked));
@@ -128,7 +128,7 @@ impl CacheStore {
         }
     }
 
-    /// Removes all answers whose identifier has one of these hashes; says how many.
+    /// Removes all answers whose identifier has one of these hashes; returns how many.
     pub(super) fn purge(&self, is_meant: impl Fn(u64) -> bool) -> usize {
         let meant = self.answers.iter().filter(|(_, response)| is_meant(response.head.identifier));
         let keys: HashSet<_> = meant.map(|(key, _)| key).collect();
@@ -139,25 +139,25 @@ impl CacheStore {
         keys.len()
     }
 
-    /// True if nothing is kept, as far as the store has counted: what was kept a moment ago may be missing in that.
+    /// True if the store is empty, as far as it has counted: answers stored a moment ago may be missing in that.
     pub(super) fn is_empty(&self) -> bool {
         self.answers.entry_count() == 0
     }
 
-    /// Takes out what has to go. Says how many answers there are, and their bytes.
+    /// Evicts surplus entries. Returns the number of answers, and their bytes.
     pub(super) fn settle(&self) -> (u64, u64) {
         self.answers.run_pending_tasks();
         (self.answers.entry_count(), self.answers.weighted_size())
     }
 }
 
-/// Identifiers that ever answered 401 or 403: what they answer depends on who asks, whatever it says.
+/// Identifiers that ever answered 401 or 403: their answers depend on the client, whatever the answers declare.
 #[derive(Debug)]
 pub(super) struct ProtectedIdentifiers {
     hashes: Cache<u64, ()>,
-    /// There is one. Nearly everywhere there is none, and then no look-up is needed.
+    /// True if an identifier was ever added. Nearly everywhere none was, and then no look-up is needed.
     any: AtomicBool,
-    /// There is one since answers were last removed.
+    /// True if an identifier was added since answers were last removed.
     news: AtomicBool,
 }
 
@@ -168,7 +168,7 @@ impl Default for ProtectedIdentifiers {
 }
 
 impl ProtectedIdentifiers {
-    /// Adds an identifier; what is kept of it goes out no more.
+    /// Adds an identifier; its stored answers go out no more.
     pub(super) fn add(&self, identifier: u64) {
         if !self.contains(identifier) {
             self.hashes.insert(identifier, ());
@@ -181,7 +181,7 @@ impl ProtectedIdentifiers {
         self.any.load(Relaxed) && self.hashes.contains_key(&identifier)
     }
 
-    /// Whether there are new ones since this was last asked.
+    /// True if identifiers were added since the last call.
     pub(super) fn take_news(&self) -> bool {
         self.news.swap(false, Relaxed)
     }

@@ -1,4 +1,4 @@
-//! `init`: asks where everything is, writes a short configuration, checks it, and builds the index.
+//! `init`: asks for addresses, writes a short configuration, checks it, and builds the index.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -13,7 +13,7 @@ use crate::index::Index;
 use crate::index::command::{self, Exit, IndexCommand};
 use crate::presentation::gateway;
 
-/// What `init` is told; what it is not told it asks, where somebody is there to answer.
+/// Options of `init`; it asks for those that are missing, on a terminal.
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
     #[command(flatten)]
@@ -23,10 +23,10 @@ pub(super) struct InitArgs {
     force: bool,
 }
 
-/// Where the configuration is written unless --config says otherwise.
+/// Default path of the new configuration.
 const FILE: &str = "config.toml";
 
-/// Does it all; what is missing is asked on the terminal.
+/// Runs `init`; missing answers are asked for on the terminal.
 pub(super) fn run(args: &InitArgs, config: Option<&Path>, out: &mut dyn Write) -> ExitCode {
     let path = config.unwrap_or(Path::new(FILE));
     if path.exists() && !args.force {
@@ -49,7 +49,7 @@ pub(super) fn run(args: &InitArgs, config: Option<&Path>, out: &mut dyn Write) -
         Ok(text) => text,
         Err(error) => return fail(&error.to_string(), Exit::Usage),
     };
-    // What is of no use is not written.
+    // A configuration with mistakes is not written.
     let settings = match Settings::from_text(path, &text, std::env::vars_os()) {
         Ok(settings) => settings,
         Err(errors) => return refuse(errors),
@@ -80,12 +80,12 @@ fn from_its_folder(draft: &mut ConfigDraft, path: &Path) {
 
 fn write(path: &Path, text: &str, force: bool) -> io::Result<()> {
     let mut open = OpenOptions::new();
-    // Between the look and this moment somebody may have written one.
+    // Another process may have written the file since the check.
     let open = if force { open.create(true).truncate(true) } else { open.create_new(true) };
     open.write(true).open(path)?.write_all(text.as_bytes())
 }
 
-/// Asks for what the configuration cannot be without.
+/// Asks for required answers.
 fn ask(draft: &mut ConfigDraft, answers: &mut dyn BufRead, out: &mut dyn Write) -> io::Result<()> {
     let upstream =
         answer("Image server and canvas service, such as https://api.library.tamu.edu: ", answers, out)?;
@@ -107,7 +107,7 @@ fn ask(draft: &mut ConfigDraft, answers: &mut dyn BufRead, out: &mut dyn Write) 
     Ok(())
 }
 
-/// A line from the terminal. `None`: it is empty, or there are no more.
+/// Reads a line from the terminal. `None`: empty line, or end of input.
 fn answer(question: &str, answers: &mut dyn BufRead, out: &mut dyn Write) -> io::Result<Option<String>> {
     write!(out, "{question}")?;
     out.flush()?;
@@ -116,7 +116,7 @@ fn answer(question: &str, answers: &mut dyn BufRead, out: &mut dyn Write) -> io:
     Ok(Some(line.trim().to_owned()).filter(|line| !line.is_empty()))
 }
 
-/// The next command, and what to open then.
+/// Prints the next command, and the URL to open then.
 fn tell_what_to_do(config: Option<&Path>, settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
     let named = config.map(|path| format!(" --config {}", path.display())).unwrap_or_default();
     writeln!(out, "\nNext:\n\n  iiif-mender{named} serve\n")?;
@@ -154,7 +154,7 @@ mod tests {
         let mut draft = ConfigDraft::default();
         asked("https://lib.example\n\n\n", &mut draft);
         assert!(draft.manifests.is_empty() && draft.listen.is_none());
-        // The end of the input is no reason to ask for ever.
+        // The end of the input ends the questions.
         let mut draft = ConfigDraft::default();
         asked("", &mut draft);
         assert_eq!(draft, ConfigDraft::default());

@@ -1,4 +1,4 @@
-//! Tells what the setup lacks, after commands that look at the configuration or the index.
+//! Reports problems of the setup, after commands on the configuration or the index.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -10,13 +10,13 @@ use crate::batch::command::BatchServices;
 use crate::config::{ConfigOrigin, Settings};
 use crate::setup::{check, check_index, write_problems};
 
-/// How long the servers have to answer: a start may wait for this command.
+/// Time limit of the setup check: a start may wait for this command.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Tells what keeps images from being healed: in the configuration, in the index if there is one, at the servers.
+/// Prints what keeps images from being healed: in the configuration, in the index if there is one, at the servers.
 pub(super) fn tell_of_all(origin: &ConfigOrigin, out: &mut dyn Write) -> io::Result<()> {
     let Ok(settings) = origin.load(std::env::vars_os()) else { return Ok(()) };
-    // Without an index nothing can be said yet, and none is made.
+    // Without an index the check knows nothing, and none is created.
     if !settings.index.path.exists() {
         return Ok(());
     }
@@ -34,7 +34,7 @@ pub(super) fn tell_of_all(origin: &ConfigOrigin, out: &mut dyn Write) -> io::Res
     write_problems(&findings, out)
 }
 
-/// Tells on stderr what keeps the images of the index from being healed. No request is sent.
+/// Prints to stderr what keeps the images of the index from being healed. No request is sent.
 pub(super) fn tell_of_index(settings: Settings) {
     let Some((runtime, services)) = services(settings) else { return };
     let findings = check_index(&services.healer, &services.index, &services.settings);
@@ -43,9 +43,9 @@ pub(super) fn tell_of_index(settings: Settings) {
     let _ = write_problems(&findings, &mut io::stderr().lock());
 }
 
-/// `None`: what is wrong is told by the command itself.
+/// `None`: mistakes in the configuration, which the command itself reports.
 fn services(mut settings: Settings) -> Option<(Runtime, BatchServices)> {
-    // A look needs no other node.
+    // The check needs no other node.
     settings.cluster.urls.clear();
     let runtime = Builder::new_current_thread().enable_all().build().ok()?;
     let entered = runtime.enter();

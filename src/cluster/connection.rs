@@ -13,7 +13,7 @@ use redis::{
 
 use crate::config::settings::{ClusterKind, ClusterSettings as Settings};
 
-/// A connection, whatever is behind it. Cheap to clone.
+/// Connection of any kind. Cheap to clone.
 #[derive(Clone)]
 pub(super) enum RedisConnection {
     One(MultiplexedConnection),
@@ -22,7 +22,7 @@ pub(super) enum RedisConnection {
     Simulated(super::simulated::SimulatedWire),
 }
 
-/// Connects and logs in. `hear` is given all that is pushed to us.
+/// Connects and logs in. `hear` gets all messages that the server pushes.
 pub(super) async fn connect<F>(settings: &Settings, hear: F) -> RedisResult<RedisConnection>
 where
     F: Fn(PushInfo) -> Result<(), ()> + Send + Sync + 'static,
@@ -32,7 +32,7 @@ where
         return redis.connect(hear).map(RedisConnection::Simulated);
     }
     let patience = settings.connect_timeout;
-    // Without it a command stands behind the delayed acknowledgement of the one before: 40 ms.
+    // TCP_NODELAY: otherwise a command waits for the delayed acknowledgement of the one before: 40 ms.
     let at_once = TcpSettings::default().set_nodelay(true);
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(patience))
@@ -78,7 +78,7 @@ where
     }
 }
 
-/// Sentinels take no password of ours: it is the master's.
+/// Sentinels get no password of ours, which is the master's.
 fn sentinels(
     settings: &Settings,
     at_once: TcpSettings,
@@ -105,7 +105,7 @@ fn sentinels(
     Ok(all)
 }
 
-/// `[cluster] ca`, read whenever we connect: it may be renewed.
+/// Certificates of `[cluster] ca`, read at each connect, because the file may be renewed.
 async fn authorities(settings: &Settings) -> RedisResult<Option<TlsCertificates>> {
     let Some(path) = &settings.ca else { return Ok(None) };
     let root_cert = Some(tokio::fs::read(path).await?);

@@ -1,5 +1,5 @@
-//! The index for all nodes: an edition is a list of chunks, each named by what is in it. So a chunk that did not change
-//! is not sent again, and one that was damaged is none.
+//! Editions of the index for all nodes: an edition is a list of chunks, each named by the hash of its content. So an
+//! unchanged chunk is not sent again, and a damaged one is detected.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use super::Cluster;
 use super::link::millis;
 use super::scripts::RENEW;
 
-/// What is said to every node when there is a new edition.
+/// Channel that announces a new edition to every node.
 pub(super) const EDITION: &str = "edition";
 
-/// How long chunks of an earlier edition stay, for nodes that are reading it.
+/// Time that chunks of an earlier edition stay, for nodes that are reading it.
 const AFTERWARDS: Duration = Duration::from_mins(10);
 
 /// Lease of the editor.
@@ -23,9 +23,9 @@ const EDITOR: Duration = Duration::from_secs(90);
 pub struct Edition {
     /// Made from the names of its chunks.
     pub name: String,
-    /// The names of its chunks, in order: BLAKE3 of what they hold, hexadecimal.
+    /// Names of the chunks, in order: BLAKE3 of their content, hexadecimal.
     pub chunks: Vec<String>,
-    /// Position in the stream of what was learned, up to which the edition contains it.
+    /// Position in the stream of learned entries, up to which the edition contains them.
     pub position: Option<String>,
 }
 
@@ -37,8 +37,8 @@ impl Edition {
 }
 
 impl Cluster {
-    /// Whether this node is the editor, which reads the sources for all. Takes or renews the lease, so the editor must call
-    /// this at least once a minute.
+    /// True if this node is the editor, which reads the sources for all. Takes or renews the lease, so the editor must call
+    /// this function at least once a minute.
     pub async fn is_editor(&self) -> bool {
         let mut renew = RENEW.key(self.link.key("index", "editor"));
         renew.arg(&self.link.node).arg(millis(EDITOR)).arg("");
@@ -60,13 +60,13 @@ impl Cluster {
         self.link.send(redis::cmd("HGET").arg(self.link.key("index", EDITION)).arg("name")).await
     }
 
-    /// What a chunk holds. `None`: it is not there, or is not what it is called, or we are alone.
+    /// Content of a chunk. `None`: it is not there, its hash is not its name, or Redis is unreachable.
     pub async fn chunk(&self, name: &str) -> Option<Vec<u8>> {
         let packed: Option<Vec<u8>> = self.link.send(redis::cmd("GET").arg(self.chunk_key(name))).await?;
         packed.filter(|packed| blake3::hash(packed).to_hex().as_str() == name)
     }
 
-    /// Stores a chunk, if Redis does not have it; returns its name. `None`: this node is alone.
+    /// Stores a chunk, if Redis does not have it; returns its name. `None`: Redis is unreachable.
     pub async fn put_chunk(&self, packed: &[u8]) -> Option<String> {
         let name = blake3::hash(packed).to_hex().to_string();
         if !self.keep_chunk(&name, self.link.settings.edition_lasts).await? {
@@ -80,7 +80,7 @@ impl Cluster {
         Some(name)
     }
 
-    /// Publishes this edition to all nodes. False: this node is alone.
+    /// Publishes this edition to all nodes. False: Redis is unreachable.
     pub async fn publish(&self, edition: &Edition) -> bool {
         let Some(before) = self.edition().await else { return false };
         let key = self.link.key("index", EDITION);

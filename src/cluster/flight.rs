@@ -1,4 +1,4 @@
-//! Shared flights: one node leads the flight, the others wait for its result and check for themselves.
+//! Shared flights: one node leads the flight, the other nodes wait for its result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,8 +41,8 @@ struct FlightLease {
 }
 
 impl Cluster {
-    /// Boards the flight of this name, and waits for it if it is another node's. `departs` is called when that one's
-    /// request is on its way; `anew`: one that landed a moment ago is not enough.
+    /// Joins the flight of this name, and waits if another node leads it. `departs` is called when that node's request is
+    /// on its way; `anew`: a flight that landed a moment ago is not enough.
     pub async fn join(&self, name: &str, anew: bool, departs: impl Fn()) -> JoinResult {
         let link = &self.link;
         if !link.is_joined() {
@@ -56,7 +56,7 @@ impl Cluster {
         let mut waited = false;
         loop {
             let mut board = BOARD.key(&flight);
-            // A node that has waited already takes the result that lands now.
+            // A node that has waited already accepts the result that lands now.
             let anew = anew && !waited;
             board
                 .key(&waiting)
@@ -81,7 +81,7 @@ impl Cluster {
             while let Some(news) = ear.next(after(&rest)).await {
                 match news.split_once(' ') {
                     None => departs(),
-                    // Given back without an answer: the flight must be tried again.
+                    // Empty answer: the flight was given back, and must be tried again.
                     Some((_, "")) => break,
                     Some((_, answer)) => {
                         return JoinResult::Landed { answer: answer.to_owned(), before: false };
@@ -155,7 +155,7 @@ impl FlightLease {
 
 impl Drop for FlightLease {
     fn drop(&mut self) {
-        // A flight that broke, or ended without having asked: the others need not wait for the lease.
+        // A flight that failed or made no request is given back at once: other nodes need not wait for the lease.
         if !self.landed && tokio::runtime::Handle::try_current().is_ok() {
             self.land("");
         }

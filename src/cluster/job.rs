@@ -32,11 +32,11 @@ pub enum Claim {
     Ours,
     /// Done already, with this result.
     Done(Vec<u8>),
-    /// Another process is at it.
+    /// Claimed by another process.
     Elsewhere,
 }
 
-/// Why there is no part in a job.
+/// Errors of joining a job.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JobError {
     /// Redis is away.
@@ -122,7 +122,7 @@ async fn renew(link: Arc<RedisLink>, about: String, token: String, claims: Arc<M
         let units: Vec<u64> = claims.lock().iter().copied().collect();
         for some in units.chunks(AT_ONCE) {
             let mut keep = RENEW_CLAIMS.prepare_invoke();
-            // A claim whose unit was finished meanwhile must not be written again.
+            // A claim whose unit was finished since the last renewal must not be written again.
             for unit in some.iter().filter(|unit| claims.lock().contains(unit)) {
                 keep.key(claim_key(&link, &about, *unit));
             }

@@ -1,5 +1,5 @@
-//! What one node learned, for the indexes of all: a stream of documents and file URLs, bounded, with a position for each
-//! node, which it keeps in its own index.
+//! Stream of documents and file URLs that nodes learned, for the indexes of all: bounded. Each node keeps its position in
+//! its own index.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ const LONGEST: usize = 256 << 10;
 /// Entries read at once: few, so that they come within `command_timeout`.
 const PAGE: usize = 8;
 
-/// What is said to every node when there is something new.
+/// Channel that announces new entries of the stream to every node.
 pub(super) const LEARNED: &str = "learned";
 
-/// Something that a node learned.
+/// Entry of the stream: a fact that a node learned.
 #[derive(Debug)]
 pub enum LearnedEntry {
     /// A manifest or canvas that passed through there.
@@ -38,19 +38,19 @@ pub enum LearnedEntry {
     },
 }
 
-/// Some entries of the stream.
+/// Batch of entries of the stream.
 #[derive(Debug, Default)]
 pub struct LearnedBatch {
-    /// In order.
+    /// Entries in order.
     pub entries: Vec<LearnedEntry>,
-    /// Where to go on.
+    /// Position to go on from.
     pub position: Option<String>,
-    /// What came between is gone: too much of it, or Redis was flushed.
+    /// True if entries in between are gone: there were too many, or Redis was flushed.
     pub is_behind: bool,
 }
 
 impl Cluster {
-    /// Publishes to the other nodes in the background; what cannot be published now is dropped.
+    /// Publishes to the other nodes in the background; while Redis is unreachable the entry is dropped.
     pub fn publish_learned(&self, learned: &LearnedEntry) {
         let (kind, name, body) = match learned {
             LearnedEntry::Document { url, packed } => ("document", url, packed.as_slice()),
@@ -77,7 +77,7 @@ impl Cluster {
         });
     }
 
-    /// What was learned after `position`; `None`: we are alone.
+    /// Returns the entries after `position`; `None`: Redis is unreachable.
     pub async fn learned(&self, position: Option<&str>) -> Option<LearnedBatch> {
         let range = |from: &str, to: &str, count: usize| {
             redis::cmd("XRANGE").arg(self.stream()).arg(from).arg(to).arg("COUNT").arg(count).take()
@@ -107,7 +107,7 @@ impl Cluster {
         Some(LearnedBatch { entries: entries.collect(), position, is_behind })
     }
 
-    /// The last position of the stream; `Some(None)`: nothing was learned, `None`: we are alone.
+    /// Last position of the stream; `Some(None)`: the stream is empty, `None`: Redis is unreachable.
     pub async fn learned_up_to(&self) -> Option<Option<String>> {
         let mut last = redis::cmd("XREVRANGE");
         last.arg(self.stream()).arg("+").arg("-").arg("COUNT").arg(1);

@@ -1,5 +1,5 @@
-//! Leases: a key stays with a node for as long as the node lives and wants it. The other nodes can take it one lease after
-//! the node was last heard of.
+//! Leases: a key stays with a node while the node lives and wants it. Other nodes can take it one lease after the node's
+//! last renewal.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use tokio::time::interval;
 use super::link::RedisLink;
 use super::scripts::RENEW;
 
-/// Keeps a key of ours alive until it is dropped.
+/// Renews a key of ours until it is dropped.
 #[derive(Debug)]
 pub(super) struct KeyLease {
     renewing: AbortHandle,
 }
 
 impl KeyLease {
-    /// `before`: what stands before the token where the key must be written anew, because it was flushed.
+    /// Keeps the lease. `before`: prefix of the token where the key must be written anew, because it was flushed.
     pub(super) fn keep(link: &Arc<RedisLink>, key: &str, token: &str, before: &'static str) -> Self {
         let (link, key, token) = (Arc::clone(link), key.to_owned(), token.to_owned());
         let renewing = tokio::spawn(async move {
@@ -26,7 +26,7 @@ impl KeyLease {
                 every.tick().await;
                 let mut renew = RENEW.key(&key);
                 renew.arg(&token).arg(link.lease_ms()).arg(before);
-                // Somebody else has it, since we were away: one request too many, and nothing to be done about it.
+                // Another node took the lease while Redis was unreachable: one request too many, which cannot be prevented.
                 if link.run::<i64>(&renew).await == Some(0) {
                     return;
                 }

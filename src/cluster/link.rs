@@ -84,7 +84,7 @@ impl RedisLink {
     /// Ends when the link is cut.
     pub(super) async fn disconnected(&self) {
         let mut lost = std::pin::pin!(self.lost.notified());
-        // From here on it is heard.
+        // Registered before the check, so that a notification in between is not lost.
         lost.as_mut().enable();
         if self.is_joined() {
             lost.await;
@@ -101,7 +101,7 @@ impl RedisLink {
         format!("{}:{{{about}}}:{what}", self.settings.prefix)
     }
 
-    /// What the channel of a node is called, before its name.
+    /// Prefix of the channel of a node, before its name.
     pub(super) fn channels(&self) -> String {
         format!("{}:node:", self.settings.prefix)
     }
@@ -162,7 +162,7 @@ impl RedisLink {
         tracing::warn!(why, "Redis is lost: this node goes on alone, and tries again behind the scenes");
     }
 
-    /// What is said about `subject` from now on.
+    /// Subscribes to messages about `subject`.
     pub(super) fn listen(self: &Arc<Self>, subject: &str) -> Subscription {
         let (tell, news) = watch::channel(String::new());
         self.subjects.lock().insert(subject.to_owned(), tell);
@@ -171,7 +171,7 @@ impl RedisLink {
 
     fn dispatch(&self, number: u64, push: &PushInfo) {
         match (&push.kind, push.data.as_slice()) {
-            // A node of a Redis Cluster may leave without the others.
+            // In a Redis Cluster one server may disconnect without the others.
             (PushKind::Disconnection, _)
                 if self.settings.kind != crate::config::settings::ClusterKind::Cluster =>
             {
@@ -221,8 +221,8 @@ impl RedisLink {
         }
     }
 
-    /// Connects, and proves that Redis takes what is written: one that is full, still loading or a mere replica
-    /// would answer reads.
+    /// Connects, and proves that Redis takes writes: a server that is full, still loading or a mere replica would answer
+    /// reads.
     async fn join(self: &Arc<Self>, number: u64) -> RedisResult<()> {
         let ear = Arc::downgrade(self);
         let hear = move |push: PushInfo| ear.upgrade().map(|link| link.dispatch(number, &push)).ok_or(());
@@ -263,7 +263,7 @@ impl RedisLink {
     }
 }
 
-/// An ear for one subject; closed when dropped.
+/// Subscription to one subject; ends when dropped.
 pub(super) struct Subscription {
     link: Arc<RedisLink>,
     subject: String,
@@ -306,7 +306,7 @@ impl Drop for Subscription {
 }
 
 /// Poll delay without a message: until the lease of the awaited node ends. A live node renews its lease long before, so a
-/// poll is rare; a dead node is detected at once. Jitter keeps nodes from polling at the same moment.
+/// poll is rare; a dead node is detected at once. Jitter spreads the polls of the nodes.
 pub(super) fn after(left: &str) -> Duration {
     let left = Duration::from_millis(left.parse().unwrap_or(0)).max(SOONEST);
     left + SOONEST.mul_f64(fastrand::f64())

@@ -1,8 +1,8 @@
-//! State that nodes behind a load balancer share by way of Redis, so that an image is healed once for all nodes. Every claim
-//! on shared state expires. While Redis is away, each node goes on by itself, and no request waits for Redis.
+//! State that nodes behind a load balancer share by way of Redis, so that an image is healed once for all nodes. Every
+//! claim on shared state expires. While Redis is away, each node goes on alone, and no request waits for Redis.
 //!
 //! [`Cluster::join`] takes part in a shared flight, [`Cluster::acquire`] gets a permit at a canvas service. The rest are
-//! signals that expire, the stream of what was learned, editions of the index, and the jobs of `heal --job`.
+//! signals that expire, the stream of learned entries, editions of the index, and the jobs of `heal --job`.
 
 mod connection;
 mod edition;
@@ -73,7 +73,7 @@ impl Cluster {
         Some(Arc::new(Self { link, mass_expiries, learnings, editions, keeping }))
     }
 
-    /// Is this node joined with the others now?
+    /// True if this node is joined with the others now.
     pub fn is_joined(&self) -> bool {
         self.link.is_joined()
     }
@@ -83,10 +83,10 @@ impl Cluster {
         self.link.changes()
     }
 
-    /// Changes whenever another node finds, from now on, that a mass expiry begins.
+    /// Receiver that changes whenever another node, from now on, finds that a mass expiry begins.
     pub fn mass_expiries(&self) -> watch::Receiver<u64> {
         let mut from_now_on = self.mass_expiries.clone();
-        // A copy has seen no more than what it was copied from.
+        // A copy starts at the value that the original has seen.
         from_now_on.mark_unchanged();
         from_now_on
     }
@@ -107,8 +107,7 @@ impl Drop for Cluster {
     }
 }
 
-/// What a name is called within a key: short, however long the name is, and without anything that means something
-/// to Redis.
+/// Hash of a name, for use in a key: short, however long the name is, and without characters that mean something to Redis.
 fn about(name: &str) -> String {
     blake3::hash(name.as_bytes()).to_hex()[..32].to_owned()
 }

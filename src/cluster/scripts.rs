@@ -30,8 +30,8 @@ return {'held', left}",
     )
 });
 
-/// Adds to the stream of what was learned, and lets its oldest entries go where it holds more bytes than it may. Each
-/// entry has the sum of all before it, so that what the stream holds is a difference.
+/// Adds to the stream of learned entries, and trims the oldest ones where it holds more bytes than allowed. Each entry has
+/// the sum of all before it, so that the size of the stream is a difference.
 /// KEYS: stream. ARGV: most entries, most bytes, how long it stays (ms), node, kind, name, body.
 pub(super) static LEARN: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -92,7 +92,7 @@ return 1",
     )
 });
 
-/// Ends a cool-down, and lets go of a flight that landed a moment ago: one that is in the air stays.
+/// Ends a cool-down, and removes a flight that landed a moment ago; one under way stays.
 /// KEYS: flight, cool-down.
 pub(super) static FORGET: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -104,7 +104,7 @@ return redis.call('DEL', KEYS[2])",
 });
 
 /// Keeps a key for another lease; takes it again if it was lost, as by a flush.
-/// KEYS: the key. ARGV: token, lease (ms), what stands before the token if it must be written anew.
+/// KEYS: the key. ARGV: token, lease (ms), prefix of the token if it must be written anew.
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -145,10 +145,10 @@ return {'queued', tostring(first)}",
     )
 });
 
-/// Gives a place to a viewer's request, or whoever waits longest, on whatever node, or back. Every fourth goes to what
-/// nobody waits for, so that it does not starve.
-/// KEYS: place, first queue, queue, turns. ARGV: token, lease (ms), channel before a node's name, 1: nobody can tell
-/// whether it was heard, subject.
+/// Passes a permit to the first viewer's request or to the longest waiter, on any node, or gives it back. Every fourth goes
+/// to background work, so that it does not starve.
+/// KEYS: permit, first queue, queue, turns. ARGV: token, lease (ms), prefix of a node's channel, 1: PUBLISH does not tell
+/// whether a node received the message, subject.
 pub(super) static LEAVE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -173,7 +173,7 @@ end",
     )
 });
 
-/// Counts one more within a window; says how many.
+/// Counts one more within a window; returns the count.
 /// KEYS: counter. ARGV: window (ms).
 pub(super) static COUNT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -202,8 +202,8 @@ return 1",
     )
 });
 
-/// Opens a job, or says of what other work one with this name is.
-/// KEYS: the job. ARGV: what it does, how long it is remembered (ms).
+/// Opens a job, or returns the work of the job that has this name.
+/// KEYS: the job. ARGV: its work, how long it is remembered (ms).
 pub(super) static OPEN: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -215,7 +215,7 @@ return ''",
 });
 
 /// Claims one unit of a job; returns `ours`, `elsewhere` (claimed by another process), or `done` with its result.
-/// KEYS: what is done, the claim. ARGV: unit, token, lease (ms).
+/// KEYS: units done, the claim. ARGV: unit, token, lease (ms).
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -228,7 +228,7 @@ return {'elsewhere', ''}",
 });
 
 /// Gives a claim back, with a result or (empty) without. The first result is kept.
-/// KEYS: what is done, the claim, the job. ARGV: unit, token, what came of it, how long that is remembered (ms).
+/// KEYS: units done, the claim, the job. ARGV: unit, token, result, how long it is remembered (ms).
 pub(super) static FINISH: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"

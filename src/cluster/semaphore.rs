@@ -45,7 +45,7 @@ impl Cluster {
         }
         let (about, token) = (super::about(service), link.token());
         let queue = link.key(&about, if is_first { "first" } else { "queue" });
-        // Before it is asked for: a grant that nobody hears is declined.
+        // Subscribe before asking: a grant that reaches no subscriber is withdrawn.
         let mut ear = link.listen(&token);
         loop {
             let mut ask = PLACE.key(link.key(&about, "breaker"));
@@ -92,7 +92,7 @@ pub(super) fn decline(link: &Arc<RedisLink>, news: &str) {
 
 fn leave(link: &Arc<RedisLink>, place: &str, about: &str, token: &str) {
     let mut leave = LEAVE.key(place);
-    // Within a Redis Cluster nobody can tell how many have heard.
+    // In a Redis Cluster PUBLISH does not tell how many subscribers received the message.
     let unheard = link.settings.kind == ClusterKind::Cluster;
     leave.key(link.key(about, "first")).key(link.key(about, "queue")).key(link.key(about, "turns"));
     leave.arg(token).arg(link.lease_ms()).arg(link.channels()).arg(u8::from(unheard)).arg(about);

@@ -10,7 +10,7 @@ use super::scripts::{COUNT, EXPIRED};
 /// Clients are counted by the minute, as on one node.
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// What is said to every node when a mass expiry begins.
+/// Channel that announces a mass expiry to every node.
 pub(super) const MASS_EXPIRY: &str = "mass-expiry";
 
 impl Cluster {
@@ -25,7 +25,7 @@ impl Cluster {
         self.tell(redis::cmd("DEL").arg(self.link.key(&super::about(name), "missing")).take());
     }
 
-    /// For how much longer some node believes that the file behind `name` is gone.
+    /// Time for which some node believes that the file behind `name` is gone.
     pub async fn missing(&self, name: &str) -> Option<Duration> {
         let key = self.link.key(&super::about(name), "missing");
         let left: i64 = self.link.send(redis::cmd("PTTL").arg(key)).await?;
@@ -38,7 +38,7 @@ impl Cluster {
         self.tell(redis::cmd("SET").arg(key).arg(u8::from(honoured)).arg("PX").arg(millis(time)).take());
     }
 
-    /// What some node has seen of that.
+    /// Answer that some node recorded.
     pub async fn honours_variants(&self, service: &str) -> Option<bool> {
         let key = self.link.key(&super::about(service), "variants");
         let known: Option<u8> = self.link.send(redis::cmd("GET").arg(key)).await?;
@@ -52,8 +52,8 @@ impl Cluster {
         self.link.run(&count).await
     }
 
-    /// An identifier was found expired. True for the one node with which a mass expiry begins: `ids` of them within
-    /// `within`, on all nodes together. The other nodes are told.
+    /// Counts an expired identifier. True for the one node with which a mass expiry begins: `ids` of them within `within`,
+    /// on all nodes together. The other nodes get a message.
     pub async fn expired(&self, identifier: &str, ids: usize, within: Duration, lasts: Duration) -> bool {
         let mut expired = EXPIRED.key(self.link.key("expiry", "ids"));
         expired.key(self.link.key("expiry", "mass"));

@@ -43,7 +43,7 @@ pub(super) type SimulatedSubscription = Arc<dyn Fn(PushInfo) -> Result<(), ()> +
 pub(super) struct SimulatedState {
     mood: RedisMood,
     keys: BTreeMap<String, (StoredValue, Option<Instant>)>,
-    /// Channel, connection, who hears.
+    /// Subscriptions: channel, connection, subscriber.
     ears: Vec<(String, u64, SimulatedSubscription)>,
     connections: u64,
 }
@@ -105,7 +105,7 @@ impl SimulatedRedis {
         }
     }
 
-    /// Everything is lost.
+    /// Removes all keys, as FLUSHALL does.
     pub(crate) fn flush(&self) {
         self.state().keys.clear();
     }

@@ -1,4 +1,4 @@
-//! What the scripts do within the simulated Redis: the same as their Lua in `scripts.rs`.
+//! Simulation of the scripts: the same effects as their Lua in `scripts.rs`.
 
 use redis::Value;
 

@@ -1,4 +1,4 @@
-//! How the file writes places on the network: addresses, networks, host names, URLs and path prefixes.
+//! Network values in the file: addresses, networks, host names, URLs and path prefixes.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::value::{ConfigValue, TextOrNumber, ValueError};
 
-/// For defaults.
+/// Loopback address of a port, for defaults.
 pub(super) const fn local(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
@@ -173,7 +173,7 @@ impl ConfigValue for Authority {
     }
 }
 
-/// The URL of an upstream, taken apart. Kept as text, never normalised.
+/// URL of an upstream, in parts. Kept as text, never normalised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamUrl {
     /// `http` or `https`.
@@ -223,7 +223,7 @@ impl ConfigValue for HttpUrl {
     }
 }
 
-/// An http(s) URL that others begin with: it ends in a slash.
+/// Base of http(s) URLs: ends in a slash.
 pub(super) struct BaseUrl;
 
 impl ConfigValue for BaseUrl {
@@ -261,7 +261,7 @@ impl ConfigValue for Origin {
     }
 }
 
-/// Where Redis, a Sentinel or a node of a Redis Cluster is: `redis://host:port/database`, `rediss://` for TLS.
+/// URL of Redis, a Sentinel or a node of a Redis Cluster: `redis://host:port/database`, `rediss://` for TLS.
 pub(super) struct RedisUrl;
 
 impl ConfigValue for RedisUrl {
@@ -319,7 +319,7 @@ impl ConfigValue for Prefix {
     }
 }
 
-/// Scheme, host and port, and all that follows. Not `url::Url`: that would normalise IIIF paths.
+/// Scheme, host and port, and the rest of the URL. Not `url::Url`: that would normalise IIIF paths.
 fn web_url(text: &str) -> Result<(Scheme, Authority, &str), ValueError> {
     let wrong = |help: &str| ValueError::new(format!("`{text}` is not an http or https URL"), help);
     let example = "write the whole URL, such as \"https://api.library.tamu.edu/iiif/2/\"";
@@ -359,7 +359,7 @@ fn authority(text: &str) -> Option<Authority> {
     (port_is_fine && named && host.chars().any(|c| c.is_ascii_alphanumeric())).then_some(authority)
 }
 
-/// Only paths that mean the same to us and to every upstream.
+/// Accepts only paths that mean the same to us and to every upstream.
 fn plain_path(path: &str) -> Result<(), String> {
     if path.contains(['?', '#']) {
         return Err("leave out the query and the fragment".to_owned());

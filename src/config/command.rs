@@ -1,5 +1,5 @@
-//! `config check|show|schema|defaults|reference`: what they print. Exit codes: 0 all well, 2 the configuration is wrong. What
-//! `config check` finds out about the setup, where there is an index, changes nothing of that.
+//! `config check|show|schema|defaults|reference`: their output. Exit codes: 0 all well, 2 the configuration is wrong.
+//! Findings of `config check` about the setup, where there is an index, do not change the code.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -37,12 +37,12 @@ pub enum ConfigCommand {
 }
 
 impl ConfigCommand {
-    /// Whether `json` changes what it prints, or it is JSON anyway.
+    /// True for commands that print data: `json` changes their output, or it is JSON anyway.
     pub fn prints_data(self) -> bool {
         matches!(self, Self::Check | Self::Show | Self::Schema)
     }
 
-    /// Does it; `env` is `std::env::vars_os()`, `json`: results for machines. Returns the exit code.
+    /// Runs the command; `env` is `std::env::vars_os()`, `json`: results for machines. Returns the exit code.
     pub fn run<K, V>(
         self,
         origin: Result<ConfigOrigin, ConfigErrors>,
@@ -75,7 +75,7 @@ impl ConfigCommand {
             }),
         };
         match done {
-            // The same values without the comments that say where each came from.
+            // Values as `config show` prints them, without the comments that say where each came from.
             Ok(text) if json && self == Self::Show => {
                 let shown: serde_json::Value = toml::from_str(&text).unwrap_or_default();
                 writeln!(out, "{shown:#}").map(|()| 0)
@@ -89,7 +89,7 @@ impl ConfigCommand {
     }
 }
 
-/// Writes every mistake with the piece of text in which it stands.
+/// Writes every mistake with the text around it.
 pub(super) fn write_errors(
     errors: &ConfigErrors,
     handler: &GraphicalReportHandler,
@@ -102,7 +102,7 @@ pub(super) fn write_errors(
     }
 }
 
-/// What `config check --json` prints.
+/// Output of `config check --json`.
 fn result_json(path: Option<&Path>, notes: &[String], errors: &[ConfigError]) -> String {
     let mistake = |error: &ConfigError| {
         let place = error.place.as_ref().map(ToString::to_string);
@@ -113,7 +113,7 @@ fn result_json(path: Option<&Path>, notes: &[String], errors: &[ConfigError]) ->
     format!("{result:#}\n")
 }
 
-/// What is served where, and what to keep in mind.
+/// Summary of listeners and routes, with notes.
 fn summary(path: &Path, settings: &Settings) -> String {
     let scheme = |listen: &Listen| match settings.server.tls {
         Some(_) if !listen.plain => "https",
@@ -148,7 +148,7 @@ fn summary(path: &Path, settings: &Settings) -> String {
     text
 }
 
-/// What is allowed and may still surprise.
+/// Notes on settings that are allowed and may still surprise.
 fn notes(settings: &Settings) -> Vec<String> {
     let mut notes = Vec::new();
     let ours = |host: &str| settings.server.public_hosts.iter().any(|public| public == host);

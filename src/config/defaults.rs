@@ -22,7 +22,7 @@ pub(super) fn defaults() -> String {
     file
 }
 
-/// The keys of the table at `path`, then the tables within it. `off` stands before lines that say nothing by themselves.
+/// Writes the keys of the table at `path`, then the tables within it. `off` stands before lines that are comments.
 fn table(file: &mut String, schema: &Value, defaults: &Value, path: &str, off: &str) {
     let properties = || schema.get("properties").and_then(Value::as_object).into_iter().flatten();
     for (key, schema) in properties().filter(|(_, schema)| part(schema).is_none()) {
@@ -39,7 +39,7 @@ fn table(file: &mut String, schema: &Value, defaults: &Value, path: &str, off: &
         let nothing = Value::Null;
         let own = defaults.get(key).unwrap_or(&nothing);
         let own = if is_list { own.get(0).unwrap_or(&nothing) } else { own };
-        // A list of tables is empty by default, and a table without defaults is not there.
+        // A list of tables is empty by default, and a table without defaults is absent.
         let off = if is_list || own.is_null() { "#" } else { off };
         let title = if is_list { format!("[[{path}]]") } else { format!("[{path}]") };
         file.push('\n');

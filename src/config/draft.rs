@@ -1,11 +1,11 @@
-//! A short configuration out of a few answers: what `init` writes, and what `serve` takes in the place of a file.
+//! Short configuration out of a few answers: `init` writes it, and `serve` takes it in the place of a file.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use http::Uri;
 
-/// Where everything is. Text is checked when the configuration is.
+/// Addresses for a first configuration. Text is checked when the configuration is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct ConfigDraft {
     /// Scheme and host of both services, the image server below /iiif/2/ and the canvas service below /iiif-service/
@@ -23,16 +23,16 @@ pub struct ConfigDraft {
     /// Host name that stands in the manifests (default: that of the upstream); may be given several times
     #[arg(long, value_name = "HOST")]
     pub public_host: Vec<String>,
-    /// Where to listen for viewers (default: 127.0.0.1:8080)
+    /// Address to listen on for viewers (default: 127.0.0.1:8080)
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
-    /// Where viewers reach it, written into what passes (default: http:// and the address of --listen). The URL of the
-    /// upstream itself: nothing is rewritten, it takes the upstream's place
+    /// URL at which viewers reach iiif-mender, written into what passes (default: http:// and the address of --listen).
+    /// With the URL of the upstream itself nothing is rewritten: iiif-mender takes the upstream's place
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
 }
 
-/// Why there can be no configuration out of these answers.
+/// Reasons why these answers make no configuration.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DraftError {
     /// A service is not named.
@@ -50,17 +50,17 @@ const IMAGES: &str = "/iiif/2/";
 const CANVASES: &str = "/iiif-service/";
 
 impl ConfigDraft {
-    /// Whether anything was said.
+    /// True if any option was given.
     pub fn is_given(&self) -> bool {
         *self != Self::default()
     }
 
-    /// Whether the services are named.
+    /// True if the services are named.
     pub fn names_services(&self) -> bool {
         self.upstream.is_some() || self.image_server.is_some() && self.canvas_service.is_some()
     }
 
-    /// Where viewers are served.
+    /// Address for viewers.
     pub fn listen(&self) -> SocketAddr {
         self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080)))
     }
@@ -125,7 +125,7 @@ impl ConfigDraft {
         Ok(if url.ends_with('/') { url } else { format!("{url}/") })
     }
 
-    /// What URLs in documents become. `None`: they stay as they are.
+    /// URL that replaces those of documents. `None`: they stay as they are.
     fn rewritten(&self, upstream: &Uri) -> Result<Option<String>, DraftError> {
         let Some(public_url) = &self.public_url else {
             let listen = self.listen();

@@ -1,7 +1,7 @@
-//! Environment variables into the tree: `IIIF_MENDER__HEAL__WAIT=10s`, `IIIF_MENDER__ROUTES__0__UPSTREAM=…`.
+//! Environment variables, put into the tree: `IIIF_MENDER__HEAL__WAIT=10s`, `IIIF_MENDER__ROUTES__0__UPSTREAM=…`.
 //!
-//! A value is read as TOML where that gives a type that may stand there, else as text; where a list is asked
-//! for, text is split at commas. The schema knows what may stand where.
+//! A value is read as TOML where that gives a type that may stand there, else as text; where a list is expected, text is
+//! split at commas. The schema has the types.
 
 use serde_json::Value;
 use toml::Spanned;
@@ -12,7 +12,7 @@ use super::schema;
 use super::sources::{ConfigSources, PREFIX, SourceText};
 use super::spanned::SpannedToml;
 
-/// Puts every variable into the tree; those that have no place there are mistakes.
+/// Puts every variable into the tree; a variable without a place there is a mistake.
 pub(super) fn overlay<'s>(tree: &mut SpannedToml<'s>, sources: &'s ConfigSources) -> Vec<ConfigError> {
     let mut errors = Vec::new();
     for part in &sources.variables {
@@ -35,7 +35,7 @@ pub(super) fn overlay<'s>(tree: &mut SpannedToml<'s>, sources: &'s ConfigSources
     errors
 }
 
-/// Follows the variable's name through the schema; says what to do where it leads nowhere.
+/// Follows the variable's name through the schema; returns advice where it leads nowhere.
 fn check_keys(part: &SourceText, tree: &SpannedToml<'_>) -> Result<(), String> {
     let mut path = String::new();
     for key in &part.keys {
@@ -94,7 +94,7 @@ fn put<'s>(here: &mut Spanned<DeValue<'s>>, keys: &[String], value: Spanned<DeVa
                 put(element, rest, value);
             }
         }
-        // The file has something else where a table must stand, which is reported there.
+        // A value stands where a table must; the check of the file reports it.
         _ => {}
     }
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: every mistake at once, each with its place and what to do.
+//! Mistakes of a configuration: all at once, each with its place and what to do.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,7 +15,7 @@ pub struct SourceSpan {
     pub text: Arc<str>,
     /// The piece of it, in bytes.
     pub span: Range<usize>,
-    /// Whether it is an environment variable.
+    /// True for an environment variable.
     pub is_variable: bool,
 }
 
@@ -43,11 +43,11 @@ impl fmt::Display for SourceSpan {
 /// A mistake in the configuration.
 #[derive(Debug, Clone)]
 pub struct ConfigError {
-    /// Where; `None` when there is no text to point at (the file cannot be read).
+    /// Place; `None` when there is no text to point at (the file cannot be read).
     pub place: Option<SourceSpan>,
-    /// What is wrong.
+    /// Message.
     pub message: String,
-    /// What to do.
+    /// Advice: what to do.
     pub help: String,
     source: Option<NamedSource<Arc<str>>>,
 }
@@ -62,7 +62,7 @@ impl ConfigError {
         Self { place, message: message.into(), help: help.into(), source }
     }
 
-    /// For order and against repetition: file before variables, first line first.
+    /// Sort key, also against repetition: file before variables, first line first.
     pub(super) fn key(&self) -> (bool, String, usize, String) {
         let place = self.place.as_ref();
         (
@@ -98,7 +98,7 @@ impl Diagnostic for ConfigError {
     }
 }
 
-/// Everything that is wrong; never empty.
+/// Mistakes of a configuration; never empty.
 #[derive(Debug, Clone)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 

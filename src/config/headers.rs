@@ -9,7 +9,7 @@ use serde::ser::Serializer;
 
 use super::value::{DescribedValue, Format, ValueError};
 
-/// A table of names and values. What is HTTP's own business cannot be chosen.
+/// Table of header names and values. Fields that HTTP itself needs cannot be set.
 pub(super) struct Headers;
 
 const OURS: [HeaderName; 7] = [

@@ -26,7 +26,7 @@ const SYNTAX: &str =
 const MOST: usize = 100;
 
 impl Settings {
-    /// Reads the file at `path` and lays `env` over it (`std::env::vars_os()`; variables of others are passed over).
+    /// Reads the file at `path` and lays `env` over it (`std::env::vars_os()`; foreign variables are ignored).
     pub fn load<K, V>(path: &Path, env: impl IntoIterator<Item = (K, V)>) -> Result<Self, ConfigErrors>
     where
         K: Into<OsString>,
@@ -109,7 +109,7 @@ where
     Ok(ConfigSources::new(path.display().to_string(), text, variables))
 }
 
-/// Settings with routes in the order of the file, and the tree that tells where each value came from.
+/// Settings with routes in the order of the file, and the tree with the origin of each value.
 pub(super) fn settings<'s>(
     path: &Path,
     sources: &'s ConfigSources,
@@ -146,8 +146,8 @@ pub(super) fn settings<'s>(
     if errors.is_empty() { Ok((settings, tree)) } else { Err(ConfigErrors::new(errors)) }
 }
 
-/// Reads the tree into the settings. serde stops at its first error: so the culprit is taken out of the
-/// tree, until what is left can be read. The paths taken out are returned, too.
+/// Reads the tree into the settings. serde stops at its first error: so the wrong value is taken out of the tree, until the
+/// rest can be read. The paths taken out are returned, too.
 fn shape(
     tree: &mut SpannedToml<'_>,
     sources: &ConfigSources,
@@ -171,7 +171,7 @@ fn shape(
         errors.push(sources.error(span, message, help));
         match path {
             Some(path) => {
-                // A misspelt `prefix` is not a missing one besides.
+                // Suppress "missing key" where the key is present but misspelt.
                 let (parent, key) = path.rsplit_once('.').unwrap_or(("", &path));
                 wrong.extend(schema::meant(parent, key).map(|meant| format!("{parent}.{meant}")));
                 wrong.push(path);
@@ -184,7 +184,7 @@ fn shape(
     (Settings::default(), vec![String::new()])
 }
 
-/// serde's words made ours, with help.
+/// Rewrites serde's message, with help.
 fn explain(message: &str, help: Option<String>, path: Option<&str>) -> (String, String) {
     let path = path.unwrap_or_default();
     if message.starts_with("unknown field") {
@@ -208,7 +208,7 @@ fn explain(message: &str, help: Option<String>, path: Option<&str>) -> (String, 
     (ours.iter().fold(message.to_owned(), |message, (serde, toml)| message.replace(serde, toml)), help)
 }
 
-/// How a table begins of which there may be several.
+/// Advice for a table that begins with `[` and may occur several times.
 fn in_two_brackets(path: &str) -> String {
     format!(
         "write [[{path}]], in two pairs of brackets: there may be several, and each begins with that line"
@@ -228,7 +228,7 @@ fn generic(path: &str) -> String {
     path.split('.').filter(|segment| segment.parse::<usize>().is_err()).collect::<Vec<_>>().join(".")
 }
 
-/// What the reader made of a line with broken syntax is no mistake of its own. The syntax errors come first.
+/// Removes mistakes that follow from a line with broken syntax. The syntax errors come first.
 fn without_echoes(errors: Vec<ConfigError>, syntax: usize) -> Vec<ConfigError> {
     let line = |error: &ConfigError| {
         error.place.as_ref().filter(|place| !place.is_variable).map(|place| place.line_column().0)

@@ -1,4 +1,4 @@
-//! Where a configuration comes from: a file that is named or found, or the command line.
+//! Origin of a configuration: a file that is named or found, or the command line.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use super::error::{ConfigError, ConfigErrors};
 use super::load;
 use super::settings::Settings;
 
-/// Where a configuration is looked for when none is named, the first that is there.
+/// Paths searched for a configuration when none is named; the first that exists is taken.
 const SEARCHED: [&str; 2] = ["config.toml", "/etc/iiif-mender/config.toml"];
 
 /// A configuration that can be read, and read anew.
@@ -25,7 +25,7 @@ impl ConfigOrigin {
         if let Some(named) = named {
             return Ok(Self::File(named.to_owned()));
         }
-        // A file that cannot be looked at is there: an error says so, and nothing else is taken in its place.
+        // A file that cannot be read exists: the error says so, and the next path is not tried.
         let found = SEARCHED.iter().map(Path::new).find(|path| path.try_exists().unwrap_or(true));
         found.map(|path| Self::File(path.to_owned())).ok_or_else(|| {
             let tried = SEARCHED.join(" nor ");
@@ -39,7 +39,7 @@ impl ConfigOrigin {
         })
     }
 
-    /// Reads it, with `env` laid over it (`std::env::vars_os()`).
+    /// Reads the configuration, with `env` laid over it (`std::env::vars_os()`).
     pub fn load<K, V>(&self, env: impl IntoIterator<Item = (K, V)>) -> Result<Settings, ConfigErrors>
     where
         K: Into<OsString>,
@@ -51,7 +51,7 @@ impl ConfigOrigin {
         }
     }
 
-    /// The path of the file, or what stands for it in messages. Relative paths begin in its folder.
+    /// Path of the file, or its substitute in messages. Relative paths begin in its folder.
     pub fn path(&self) -> &Path {
         match self {
             Self::File(path) => path,

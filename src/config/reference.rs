@@ -30,7 +30,7 @@ pub fn reference() -> String {
     page
 }
 
-/// The settings of a file that says nothing but what must be said; that is left out again.
+/// Default values: the settings of a file with the required keys alone, which are then left out.
 pub(super) fn default_values() -> Value {
     let index = IndexSettings { sources: vec![SourceSettings::url("")], ..IndexSettings::default() };
     let settings = Settings { routes: vec![RouteSettings::default()], index, ..Settings::default() };
@@ -113,7 +113,7 @@ fn range(schema: &Value) -> String {
     }
 }
 
-/// When a new value holds; that of the table, where the key says nothing.
+/// Reload class of a key: its own, or that of its table.
 fn reload_of<'s>(schema: &'s Value, table: &'s str) -> &'s str {
     schema.get("x-reload").and_then(Value::as_str).unwrap_or(table)
 }

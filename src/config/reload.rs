@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::error::ConfigErrors;
 use super::settings::Settings;
 
-/// What another configuration changed.
+/// Changes by another configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConfigChanges {
     /// Keys that have another value now, such as `heal.wait`.
@@ -18,13 +18,13 @@ pub struct ConfigChanges {
 }
 
 impl ConfigChanges {
-    /// Nothing at all.
+    /// True if the settings are the same.
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// Why a reload failed; the settings in use stay.
+/// Reasons why a reload failed; the settings in use stay.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// Mistakes in the file or the environment, all at once.
@@ -40,7 +40,7 @@ pub enum ReloadError {
     Nobody,
 }
 
-/// Asks for the configuration to be read anew. Cheap to clone.
+/// Handle for reloads of the configuration. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Reload(mpsc::Sender<ReloadReply>);
 
@@ -48,13 +48,13 @@ pub struct Reload(mpsc::Sender<ReloadReply>);
 pub type ReloadReply = oneshot::Sender<Result<ConfigChanges, ReloadError>>;
 
 impl Reload {
-    /// The asking and the answering end.
+    /// Creates the requesting and the answering end.
     pub fn new() -> (Self, mpsc::Receiver<ReloadReply>) {
         let (ask, asked) = mpsc::channel(1);
         (Self(ask), asked)
     }
 
-    /// Reads file and environment, and uses what they say from now on. On an error everything stays as it was.
+    /// Reads file and environment, and applies them. On an error everything stays as it was.
     pub async fn reload(&self) -> Result<ConfigChanges, ReloadError> {
         let (answer, answered) = oneshot::channel();
         self.0.send(answer).await.map_err(|_| ReloadError::Nobody)?;
@@ -62,7 +62,7 @@ impl Reload {
     }
 }
 
-/// What holds only after a restart (`x-reload` at the field) stays as it was.
+/// Keeps the old values of keys that hold only after a restart (`x-reload` at the field).
 pub fn keep_until_restart(settings: &mut Settings, old: &Settings) {
     settings.keep_until_restart(old);
 }

@@ -4,8 +4,8 @@ use super::error::ConfigError;
 use super::sources::ConfigSources;
 use super::spanned::SpannedToml;
 
-/// Gathers mistakes with their places, and keeps quiet about keys that are already known to be wrong: their
-/// values are only stand-ins, and a mistake that follows from a mistake helps nobody.
+/// Collects mistakes with their places, and ignores keys that are already known to be wrong: their values are only
+/// stand-ins, and a mistake that follows from a mistake helps no reader.
 pub(super) struct Validator<'a> {
     pub(super) tree: &'a SpannedToml<'a>,
     pub(super) sources: &'a ConfigSources,
@@ -14,7 +14,7 @@ pub(super) struct Validator<'a> {
 }
 
 impl Validator<'_> {
-    /// A mistake between the keys at `paths`; shown at the first that is written.
+    /// Reports a mistake between the keys at `paths`; shown at the first that is written.
     pub(super) fn at(&mut self, paths: &[&str], message: &str, help: &str) {
         let within = |inner: &str, outer: &str| {
             outer.is_empty()
@@ -29,7 +29,7 @@ impl Validator<'_> {
         self.errors.push(self.sources.error(self.tree.span_of(path), message, help));
     }
 
-    /// A key that must be there and is not.
+    /// Reports a missing key.
     pub(super) fn missing(&mut self, path: &str, message: &str, help: &str) {
         self.at(&[path], message, help);
         self.wrong.push(path.to_owned());

@@ -1,4 +1,4 @@
-//! The JSON schema of the file, and what it tells us about a key: which ones exist, what may stand there.
+//! JSON schema of the file, and queries about a key: which ones exist, which values are allowed.
 
 use std::sync::LazyLock;
 
@@ -28,7 +28,7 @@ pub(super) fn printed() -> Value {
     schema
 }
 
-/// Takes out the words of the schema itself that `is_one` names; a key of the file may be called the same.
+/// Removes keywords of the schema itself that `is_one` selects; a key of the file may have such a name.
 fn forget(schema: &mut Value, is_one: fn(&str) -> bool) {
     match schema {
         Value::Object(object) => {
@@ -60,7 +60,7 @@ fn insert_defaults(schema: &mut Value, defaults: &Value) {
     }
 }
 
-/// What the schema says about the key at `path` (see [`tree`](super::tree)).
+/// Schema of the key at `path` (see [`tree`](super::tree)).
 pub(super) fn at(path: &str) -> Option<&'static Value> {
     path.split('.').filter(|segment| !segment.is_empty()).try_fold(schema(), |here, segment| {
         match items(here) {
@@ -88,7 +88,7 @@ pub(super) fn part(schema: &Value) -> Option<(&Value, bool)> {
     Some(schema).filter(has_keys).map(|schema| (schema, false)).or_else(several)
 }
 
-/// Whether the schema lets a value of this JSON type stand there.
+/// True if the schema allows a value of this JSON type.
 pub(super) fn allows(schema: &Value, kind: &str) -> bool {
     let listed = schema.get("anyOf").and_then(Value::as_array).into_iter().flatten();
     std::iter::once(schema).chain(listed).any(|choice| match choice.get("type") {
@@ -98,12 +98,12 @@ pub(super) fn allows(schema: &Value, kind: &str) -> bool {
     })
 }
 
-/// Whether a table must stand at `path`.
+/// True if a table must stand at `path`.
 pub(super) fn is_table(path: &str) -> bool {
     at(path).is_some_and(|node| node.get("properties").is_some())
 }
 
-/// Whether several tables may stand at `path`.
+/// True if several tables may stand at `path`.
 pub(super) fn is_list_of_tables(path: &str) -> bool {
     at(path).and_then(part).is_some_and(|(_, several)| several)
 }
@@ -119,7 +119,7 @@ pub(super) fn meant(parent: &str, key: &str) -> Option<&'static str> {
     similar(key, keys(parent))
 }
 
-/// What to do about a key that the table at `parent` does not have; `spell` writes a path as the reader would.
+/// Advice about a key that the table at `parent` does not have; `spell` writes a path as the reader would.
 pub(super) fn help_for_unknown(parent: &str, key: &str, spell: impl Fn(&str) -> String) -> String {
     let below = |key: &str| if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") };
     if let Some(meant) = meant(parent, key) {
@@ -146,7 +146,7 @@ pub(super) fn help_for_unknown(parent: &str, key: &str, spell: impl Fn(&str) -> 
 
 /// The description of the key at `path`, to stand as help under a mistake in it.
 pub(super) fn description(path: &str) -> Option<String> {
-    // The elements of a list have none of their own.
+    // Elements of a list have no description of their own.
     let owner = |path: &str| at(path)?.get("description")?.as_str().map(|text| format!("`{path}`: {text}"));
     owner(path).or_else(|| owner(path.rsplit_once('.')?.0))
 }

@@ -13,7 +13,7 @@ use super::spanned::SpannedToml;
 
 /// Writes `settings` (routes still in the order of the file).
 pub(super) fn show(mut settings: Settings, tree: &SpannedToml<'_>, sources: &ConfigSources) -> String {
-    // Where the routes stood before they were sorted: their places in the tree.
+    // Positions of the routes in the tree before they were sorted.
     let mut order: Vec<usize> = (0..settings.routes.len()).collect();
     order.sort_by_key(|number| {
         settings.routes.get(*number).map(|route| (Reverse(route.prefix.len()), route.hosts.is_empty()))
@@ -39,8 +39,8 @@ pub(super) fn show(mut settings: Settings, tree: &SpannedToml<'_>, sources: &Con
     document.to_string()
 }
 
-/// SECURITY: a source's URL may carry a key in its query, its fields are likely to be one, and what is shown ends
-/// up in tickets.
+/// SECURITY: a source's URL may carry a key in its query, its fields are likely to be one, and the output ends up in
+/// tickets.
 fn redact(source: &mut SourceSettings) {
     hide(&mut source.headers);
     if let Some(url) = &mut source.url

@@ -1,5 +1,5 @@
-//! Where configuration comes from: one file and any number of environment variables, laid end to end so that
-//! one byte range names a place in any of them. toml's spans and serde's errors then work for variables, too.
+//! Sources of the configuration: one file and any number of environment variables, laid end to end so that one byte range
+//! names a place in any of them. toml's spans and serde's errors then work for variables, too.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::error::{ConfigError, SourceSpan};
 pub(super) struct SourceText {
     pub(super) name: String,
     pub(super) text: Arc<str>,
-    /// Where it begins in the whole.
+    /// Offset of the source in the whole.
     pub(super) start: usize,
     /// The variable's name behind `IIIF_MENDER__`, taken apart; empty for the file.
     pub(super) keys: Vec<String>,
@@ -28,8 +28,8 @@ pub(super) struct ConfigSources {
 }
 
 impl ConfigSources {
-    /// Lays the texts end to end. Variables of others are passed over; whole tables come before their parts, so
-    /// that the narrower variable wins.
+    /// Lays the texts end to end. Foreign variables are ignored; whole tables come before their parts, so that the narrower
+    /// variable wins.
     pub(super) fn new(
         name: String,
         text: &str,
@@ -55,7 +55,7 @@ impl ConfigSources {
         Self { file, variables }
     }
 
-    /// The place behind a byte range of the whole.
+    /// Place of a byte range of the whole.
     pub(super) fn place(&self, span: Range<usize>) -> SourceSpan {
         let later = self.variables.iter().rev().find(|part| part.start <= span.start);
         let part = later.unwrap_or(&self.file);

@@ -42,13 +42,13 @@ impl<'s> SpannedToml<'s> {
             .try_fold(&self.root, |here, segment| child(here.get_ref(), segment).map(|found| found.0))
     }
 
-    /// Takes out what an error points at, and says which path that was.
+    /// Takes out the value that an error points at, and returns its path.
     ///
-    /// serde stops at its first error. With the culprit out of the way it finds the next one.
+    /// serde stops at its first error. Without the wrong value it finds the next one.
     pub(super) fn remove_at(&mut self, span: &Range<usize>) -> Option<String> {
         let mut nodes = Vec::new();
         walk(self.root.get_ref(), "", &mut nodes);
-        // The first table of `[[routes]]` and the list itself have one span: the deepest node is the culprit.
+        // The first table of `[[routes]]` and the list itself have one span: the deepest node is meant.
         let exact = nodes.iter().rev().find(|node| node.value == *span || node.key.as_ref() == Some(span));
         let around = || {
             let holds = |node: &&SpannedNode| node.value.start <= span.start && span.end <= node.value.end;
@@ -59,8 +59,8 @@ impl<'s> SpannedToml<'s> {
         Some(path)
     }
 
-    /// Takes out lists where a table must stand, and says where they were. serde would read them as the table's
-    /// fields one after the other: `heal = [false]` would switch healing off.
+    /// Takes out lists where a table must stand, and returns their places. serde would read them as the table's fields one
+    /// after the other: `heal = [false]` would switch healing off.
     pub(super) fn remove_lists_for_tables(&mut self) -> Vec<(String, Range<usize>)> {
         let mut nodes = Vec::new();
         walk(self.root.get_ref(), "", &mut nodes);
@@ -69,7 +69,7 @@ impl<'s> SpannedToml<'s> {
                 && self.get(&node.path).is_some_and(|found| found.get_ref().is_array())
         };
         let wrong: Vec<_> = nodes.into_iter().filter(is_wrong).map(|node| (node.path, node.value)).collect();
-        // Last first, so that the numbers of elements before them stay true.
+        // From the last to the first, so that the numbers of elements before them stay valid.
         wrong.iter().rev().for_each(|(path, _)| self.remove(path));
         wrong
     }

@@ -1,5 +1,5 @@
-//! Values with a format of their own, written as text or as a number. [`As`] tells serde and the schema how a field is
-//! written, so that the error for a bad value names its place and what to write instead.
+//! Values with a format of their own, written as text or as a number. [`As`] gives serde and the schema the format of a
+//! field, so that the error for a bad value names its place and what to write instead.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::ser::{self, Serializer};
 use serde::{Deserialize, Serialize};
 
-/// What is wrong with a value, and what to do.
+/// Error of a value, with advice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ValueError {
     pub(super) message: String,
@@ -40,14 +40,14 @@ impl ValueError {
     }
 }
 
-/// How a value is written in the file.
+/// Text or number, as a value is written in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TextOrNumber {
     Text(String),
     Number(u64),
 }
 
-/// How the file may write the values of a type.
+/// Forms in which the file may write the values of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ValueForm {
     Text,
@@ -55,12 +55,12 @@ pub(super) enum ValueForm {
     TextOrNumber,
 }
 
-/// How a value is written in the file as one text or number. Most types are their own leaf; a number that may mean bytes
-/// or a count is told by a leaf that is only a name, such as `Size`.
+/// Format of a value in the file as one text or number. Most types are their own format; a number that may mean bytes or a
+/// count has a format that is only a name, such as `Size`.
 pub(super) trait ConfigValue {
-    /// What it is read into.
+    /// Type of the parsed value.
     type Value: Clone;
-    /// What must stand there, with an example; completes "expected …".
+    /// Expectation, with an example; completes "expected …".
     const EXPECTED: &'static str;
     /// Examples for the schema.
     const EXAMPLES: &'static [&'static str] = &[];
@@ -79,12 +79,12 @@ pub(super) trait ConfigValue {
 
 /// An enum that stands in the file as one of a few words.
 pub(super) trait WordList: Copy + PartialEq + 'static {
-    /// What a word that is none of these is not: completes "`…` is not …".
+    /// Noun for the words; completes "`…` is not …".
     const WHAT: &'static str;
     const EXPECTED: &'static str;
     const WORDS: &'static [(&'static str, Self)];
 
-    /// What is said of another word.
+    /// Error for another word.
     fn mistake(text: &str) -> ValueError {
         let words: Vec<&str> = Self::WORDS.iter().map(|(word, _)| *word).collect();
         let help = match similar(text, words.iter().copied()) {
@@ -114,7 +114,7 @@ impl<W: WordList> ConfigValue for W {
     }
 }
 
-/// How a field is written: `#[serde(with = "As::<WholeNumber>")]`, `As::<Option<Duration>>`, `As::<Vec<IpNet>>`.
+/// Serde adapter of a field: `#[serde(with = "As::<WholeNumber>")]`, `As::<Option<Duration>>`, `As::<Vec<IpNet>>`.
 pub(super) struct As<F>(PhantomData<F>);
 
 impl<F> As<F> {
@@ -133,13 +133,13 @@ impl<F> As<F> {
     }
 }
 
-/// How a `T` is written with serde.
+/// Serde format of a `T`.
 pub(super) trait Format<T> {
     fn write<S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error>;
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error>;
 }
 
-/// What the schema says about a format.
+/// Schema of a format.
 pub(super) trait DescribedValue {
     fn schema() -> Schema;
 }
@@ -230,7 +230,7 @@ impl<L: ConfigValue> Visitor<'_> for ConfigValueVisitor<L> {
     }
 }
 
-/// A key that may be left out. TOML has no null: what is there is always some.
+/// Key that may be left out. TOML has no null: a present value is always `Some`.
 impl<T, F: Format<T>> Format<Option<T>> for Option<F> {
     fn write<S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
         match value {
@@ -250,7 +250,7 @@ impl<F: DescribedValue> DescribedValue for Option<F> {
     }
 }
 
-/// A value with the format that it is read and written by, where serde asks for a type.
+/// Value with its format, where serde needs a type.
 struct Formatted<F, T>(T, PhantomData<F>);
 
 impl<'de, T, F: Format<T>> Deserialize<'de> for Formatted<F, T> {
@@ -301,7 +301,7 @@ impl<F: DescribedValue> DescribedValue for OneOrMany<F> {
     }
 }
 
-/// Written by hand, because an untagged enum would only say that no variant matched, and not where.
+/// Hand-written, because the error of an untagged enum would have no place.
 struct OneOrManyVisitor<F, T>(PhantomData<(F, T)>);
 
 impl<'de, T, F: Format<T>> Visitor<'de> for OneOrManyVisitor<F, T> {
@@ -324,7 +324,7 @@ impl<'de, T, F: Format<T>> Visitor<'de> for OneOrManyVisitor<F, T> {
     }
 }
 
-/// The one among `words` that was probably meant.
+/// Word among `words` that was probably meant.
 pub(super) fn similar<'w>(written: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let written = written.to_lowercase().replace('-', "_");
     let bound = (written.chars().count() / 3).max(1);

@@ -1,5 +1,5 @@
-//! How the plain values of the file are read and written: times, sizes, counts, names, paths and patterns.
-//! Everything that names a place on the network is in `addresses`.
+//! Formats of the plain values of the file: times, sizes, counts, names, paths and patterns. Network values are in
+//! `addresses`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use super::value::{ConfigValue, TextOrNumber, ValueError, ValueForm};
 /// The longest span of time. Longer ones are slips of the pen, and overflow where they are added to a clock.
 const LONGEST: Duration = Duration::from_hours(366 * 24);
 
-/// For defaults.
+/// Duration of so many seconds, for defaults.
 pub(super) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -123,7 +123,7 @@ impl ConfigValue for ExpiryStatus {
     }
 }
 
-/// The status by which a server says that it is well.
+/// Status by which a server reports that it is well.
 pub(super) struct SuccessStatus;
 
 impl ConfigValue for SuccessStatus {
@@ -211,7 +211,7 @@ impl ConfigValue for HeaderName {
 pub struct Pattern(pub Regex);
 
 impl Pattern {
-    /// Whether the pattern occurs in `text`.
+    /// True if the pattern occurs in `text`.
     pub fn is_match(&self, text: &str) -> bool {
         self.0.is_match(text)
     }
@@ -229,7 +229,7 @@ impl ConfigValue for Pattern {
 
     fn read(text: &str) -> Result<Self, ValueError> {
         Regex::new(text).map(Self).map_err(|error| {
-            // The last line of regex's drawing says what is wrong; the drawing itself is ours to make.
+            // The last line of regex's message is the error; the drawing above it is replaced by ours.
             let why = error.to_string();
             let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
             ValueError::new(
@@ -249,7 +249,7 @@ impl ConfigValue for HeaderValue {
     const EXPECTED: &'static str = "the value of a header";
 
     fn read(text: &str) -> Result<Self, ValueError> {
-        // SECURITY: the text itself is not repeated, it may be a key.
+        // SECURITY: the text itself is not repeated, because it may be a key.
         let wrong = || {
             ValueError::new(
                 "this cannot be the value of a header",
@@ -311,7 +311,7 @@ impl ConfigValue for LogFilter {
     }
 }
 
-/// Something that must not get into a log.
+/// Secret that must not get into a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 

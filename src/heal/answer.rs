@@ -28,15 +28,15 @@ pub struct ImageExchange<'a> {
     pub image: &'a RoutedImage<'a>,
     /// Request head as it goes upstream.
     pub head: &'a Parts,
-    /// Address of the client that asks.
+    /// Address of the client.
     pub client: IpAddr,
     /// Caller on whose behalf the request goes upstream.
     pub caller: &'a Caller,
-    /// Gives the priority for what is asked for. Only a heal needs it.
+    /// Priority of the request by its target. Only a heal needs it.
     pub lane: fn(Target<'_>) -> Priority,
     /// Memory budget for first answers that wait.
     pub budget: &'a MemoryBudget,
-    /// How long the client has waited for the request of another one: a part of `heal.wait`.
+    /// Time that the client has waited for the request of another one: a part of `heal.wait`.
     pub waited: Duration,
 }
 
@@ -51,13 +51,13 @@ impl ImageExchange<'_> {
 pub struct HealedExchange {
     /// Response to the viewer.
     pub response: Response<Body>,
-    /// How the request ended.
+    /// Outcome of the request.
     pub outcome: Outcome,
-    /// Rung that helped (`None`: the image was back by itself), and how long the viewer waited.
+    /// Rung that helped (`None`: the image was back already), and how long the viewer waited.
     pub healed: Option<(Option<Rung>, Duration)>,
 }
 
-/// `ExchangeError` says why there is only an error response of our own.
+/// `ExchangeError` is the reason of an error response of our own.
 #[derive(Debug)]
 pub enum ExchangeError<E> {
     /// The image is being healed, but takes longer than this viewer can wait: retry after this time.
@@ -157,12 +157,11 @@ impl Healer {
         }
     }
 
-    /// The image of an info.json request that is held until the image is back: viewers never ask again for a tile that
-    /// failed.
+    /// Image of an info.json request that is held until the image is back: viewers never retry a failed tile.
     async fn gated(&self, exchange: &ImageExchange<'_>) -> Option<Box<IndexedImage>> {
         let (image, head) = (exchange.image, exchange.head);
-        // A request that sounds like the canvas service may come from it. A reader would ask for tiles next; the service
-        // does not.
+        // A request that looks like the canvas service's own may come from it. A reader would ask for tiles next; the
+        // service does not.
         if image.request.target != Target::Info || is_services_voice(image.request.target, head) {
             return None;
         }
@@ -201,7 +200,7 @@ impl Healer {
                     Some(held) => held.release(),
                     None => send().await.map_err(ExchangeError::Failed)?,
                 };
-                // Nobody had asked for the image before, and it is there. (For info.json a 200 proves nothing.)
+                // No request for the image came before, and it is there. (For info.json a 200 proves nothing.)
                 if target != Target::Info && original.status().is_success() {
                     return Ok(HealedExchange::served(original));
                 }
@@ -211,7 +210,8 @@ impl Healer {
     }
 
     /// Tries `direct` alone: the image server fails, but the file itself may still be had. The request goes to the same
-    /// server, so the first answer is buffered: else those who wait for a second permit could hold all permits there.
+    /// server, so the first answer is buffered: otherwise requests that wait for a second permit could hold all permits
+    /// there.
     async fn try_direct_only<E, F>(
         &self,
         exchange: &ImageExchange<'_>,

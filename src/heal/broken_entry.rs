@@ -1,4 +1,4 @@
-//! What is remembered of one broken image: its last outcome, its readers, and the pages that asked for it.
+//! Record of one broken image: its last outcome, its readers, and the pages that asked for it.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,20 +7,20 @@ use http::StatusCode;
 
 use crate::outcome::Outcome;
 
-/// Readers of one image that are told apart. More are one number: at least as many.
+/// Maximum of distinct readers counted for one image; the true number may be higher.
 pub(in crate::heal) const READERS: usize = 64;
 
-/// Referrers that are kept of an image that no manifest names.
+/// Maximum of referrers of an image that no manifest names.
 const REFERRERS: usize = 4;
 
-/// Longest identifier that no manifest names, and longest referrer, in bytes. Both are strangers' words.
+/// Longest identifier that no manifest names, and longest referrer, in bytes. Any client can choose them.
 pub(in crate::heal) const LONGEST_IDENTIFIER: usize = 1024;
 const LONGEST_REFERRER: usize = 256;
 
-/// An image that nobody asked for since is forgotten after this time.
+/// Time without a request after which an image is forgotten.
 const KEPT_FOR: Duration = Duration::from_hours(24);
 
-/// The same where the image server itself failed: mostly it is well again, and so are all its images.
+/// Lifetime of an entry where the image server itself failed: mostly it is well again, and so are all its images.
 const FAULT_KEPT_FOR: Duration = Duration::from_hours(1);
 
 /// `ImageFailure` is a request that did not get its image.
@@ -30,7 +30,7 @@ pub(in crate::heal) struct ImageFailure<'a> {
     pub(in crate::heal) is_known: bool,
     pub(in crate::heal) outcome: Outcome,
     pub(in crate::heal) status: StatusCode,
-    /// Client that asked, as one reader.
+    /// Address of the client, as one reader.
     pub(in crate::heal) client: IpAddr,
     /// `Referer` of the request.
     pub(in crate::heal) referrer: Option<&'a str>,
@@ -38,16 +38,16 @@ pub(in crate::heal) struct ImageFailure<'a> {
     pub(in crate::heal) at: i64,
 }
 
-/// `Referrer` is a page that asked for an image.
+/// `Referrer` is a page that requested an image.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Referrer {
-    /// URL of the page, without query and fragment. A stranger's word.
+    /// URL of the page, without query and fragment, as the client sent it.
     pub url: String,
     /// Requests that named the page.
     pub requests: u64,
 }
 
-/// `BrokenEntry` is what is remembered of one image.
+/// `BrokenEntry` is the record of one image.
 #[derive(Debug, Clone)]
 pub(in crate::heal) struct BrokenEntry {
     /// Mark of the image route of the last request.
@@ -96,7 +96,7 @@ impl BrokenEntry {
         now.saturating_sub(self.last) > i64::try_from(kept.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Order in which entries go when there are too many: those with fewest readers first, of these the oldest.
+    /// Order in which entries are dropped when there are too many: those with fewest readers first, of these the oldest.
     pub(in crate::heal) fn rank(&self) -> (usize, i64) {
         (if self.is_fault() { 0 } else { self.readers.len() }, self.number)
     }
@@ -115,7 +115,7 @@ impl BrokenEntry {
         }
     }
 
-    /// Counts a page. A new one takes the place of the one that was named least.
+    /// Counts a page. A new one replaces the least named one.
     fn refer(&mut self, url: &str) {
         if let Some(known) = self.referrers.iter_mut().find(|known| known.url == url) {
             known.requests = known.requests.saturating_add(1);
@@ -134,7 +134,7 @@ impl BrokenEntry {
 fn page_of(referrer: &str) -> Option<String> {
     let page = referrer.split(['?', '#']).next().unwrap_or_default();
     let (scheme, rest) = page.split_once("://")?;
-    // SECURITY: the name of a script (`javascript:`) is no page, and a name with a password tells it.
+    // SECURITY: a `javascript:` URL is no page, and a URL with a password would show it.
     let is_page = matches!(scheme, "http" | "https")
         && !rest.split('/').next().unwrap_or_default().contains('@')
         && page.bytes().all(|byte| byte.is_ascii_graphic());

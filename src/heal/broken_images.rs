@@ -10,8 +10,8 @@ use crate::heal::broken_entry::{BrokenEntry, ImageFailure, LONGEST_IDENTIFIER};
 
 /// `BrokenImages` remembers images that readers did not get, those of manifests and all others apart.
 ///
-/// SECURITY: anybody can ask for names that are made up. They have a bound of their own, and of them those that only one
-/// client asked for go first: they push out neither the images of books nor those that several readers miss.
+/// SECURITY: any client can ask for names that are made up. Such names have a limit of their own, and those that only one
+/// client asked for are dropped first, so they push out neither the images of books nor those that several readers miss.
 #[derive(Debug, Default)]
 pub(in crate::heal) struct BrokenImages {
     /// Number of entries. A request that went well reads this alone while nothing is broken.
@@ -22,7 +22,7 @@ pub(in crate::heal) struct BrokenImages {
 
 #[derive(Debug, Default)]
 struct BrokenTable {
-    /// By the hash of the key.
+    /// Entries by the hash of the key.
     entries: HashMap<u64, BrokenEntry>,
     /// Ranks of unknown and of known images.
     ranks: [BTreeSet<((usize, i64), u64)>; 2],
@@ -64,8 +64,8 @@ impl BrokenImages {
         self.hasher.hash_one(key)
     }
 
-    /// Remembers that a reader did not get this image; at most `most` images of each kind are remembered. False: this one,
-    /// or another one for it, is not.
+    /// Records that a reader did not get this image; at most `most` images of each kind are kept. False: this image, or
+    /// another one for it, was dropped.
     pub(in crate::heal) fn record(
         &self,
         (mark, key): (u64, &str),
@@ -89,7 +89,7 @@ impl BrokenImages {
         !was_full
     }
 
-    /// Forgets this image: it was seen well, on whatever route.
+    /// Forgets this image, which was served on some route.
     pub(in crate::heal) fn clear(&self, key: &str) {
         if self.is_empty() {
             return;
@@ -102,7 +102,7 @@ impl BrokenImages {
         }
     }
 
-    /// Forgets what nobody asked for since long ago.
+    /// Forgets images without a request for long.
     pub(in crate::heal) fn prune(&self, now: i64) {
         let mut table = self.table.write();
         let old: Vec<u64> =
@@ -119,7 +119,7 @@ impl BrokenImages {
         (table.ranks[1].len(), table.ranks[0].len())
     }
 
-    /// The images whose last request is before the one with this number, the last one first.
+    /// Lists images by their last request, newest first, from the one before this number.
     pub(in crate::heal) fn list(
         &self,
         is_known: Option<bool>,

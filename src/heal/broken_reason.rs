@@ -1,4 +1,4 @@
-//! Why readers do not get an image: a closed list.
+//! Reasons why readers do not get an image: a closed list.
 
 use serde::Serialize;
 
@@ -28,17 +28,17 @@ pub enum BrokenReason {
 }
 
 impl BrokenReason {
-    /// The word of the API.
+    /// Name in the API.
     pub fn as_str(self) -> &'static str {
         self.words().0
     }
 
-    /// The words for people.
+    /// Label for people.
     pub fn label(self) -> &'static str {
         self.words().1
     }
 
-    /// The class in the dashboard: `bad` needs an operator, `note` may pass by itself.
+    /// Class in the dashboard: `bad` needs an operator, `note` may pass without one.
     pub fn class(self) -> &'static str {
         self.words().2
     }

@@ -1,8 +1,8 @@
 //! Echoes: the canvas service's own info.json request, which comes back through us while the service builds a canvas.
 //!
-//! UPSTREAM: the service holds two outbound connections per host, and its nested info.json normally goes to the
-//! public host, which is us (upstream.md "The parts", "Load"). An echo that waits for the flight that caused it is
-//! a deadlock; it must go straight through, whatever the image server says.
+//! UPSTREAM: the service holds two outbound connections per host, and its nested info.json normally goes to the public
+//! host, which is us (upstream.md "The parts", "Load"). An echo that waits for the flight that caused it is a deadlock;
+//! every echo must go straight through, whatever the image server answers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub fn own_vias(headers: &HeaderMap, name: &str) -> usize {
     hops.filter(|hop| hop.split_whitespace().nth(1) == Some(name)).count()
 }
 
-/// True if a request asks for info.json as the service does: Apache's HTTP client on Java, without cookies or a query.
+/// True for an info.json request in the service's form: Apache's HTTP client on Java, without cookies or a query.
 pub fn is_services_voice(target: Target<'_>, head: &Parts) -> bool {
     let headers = &head.headers;
     if target != Target::Info || head.uri.query().is_some() {
@@ -79,7 +79,7 @@ impl Callbacks {
 
     /// True if this is the canvas service's own request, which must not wait for the heal that caused it.
     ///
-    /// SECURITY: anybody can sound like the service, and an echo is not healed. So the sound of a request counts only for
+    /// SECURITY: any client can imitate the service, and an echo is not healed. So the form of a request counts only for
     /// the image of a canvas that is being built for us, and from an address that such an echo came from before.
     pub(in crate::heal) fn is_callback(&self, at: &RoutedImage<'_>, head: &Parts, client: IpAddr) -> bool {
         let settings = &self.settings;
@@ -96,7 +96,7 @@ impl Callbacks {
         is_built || self.callers.contains(&client)
     }
 
-    /// The request under way for a canvas of this image, or the one that registers its file.
+    /// Request under way for a canvas of this image, or for its file.
     fn flight_of(&self, at: &RoutedImage<'_>) -> Option<FlightHandle<CanvasResponse>> {
         if self.requests.under_way() == 0 {
             return None;
@@ -131,7 +131,7 @@ impl Callbacks {
             let service = self.lookup.service_index(&owners);
             self.lookup.addresses.found(service, at.route, at.request.identifier.as_sent());
         }
-        // The echo of a canvas that is not being built for us says nothing.
+        // The echo of a canvas that is not being built for us tells nothing.
         let Some(flight) = self.flight_of(at) else { return };
         flight.urgency.hears_echo();
         let asked = owners.iter().find_map(|owner| services.asked_canvas(&owner.canvas));

@@ -67,14 +67,14 @@ const FLAPPING: u32 = 5;
 /// Entries at most in each memory. Beyond that the least used are forgotten, which costs a request, no more.
 const ENTRIES: u64 = 100_000;
 
-/// An entry that nobody asked for is forgotten after this time, whatever the settings say.
+/// Time without use after which an entry is forgotten, whatever the settings.
 const LONGEST: Duration = Duration::from_hours(24);
 
-/// First life of what speaks against a canvas or a file; doubled with each further proof.
+/// First life of evidence against a canvas or a file; doubled with each further proof.
 const FIRST_LIFE: Duration = Duration::from_secs(1);
 
-/// Longest life of what speaks against a canvas, as long as nothing has shown that the service is well: a fault looks just
-/// like a canvas that cannot be built, or a file that is gone, and the end of a fault cannot be seen.
+/// Longest life of evidence against a canvas, until the service was seen to be well: a fault looks like a canvas that
+/// cannot be built, or a missing file, and the end of a fault cannot be seen.
 pub(in crate::heal) const UNPROVEN_LIFE: Duration = Duration::from_secs(2);
 
 /// `Cooldowns` holds the cool-downs of all rungs.
@@ -94,7 +94,7 @@ struct CooldownEntry {
     since: Instant,
     /// End of the cool-down.
     until: Instant,
-    /// When the entry was last written.
+    /// Time of the last write.
     noted: Instant,
 }
 

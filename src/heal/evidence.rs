@@ -1,4 +1,4 @@
-//! Evidence: what an answer proves about an image. All answers are judged here, by one type.
+//! Evidence: what an answer proves about an image. One type judges all answers.
 //!
 //! | seen | proves |
 //! |---|---|
@@ -26,7 +26,7 @@ pub enum Evidence {
     Alive,
     /// The canvas service has forgotten the image. From an image server alone: or the file may be missing.
     Expired,
-    /// Neither alive nor expired.
+    /// No proof: neither alive nor expired.
     Nothing,
 }
 
@@ -45,7 +45,7 @@ pub(in crate::heal) enum Probe {
 }
 
 impl Probe {
-    /// Probes that may tell the truth; those that need no picture come first.
+    /// Probes that may tell the truth; those without a picture come first.
     pub(in crate::heal) const TRUTHFUL: [Self; 2] = [Self::InfoUncached, Self::SizeAboveMaximum];
 
     /// Path behind the identifier.
@@ -57,12 +57,12 @@ impl Probe {
         }
     }
 
-    /// True if this status, an error, is the answer that the probe wants.
+    /// True if this error status is the answer of a live image to the probe.
     pub(in crate::heal) fn takes(self, status: StatusCode) -> bool {
         self == Self::SizeAboveMaximum && matches!(status.as_u16(), 400 | 403)
     }
 
-    /// What the answer to this probe proves, where the image server looks identifiers up before it answers.
+    /// Evidence of the answer to this probe, where the image server looks identifiers up before it answers.
     pub(in crate::heal) fn read(self, status: StatusCode) -> Evidence {
         match (self, status.as_u16()) {
             (_, 404 | 410 | 501) => Evidence::Expired,
@@ -85,13 +85,13 @@ impl Evidence {
     }
 }
 
-/// True if this status of an image server says nothing about the image: neither alive nor expired nor missing.
+/// True if this status of an image server proves nothing: neither alive nor expired nor missing.
 pub(in crate::heal) fn proves_nothing(status: StatusCode) -> bool {
     let is_refusal = matches!(status.as_u16(), 401 | 403 | 407 | 408 | 421 | 423 | 425 | 429);
     is_refusal || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
 }
 
-/// True if this status of an image server says that an indexed image is gone (`heal.statuses`).
+/// True if this status of an image server means that an indexed image is gone (`heal.statuses`).
 pub(in crate::heal) fn is_expiry(heal: &HealSettings, status: StatusCode) -> bool {
     heal.statuses.contains(&status.as_u16())
 }

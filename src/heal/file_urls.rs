@@ -12,13 +12,13 @@ use crate::iiif::identifier::uuid_of_file_url;
 use crate::index::Index;
 use crate::index::history::writer::HistoryWriter;
 
-/// How long a file URL is believed to be in the index: writing it may have failed.
+/// Time for which a file URL is believed to be in the index: writing it may have failed.
 const FILED_FOR: Duration = Duration::from_mins(10);
 
-/// UUIDs remembered to have their file URL in the index; others are looked up.
+/// UUIDs whose file URL is remembered to be in the index; others are looked up.
 const FILED: u64 = 20_000;
 
-/// `FileUrls` knows where the files of images are: from the index, and from what canvas services say.
+/// `FileUrls` holds the URLs of images' files: from the index, and from canvas services.
 #[derive(Debug)]
 pub(in crate::heal) struct FileUrls {
     index: Arc<Index>,
@@ -47,7 +47,7 @@ impl FileUrls {
         self.index.file_url(uuid).ok().flatten()
     }
 
-    /// Remembers where the file is, if the claim is true. Written in the background; nobody waits for it.
+    /// Remembers the URL of the file, if the claim is true. Written in the background; no request waits for that.
     pub(in crate::heal) fn learn(&self, uuid: Uuid, file_url: &str) {
         if self.filed.contains(&uuid) || uuid_of_file_url(file_url) != uuid {
             return;

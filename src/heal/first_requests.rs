@@ -1,4 +1,4 @@
-//! First requests: while many ask for one image and nobody has an answer yet, the others wait for the first answer.
+//! First requests: while many ask for one image without an answer yet, the others wait for the first answer.
 //!
 //! Two hundred viewers who open an expired page at the same moment would each be sent on, be answered 404, and be sent on
 //! once more after the heal. A few are enough to find out. Requests for an image that was well a moment ago never wait.
@@ -17,14 +17,14 @@ use tokio::time::timeout_at;
 use crate::config::settings::HealSettings;
 use crate::iiif::Target;
 
-/// Slots, one for each image asked for at once; two images in one slot take turns.
+/// Slots, one for each image requested at once; two images in one slot take turns.
 const PLACES: usize = 1024;
 
 /// An image that was answered counts as well for this long.
 const WELL_FOR: Duration = Duration::from_mins(1);
 
-/// After a 404, requests skip the image server for this long and go straight to the heal. No longer: the key may be written
-/// any moment, and then the image must not be withheld.
+/// After a 404, requests skip the image server for this long and go straight to the heal. Not longer: the key may be
+/// written any moment, and then the image must not be withheld.
 const GONE_FOR: Duration = Duration::from_millis(250);
 
 /// `FirstRequestLimiter` bounds the first requests for each image.
@@ -40,7 +40,7 @@ struct Slot {
     told: Notify,
 }
 
-/// What is known of the image in this slot.
+/// State of the image in this slot.
 #[derive(Debug, Default, Clone, Copy)]
 struct SlotState {
     image: u64,
@@ -168,7 +168,7 @@ impl FirstRequestPermit {
         self.is_gone
     }
 
-    /// Notes that the request was answered, and that the image is not expired. Only a picture says that the image is well.
+    /// Records an answer that is not an expiry. Only a picture proves that the image is well.
     pub(in crate::heal) fn record_ok(self, status: StatusCode) {
         if let Some((firsts, image)) = self.counted.as_ref().filter(|_| status.is_success()) {
             firsts.set(*image, LastResult::Well(Instant::now() + WELL_FOR));

@@ -1,4 +1,4 @@
-//! Priority of a flight. A viewer who asks for a page that was to be healed ahead raises it.
+//! Priority of a flight. A viewer who requests a page that was to be healed ahead raises it.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -21,12 +21,12 @@ pub(crate) struct FlightPriority {
     departs: Notify,
     /// True once the canvas service asked for the image of the canvas that it builds.
     has_echo: AtomicBool,
-    /// When the last viewer came.
+    /// Time at which the last viewer came.
     last_viewer: Mutex<Option<Instant>>,
     leader: OnceLock<RequestTrace>,
-    /// When the last request that the flight waited for was answered.
+    /// Time at which the last request that the flight waited for was answered.
     answered: Mutex<Option<Instant>>,
-    /// When the flight last learned something that speaks against its image.
+    /// Time of the last evidence against the flight's image.
     seen: Mutex<Option<Instant>>,
 }
 
@@ -74,8 +74,8 @@ impl FlightPriority {
         *self.answered.lock() = Some(Instant::now());
     }
 
-    /// When the last such request was answered. Later questions about the image may have taken long, but make the answer no
-    /// newer.
+    /// Time at which the last such request was answered. Later questions about the image may have taken long, but make the
+    /// answer no newer.
     pub(in crate::heal) fn answered_at(&self) -> Instant {
         self.answered.lock().unwrap_or_else(Instant::now)
     }
@@ -91,7 +91,7 @@ impl FlightPriority {
         seen.is_some_and(|seen| seen < since)
     }
 
-    /// Notes that the service asked for the image: it has found the file, and written the key.
+    /// Notes that the service requested the image: it has found the file, and written the key.
     pub(in crate::heal) fn hears_echo(&self) {
         self.has_echo.store(true, Ordering::Relaxed);
     }
@@ -111,12 +111,12 @@ impl FlightPriority {
         self.last_viewer.lock().is_some_and(|came| came > then)
     }
 
-    /// True if nobody waits for the flight. (A thumbnail is less urgent than a page, but somebody waits for it.)
+    /// True if no viewer waits for the flight. (A thumbnail is less urgent than a page, but a viewer waits for it.)
     pub(in crate::heal) fn is_for_nobody(&self) -> bool {
         self.lane() != Priority::Viewer && self.viewers() == 0
     }
 
-    /// Number of viewers who waited so far, those who left included.
+    /// Number of viewers who waited so far, including those who left.
     pub(in crate::heal) fn viewers(&self) -> u32 {
         self.viewers.load(Ordering::Relaxed)
     }
@@ -151,8 +151,7 @@ impl FlightPriority {
 
     /// Waits for a permit, in the lane that is right by then.
     pub(in crate::heal) async fn acquire(&self, lanes: &Arc<PrioritySemaphore>) -> PriorityPermit {
-        // Ticket and lane change hands in one step: a raise comes before it and is read here, or after it and finds the
-        // ticket.
+        // Ticket and lane change under one lock: a raise comes before and is read here, or after and finds the ticket.
         let stand = |ticket| {
             let mut state = self.state.lock();
             state.queued = Some((Arc::clone(lanes), ticket));
@@ -178,7 +177,7 @@ impl FlightPriority {
         }
     }
 
-    /// When the flight's request was sent, if it was.
+    /// Time at which the flight's request was sent, if it was.
     pub(in crate::heal) fn departed_at(&self) -> Option<Instant> {
         self.departed.get().copied()
     }

@@ -1,4 +1,4 @@
-//! Heals: each image is healed once for all who wait, up the ladder, with the work that follows.
+//! Heals: each image is healed once for all who wait, by the ladder, with the follow-up work.
 
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ impl StartHeal for Heals {
             let (heals, image) = (Arc::clone(&self), image.clone());
             async move {
                 let outcome = heals.heal(&image, &urgency).await;
-                // Whether the heal helped or not, the next request is sent to the image server first.
+                // After a heal, successful or not, the next request is sent to the image server first.
                 heals.firsts.clear(image.mark, &image.sent);
                 outcome
             }
@@ -133,7 +133,7 @@ impl Heals {
         outcome
     }
 
-    /// Why the image is not back, in words. `None`: it is back.
+    /// Reason why the image is not back, in words. `None`: it is back.
     fn reason(&self, image: &IndexedImage, outcome: HealOutcome) -> Option<String> {
         match outcome {
             HealOutcome::Healed(_) | HealOutcome::Alive => None,
@@ -144,7 +144,7 @@ impl Heals {
         }
     }
 
-    /// Why a heal of this image did not help, and whether a retry after a pause may.
+    /// Reason why a heal of this image did not help, and whether a retry after a pause may.
     pub(in crate::heal) fn failure_reason(
         &self,
         image: &IndexedImage,
@@ -179,9 +179,9 @@ impl Heals {
         }
     }
 
-    /// Records how a heal ended: `heal` says its lane, duration, viewers and reason, the image and the outcome the rest.
-    /// Nothing waits for the record. Heals that tried nothing (the image was alive, or all rungs are cooling down) are left
-    /// out: a sweep or an impatient crawler would fill the history with them.
+    /// Records the end of a heal: `heal` has its lane, duration, viewers and reason, the image and the outcome the rest.
+    /// The call does not wait for the disk. Heals that tried nothing (the image was alive, or all rungs are cooling down)
+    /// are left out: a sweep or an impatient crawler would fill the history with them.
     pub(in crate::heal) fn record(&self, image: &IndexedImage, outcome: HealOutcome, heal: HealRecord) {
         let rung = match outcome {
             HealOutcome::Alive | HealOutcome::Cooling => return,

@@ -32,7 +32,7 @@ pub struct IndexedImage {
     pub(in crate::heal) key: Arc<str>,
     /// Identifier as sent.
     pub(in crate::heal) sent: Arc<str>,
-    /// Other addresses that the image may have, if nobody has asked for it yet and its own is not known.
+    /// Other possible addresses of the image, if no request has shown its own.
     pub(in crate::heal) others: Arc<[ImageAddress]>,
     pub(in crate::heal) kind: IdentifierKind,
     /// Position of the canvas service among all of them.

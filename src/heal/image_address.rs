@@ -1,7 +1,7 @@
-//! Addresses of images that nobody asks for at the moment: made of the lookup key, and of what other requests have shown.
+//! Addresses of images without a request for them: made of the lookup key, and of the addresses seen in other requests.
 //!
-//! A key does not say on which of several image routes its image is, nor whether its server wants slashes encoded. Both are
-//! learned from the first request that finds an image; until then each possibility is tried.
+//! A key does not tell on which of several image routes its image is, nor whether its server wants slashes encoded. Both
+//! are learned from the first request that finds an image; until then each possibility is tried.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -12,11 +12,11 @@ use crate::iiif::image_path::{Slashes, slashes_of};
 const ENCODED: u8 = 1;
 const LITERAL: u8 = 2;
 
-/// `ImageAddresses` is what is known of the image routes.
+/// `ImageAddresses` is the knowledge about image routes.
 #[derive(Debug)]
 pub(in crate::heal) struct ImageAddresses {
     /// Routes on which an indexed image was last seen, for each canvas service: by identifiers in the path, and in the
-    /// query. None yet: `usize::MAX`.
+    /// query. `usize::MAX`: no route yet.
     seen_on: Box<[[AtomicUsize; 2]]>,
     /// Spelling of slashes in identifiers, on each route.
     slashes: Box<[AtomicU8]>,

@@ -1,5 +1,4 @@
-//! Look-up of images in the index: those of requests, and those that nobody asks for at the moment, which are made of their
-//! lookup keys.
+//! Look-up of images in the index: those of requests, and those without a request, which are made of their lookup keys.
 
 use std::sync::Arc;
 
@@ -94,7 +93,7 @@ impl ImageLookup {
         self.index.owners(&at.request.identifier.key()).unwrap_or_else(|_| Arc::new([]))
     }
 
-    /// Notes that an image of this request was found on its route. Background work asks there.
+    /// Notes that an image of this request was found on its route, which background work uses from then on.
     pub(in crate::heal) fn was_seen(&self, at: &RoutedImage<'_>) {
         let sent = at.request.identifier.as_sent();
         // With one canvas service no look-up is needed.
@@ -145,8 +144,8 @@ impl ImageLookup {
         self.settings.heal.identifiers.as_ref().is_none_or(|pattern| pattern.is_match(key))
     }
 
-    /// Image route that background heals ask. `None`: image routes lead to several servers, and it is not known yet which
-    /// of them has the indexed images. (Readers show it, and the canvas service, which asks for what it builds.)
+    /// Image route for background heals. `None`: image routes lead to several servers, and the one with the indexed images
+    /// is not known yet. (Requests of readers and of the canvas service show it.)
     pub(in crate::heal) fn image_route(&self) -> Option<usize> {
         let routes = &self.settings.routes;
         if let Some(seen) = self.addresses.any_route(routes.len()) {
@@ -158,7 +157,7 @@ impl ImageLookup {
         images.all(|route| route.upstream.authority == server.authority).then_some(first)
     }
 
-    /// Image route that background heals ask; the first one where that is not known.
+    /// Image route for background heals; the first one where that is not known.
     pub(in crate::heal) fn any_image_route(&self) -> Option<usize> {
         let seen = self.addresses.any_route(self.settings.routes.len());
         seen.or_else(|| self.settings.routes.iter().position(|route| route.kind == RouteKind::Image))

@@ -1,9 +1,9 @@
-//! Image servers, asked on the healer's own behalf: is this image alive, expired, or unknown?
+//! Image servers, probed on the healer's own behalf: an image is alive, expired, or unknown.
 //!
-//! UPSTREAM: behind a derivative cache every tile that was ever answered stays 200, and so does info.json: what is good
-//! there proves nothing. Errors are never cached, and the identifier is looked up before the size is read, so that a
-//! size above every maximum tells a live image (403) from an expired one (404) without decoding anything (upstream.md
-//! "An expired image"). Not every image server does: which probe tells the truth is learned, once for each.
+//! UPSTREAM: behind a derivative cache every tile that was ever answered stays 200, and so does info.json: a good answer
+//! proves nothing. Errors are never cached, and the identifier is looked up before the size is read, so that a size above
+//! every maximum tells a live image (403) from an expired one (404) without decoding anything (upstream.md "An expired
+//! image"). Not every image server does so: the truthful probe is learned, once for each server.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -28,10 +28,10 @@ use crate::iiif::registration::Registration;
 use crate::observe::{EventKind, Metrics, Span};
 use crate::upstream::{Body, Caller, UpstreamError, internal_request};
 
-/// How long a server has to answer for its route's own path.
+/// Time that a server has to answer for its route's own path.
 const FIRST_BYTE: Duration = Duration::from_secs(10);
 
-/// How soon an image server without a truthful probe is tried anew.
+/// Time after which an image server without a truthful probe is tried anew.
 const RETRY_AFTER: Duration = Duration::from_mins(10);
 
 /// `TruthfulProbe` is the probe that tells the truth at one image server.
@@ -47,7 +47,7 @@ pub(in crate::heal) trait AskImageServer: Debug + Send + Sync {
         caller: &'a Caller,
     ) -> BoxFuture<'a, Result<Response<Body>, UpstreamError>>;
 
-    /// Asks for `{id}/{tail}` on our own behalf. The image itself is tried at each address that it may have.
+    /// Requests `{id}/{tail}` on our own behalf. The image itself is tried at each address that it may have.
     fn status<'a>(
         &'a self,
         image: &'a IndexedImage,
@@ -55,11 +55,11 @@ pub(in crate::heal) trait AskImageServer: Debug + Send + Sync {
         tail: &'a str,
     ) -> BoxFuture<'a, Result<StatusCode, UpstreamError>>;
 
-    /// Probes the image: what the server itself proves of it.
+    /// Probes the image; returns what the server itself proves of it.
     fn probe<'a>(&'a self, image: &'a IndexedImage) -> BoxFuture<'a, Evidence>;
 }
 
-/// `ImageServers` asks the image server of each image route.
+/// `ImageServers` probes the image server of each image route.
 #[derive(Debug)]
 pub(in crate::heal) struct ImageServers {
     settings: Arc<Settings>,
@@ -121,7 +121,7 @@ impl ImageServers {
         Self { settings, servers, probes, addresses, metrics }
     }
 
-    /// True if this status says that the image is gone (`heal.statuses`).
+    /// True if this status means that the image is gone (`heal.statuses`).
     pub(in crate::heal) fn is_expiry(&self, status: StatusCode) -> bool {
         is_expiry(&self.settings.heal, status)
     }
@@ -150,7 +150,7 @@ impl ImageServers {
         sent
     }
 
-    /// Status of the route's own path, asked on our own behalf. The answer of a server that does not hang comes soon.
+    /// Status of the route's own path, requested on our own behalf. A server that does not hang answers soon.
     pub(in crate::heal) async fn status_of_route(&self, route: usize) -> Result<StatusCode, UpstreamError> {
         let upstream = &self.settings.routes[route].upstream;
         let mut head = internal_request(upstream.authority.as_str(), &self.settings.server.name)?;
@@ -160,7 +160,7 @@ impl ImageServers {
         Ok(self.servers[route].send(&Caller::default(), &head, times).await?.status())
     }
 
-    /// Asks for `{identifier}/{tail}` on our own behalf.
+    /// Requests `{identifier}/{tail}` on our own behalf.
     pub(in crate::heal) async fn look_at(
         &self,
         image: &IndexedImage,
@@ -184,7 +184,7 @@ impl ImageServers {
             return first;
         }
         if image.others.is_empty() {
-            // Where a reader asked for it, and it is seen: so the server of this route has such images.
+            // A reader's request found the image here: so the server of this route has such images.
             if first.as_ref().is_ok_and(|head| head.status.is_success() && !is_page(head)) {
                 self.addresses.found(image.service, image.route, id);
             }
@@ -225,8 +225,7 @@ impl ImageServers {
         Ok(head)
     }
 
-    /// Probes the image by a probe that tells the truth on its server. "Alive" never comes from a probe that a cache could
-    /// answer.
+    /// Probes the image by a truthful probe of its server. "Alive" never comes from a probe that a cache could answer.
     pub(in crate::heal) async fn probe(&self, image: &IndexedImage) -> Evidence {
         let truthful = &self.probes[image.route];
         match truthful.known(Instant::now()) {
@@ -236,7 +235,7 @@ impl ImageServers {
         }
     }
 
-    /// Tries each probe on this image. A probe tells the truth if it calls the image alive, and an impossible identifier
+    /// Tries each probe on this image. A probe is truthful if it calls the image alive, and an impossible identifier
     /// expired: then the server looks identifiers up.
     async fn learn_probe(&self, indexed: &IndexedImage, truthful: &TruthfulProbe) -> Evidence {
         let mut silent = 0;
@@ -271,7 +270,7 @@ impl ImageServers {
             by.is_some_and(|by| by.starts_with("Cantaloupe"))
         };
         let status = match answer {
-            // UPSTREAM: only Cantaloupe knows `cache=nocache`; another one may answer from a cache all the same.
+            // UPSTREAM: only Cantaloupe knows `cache=nocache`; another server may still answer from a cache.
             Ok(head)
                 if probe == Probe::InfoUncached
                     && head.status.is_success()
@@ -298,14 +297,14 @@ impl ImageServers {
         self.metrics.event(EventKind::ProbeDistrusted);
     }
 
-    /// True if the image server answers a small tile as gone, whatever is known of the key.
+    /// True if the image server answers a small tile as gone, whatever the state of the key.
     pub(in crate::heal) async fn shows_nothing(&self, image: &IndexedImage) -> bool {
         let tile = self.look_at(image, Probe::SmallTile.tail()).await;
         tile.is_ok_and(|status| self.is_expiry(status))
     }
 }
 
-/// What is proven of the image: by the canvas service's answer if there is one, else by a probe that no cache can answer.
+/// Evidence about the image: by the canvas service's answer if there is one, else by a probe that no cache can answer.
 pub(in crate::heal) async fn evidence(
     said: Registration,
     images: &dyn AskImageServer,

@@ -1,4 +1,4 @@
-//! Knowledge of images: what is proven of an image, asked now or remembered for a while.
+//! Knowledge of images: evidence that is fetched now or remembered for a while.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::heal::timed_cache::TimedCache;
 /// Images remembered as alive, at most.
 const ALIVE: u64 = 200_000;
 
-/// `ImageKnowledge` is what is proven of images. Cheap to clone: all clones share the memory.
+/// `ImageKnowledge` is the evidence about images. Cheap to clone: all clones share the memory.
 #[derive(Debug, Clone)]
 pub(in crate::heal) struct ImageKnowledge {
     pub(in crate::heal) services: Arc<CanvasServices>,
@@ -38,12 +38,12 @@ pub(in crate::heal) struct ImageKnowledge {
 pub(in crate::heal) struct ProofsOfLife {
     /// Images that a probe has shown to be alive, and when.
     alive: TimedCache<ImageKey, Instant>,
-    /// Questions to `/resources` that several wait for, and when each was asked.
+    /// Requests to `/resources` that several wait for, with their times.
     asked: SingleFlight<Uuid, (Instant, Registration)>,
 }
 
 impl ProofsOfLife {
-    /// An empty memory. Questions are asked on the caller's runtime.
+    /// Empty memory, whose requests run on the caller's runtime.
     pub(in crate::heal) fn here() -> Self {
         Self { alive: TimedCache::new(ALIVE), asked: SingleFlight::here() }
     }
@@ -60,7 +60,8 @@ impl ImageKnowledge {
         Self { services, images, missing, settings, memory }
     }
 
-    /// What the canvas service says of this identifier. "Alive" is believed for a while, unless it was said before `since`.
+    /// Registration of this identifier at the canvas service. "Alive" is believed for a while, unless it is from before
+    /// `since`.
     pub(in crate::heal) async fn check_registration_cached(
         &self,
         image: &IndexedImage,
@@ -74,7 +75,7 @@ impl ImageKnowledge {
             return Registration::Expired;
         }
         loop {
-            // Two hundred viewers who open the same page cause one question.
+            // Two hundred viewers who open the same page cause one request.
             let mut asked = self.memory.asked.join_or_start(&uuid, Priority::Viewer, |_| {
                 let (services, image) = (Arc::clone(&self.services), image.clone());
                 async move { (Instant::now(), services.ask(&image).await) }
@@ -87,8 +88,7 @@ impl ImageKnowledge {
         }
     }
 
-    /// What is proven of the image. "Alive" is remembered for a while (`heal.alive_for`), unless it was seen before
-    /// `since`.
+    /// Evidence about the image. "Alive" is remembered for a while (`heal.alive_for`), unless it was seen before `since`.
     async fn evidence_remembered(&self, image: &IndexedImage, since: Option<Instant>) -> Evidence {
         match self.check_registration_cached(image, since).await {
             Registration::Alive(_) => return Evidence::Alive,
@@ -105,20 +105,20 @@ impl ImageKnowledge {
         if evidence == Evidence::Expired {
             self.services.expired_again(image, shown);
         } else {
-            // An answer that proves nothing is remembered too, so that it is not asked for again and again.
+            // An answer that proves nothing is remembered too, so that the request is not repeated again and again.
             self.memory.alive.insert(key, asked_at, self.settings.heal.alive_for);
         }
         evidence
     }
 
-    /// True if the image has expired. Asks the cheapest truthful probe: the canvas service's answer, else a small tile;
+    /// True if the image has expired. Uses the cheapest truthful probe: the canvas service's answer, else a small tile;
     /// never info.json, which the image server answers from its own memory. An image whose file is known to be missing does
     /// not count as expired.
     pub(in crate::heal) async fn is_expired_now(&self, image: &IndexedImage, since: Option<Instant>) -> bool {
         !self.missing.is_known(image) && self.evidence_remembered(image, since).await == Evidence::Expired
     }
 
-    /// Notes that the image is there: whatever was remembered against it is forgotten, here and on the other nodes.
+    /// Notes that the image is there: evidence against it is forgotten, here and on the other nodes.
     pub(in crate::heal) fn found(&self, image: &IndexedImage) {
         self.services.is_back(image);
         if self.missing.found(image) {
@@ -150,8 +150,8 @@ impl ImageKnowledge {
         self.services.expired_again(image, alive_at);
     }
 
-    /// True if the file of an image that was said to be alive, and is 404, is gone. The result is remembered, so the
-    /// question is asked with care. The key may have been lost again in between, and one request may be 404 for a reason of
+    /// True if the file of an image that is reported alive, and is 404, is gone. The result is remembered, so false
+    /// positives must be excluded. The key may have been lost again in between, and one request may be 404 for a reason of
     /// its own. And the answer may be an old one, out of a cache before `/resources`: so the first time the image is in
     /// doubt and its canvas is built, unless the file's own identifier tells (`look_at_file`, asked only then).
     pub(in crate::heal) async fn is_missing(

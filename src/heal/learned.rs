@@ -1,4 +1,4 @@
-//! What is known of a server: that it does something, or that it does not, which is checked again after a while.
+//! Learned abilities of a server. A missing ability is checked again after a while.
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(in crate::heal) struct ServerSupport<T = ()>(Mutex<SupportState<T>>);
 
-/// `SupportAnswer` is what is known of the server now.
+/// `SupportAnswer` is the present knowledge about the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum SupportAnswer<T> {
     /// Unknown, or not known any more.
@@ -44,7 +44,8 @@ impl<T: Copy> ServerSupport<T> {
         *self.0.lock() = SupportState::Does(how);
     }
 
-    /// Notes that the server was seen not to do it. From `until` on that is unknown: it may be another server by then.
+    /// Notes that the server was seen not to do it. From `until` on the answer is unknown: another server may be there by
+    /// then.
     pub(in crate::heal) fn does_not(&self, until: Instant) {
         *self.0.lock() = SupportState::DoesNot { until };
     }

@@ -16,7 +16,7 @@ const PROVEN_LIFE: Duration = Duration::from_secs(10);
 /// Entries at most. Beyond that the least used are forgotten, which costs a request, no more.
 const ENTRIES: u64 = 100_000;
 
-/// An entry that nobody asked for is forgotten after this time, whatever the settings say.
+/// Time without use after which an entry is forgotten, whatever the settings.
 const LONGEST: Duration = Duration::from_hours(24);
 
 /// `MissingFiles` remembers which files are gone, by the lookup keys of their images and the marks of their routes.
@@ -33,19 +33,19 @@ struct MissingEntry {
     until: Instant,
     life: Duration,
     noted: Instant,
-    /// A fault would not look the same: two sources showed it, or the canvas service was well since it first seemed so.
+    /// True if a fault is excluded: two sources showed it, or the canvas service was well since it first seemed so.
     is_proven: bool,
 }
 
-/// `Proof` says how well it is proven that a file is gone.
+/// `Proof` is how well it is proven that a file is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum Proof {
-    /// The canvas service knows the file and the image server finds none, or the image server says so of the file's
-    /// own identifier.
+    /// The canvas service knows the file and the image server finds none, or the image server does not find the file's own
+    /// identifier.
     Shown,
     /// A canvas came without the image. A file store in trouble would have the same effect.
     Likely {
-        /// When the service last built something whole.
+        /// Time of the last whole build.
         well_at: Option<Instant>,
     },
 }
@@ -116,7 +116,7 @@ impl MissingFiles {
         })
     }
 
-    /// True if it is proven that the file is gone, and nobody has seen the image since.
+    /// True if the file is proven to be gone, and the image was not seen since.
     pub(in crate::heal) fn is_proven(&self, route: u64, key: &Arc<str>) -> bool {
         self.missing.get(&(route, Arc::clone(key))).is_some_and(|missing| missing.is_proven)
     }

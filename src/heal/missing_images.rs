@@ -34,7 +34,7 @@ impl MissingImages {
         self.files.is_missing(image.mark, &image.key, self.services.recovered(image), Instant::now())
     }
 
-    /// True if it is proven that the file is gone: a fault would not look the same.
+    /// True if the file is proven to be gone: a fault would look different.
     pub(in crate::heal) fn is_proven(&self, image: &IndexedImage) -> bool {
         self.files.is_proven(image.mark, &image.key)
     }
@@ -88,7 +88,7 @@ impl MissingImages {
         was_missing
     }
 
-    /// Forgets that the image was missing, on every route, here and in what the nodes share.
+    /// Forgets that the image was missing, on every route, here and on the other nodes.
     pub(in crate::heal) fn forget(&self, image: &IndexedImage, marks: impl Iterator<Item = u64>) {
         marks.for_each(|mark| {
             self.files.clear_missing(mark, &image.key);

@@ -1,8 +1,8 @@
-//! The ladder: the fastest safe way back for an image that the image server has forgotten.
+//! Healing: the fastest safe way back for an image that the image server has forgotten.
 //!
-//! [`Healer::answer`] is what the proxy calls. It answers the viewer's own request from the file at once where the file is
-//! known (`direct`). Otherwise it joins the one shared heal of that identifier, waits as long as the viewer can, and sends
-//! the request again. `ladder` tries the rungs; every canvas request goes through `canvas_service`.
+//! The proxy calls [`Healer::answer`], which answers the viewer's own request from the file at once where the file is known
+//! (`direct`). Otherwise the request joins the one shared heal of that identifier, waits as long as the viewer can, and
+//! sends the request again. `ladder` tries the rungs; every canvas request goes through `canvas_service`.
 
 mod answer;
 mod background;
@@ -85,16 +85,16 @@ pub struct Healer {
     parts: Arc<HealParts>,
 }
 
-/// `HealResponse` says how a heal ended for one viewer.
+/// `HealResponse` is the end of a heal for one viewer.
 #[derive(Debug)]
 enum HealResponse {
-    /// The image is back; this is the answer to the viewer's own request.
+    /// Good: the image is back; this is the answer to the viewer's own request.
     Good {
         /// The image server's answer.
         answer: Response<Body>,
-        /// Rung that helped; `None`: the image was back by itself.
+        /// Rung that helped; `None`: the image was back already.
         rung: Option<Rung>,
-        /// How long the viewer waited.
+        /// Time that the viewer waited.
         took: Duration,
     },
     /// No help: the first answer goes out.
@@ -114,10 +114,10 @@ enum NextStep {
     Ask(FirstRequestPermit),
 }
 
-/// Size of an image whose manifest does not tell it.
+/// Size of an image whose manifest does not have it.
 const UNKNOWN_SIZE: (u32, u32) = (1000, 1000);
 
-/// `Retry-After` of a viewer that is told to come back.
+/// `Retry-After` of a viewer that has to come back.
 const COME_BACK: Duration = Duration::from_secs(5);
 
 impl Healer {
@@ -171,9 +171,9 @@ impl Healer {
         Self { parts: Arc::new(parts) }
     }
 
-    /// Decides whether to send this request first. Not when an equal one was 404 a moment ago. (While the image is being
-    /// healed it is sent: what the image server has in its cache is not withheld.) While many requests are out and none was
-    /// answered, this waits for their result.
+    /// Decides whether to send this request first. Not after an equal one was 404 a moment ago. (While the image is being
+    /// healed the request is sent: a picture in the image server's cache is not withheld.) While many requests are
+    /// unanswered, waits for their result.
     async fn plan(&self, at: &RoutedImage<'_>) -> NextStep {
         let ask = self.first_ask(at).await;
         if ask.is_gone()
@@ -184,7 +184,8 @@ impl Healer {
         NextStep::Ask(ask)
     }
 
-    /// Waits for the permit of a request that is sent before anything is known. An info.json needs none: it proves nothing.
+    /// Waits for the permit of a request that is sent before the state is known. An info.json needs none: it proves
+    /// nothing.
     async fn first_ask(&self, at: &RoutedImage<'_>) -> FirstRequestPermit {
         if at.request.target == Target::Info {
             return FirstRequestPermit::unlimited();
@@ -202,17 +203,16 @@ impl Healer {
         self.parts.lookup.admit(at).map(Box::new)
     }
 
-    /// The gate: true if the canvas service says that this identifier is expired. Checked before an info.json goes out,
-    /// because viewers wait for info.json, and not for the tiles behind it. The answer is remembered, so that the check is
-    /// cheap.
+    /// Gate: true if the canvas service reports this identifier expired. Checked before an info.json goes out, because
+    /// viewers wait for info.json, and not for the tiles behind it. The answer is remembered, so that the check is cheap.
     async fn is_expired(&self, image: &IndexedImage) -> bool {
-        // Where a page of this manifest had to be healed, older proofs of the others are worth nothing.
+        // After a heal of a page of this manifest, older proofs of the others are worthless.
         let since = self.parts.prefetch.expired_at(image);
         matches!(self.parts.knowledge.check_registration_cached(image, since).await, Registration::Expired)
     }
 
-    /// Size of an image whose file is proven to be gone, as its manifest tells it. `None`: that is not proven; or the canvas
-    /// service may be asking, which must not build a canvas from what stands in for an image.
+    /// Size of an image whose file is proven to be gone, by its manifest. `None`: no proof; or the canvas service may be
+    /// asking, which must not build a canvas from a placeholder.
     pub async fn size_of_missing(
         &self,
         at: &RoutedImage<'_>,
@@ -257,7 +257,7 @@ impl Healer {
         images.filter(|image| image.route == at.route).map(|image| image.sent).collect()
     }
 
-    /// Notes that a manifest went out to a reader, asked for by this path (without the query).
+    /// Notes that a manifest went out to a reader, by its path (without the query).
     pub fn record_manifest_view(&self, path: &str, trace: &RequestTrace) {
         self.parts.prefetch.record_manifest_view(path, trace, &self.parts.starts);
     }

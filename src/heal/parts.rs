@@ -80,7 +80,7 @@ pub(in crate::heal) struct HealState {
     proofs: ProofsOfLife,
     /// Images that the canvas service calls alive, while the image server finds nothing.
     doubted: TimedCache<ImageKey>,
-    /// When images were healed.
+    /// Times at which images were healed.
     healed: TimedCache<ImageKey, Instant>,
     heals: SingleFlight<ImageKey, HealOutcome>,
     requests: SingleFlight<CanvasRequestKey, CanvasResponse>,
@@ -142,7 +142,7 @@ impl HealState {
         history.1.clone()
     }
 
-    /// Probes of each image server, in the order of the routes, with what is known of them.
+    /// Probes of each image server, in the order of the routes.
     fn probes(&self, settings: &Settings) -> Vec<Arc<TruthfulProbe>> {
         let mut probes = self.probes.lock();
         let marks: Vec<u64> = settings.routes.iter().map(RouteSettings::mark).collect();
@@ -150,7 +150,7 @@ impl HealState {
         marks.into_iter().map(|mark| Arc::clone(probes.entry(mark).or_default())).collect()
     }
 
-    /// Services of the presentation routes, one each. A service that was there before keeps what is known of it.
+    /// Services of the presentation routes, one each. A service that was there before keeps its state.
     fn services(
         &self,
         settings: &Settings,
@@ -191,7 +191,7 @@ impl HealState {
     }
 }
 
-/// How much of the history is kept.
+/// Retention of the history.
 pub(in crate::heal) fn bounds_of(settings: &Settings) -> Retention {
     Retention { age: settings.index.history_age, rows: settings.index.history_rows }
 }
@@ -221,7 +221,7 @@ pub(in crate::heal) struct HealParts {
     pub(in crate::heal) metrics: Arc<Metrics>,
 }
 
-/// `HealDependencies` are the servers to ask, and what is known of their answers.
+/// `HealDependencies` are the servers, and the knowledge about their answers.
 struct HealDependencies {
     lookup: Arc<ImageLookup>,
     images: Arc<ImageServers>,
@@ -296,7 +296,7 @@ impl HealDependencies {
 }
 
 impl HealParts {
-    /// True if the file of an image that was said to be alive, and is 404, is gone.
+    /// True if the file of an image that is reported alive, and is 404, is gone.
     pub(in crate::heal) async fn is_missing(&self, image: &IndexedImage) -> bool {
         self.knowledge.is_missing(image, self.ladder.look_at_file(image)).await
     }

@@ -1,4 +1,4 @@
-//! Gauges and words for canvas services and rungs.
+//! Gauges, and names of canvas services and rungs.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ pub(in crate::heal) fn update_gauges(
 }
 
 impl Rung {
-    /// The word used in headers, labels, logs and the configuration.
+    /// Name in headers, labels, logs and the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Direct => "direct",

@@ -52,7 +52,7 @@ impl Healer {
         };
         match direct {
             DirectResult::Answer(answer) => {
-                // The viewer has the picture; the lasting repair follows without hurry.
+                // The viewer has the picture; the lasting repair follows in a low lane.
                 if parts.heals.may_start(image) {
                     Arc::clone(&parts.heals).start(image, lane.max(Priority::Prefetch));
                 }
@@ -86,8 +86,7 @@ impl Healer {
         let Some(_waiting) = waiting else { return HealResponse::Crowded(COME_BACK) };
         let _counted = GaugeGuard::inc(&parts.metrics.waiting);
         let lane = self.priority(image, exchange);
-        // A heal that was under way may have brought the image back before it was lost again, which is what this viewer
-        // found.
+        // A heal that was under way may have brought the image back before it was lost again, as this viewer found it.
         let (mut tries, was_under_way, mut before) = (0, parts.heals.is_under_way(image), None);
         let response = loop {
             tries += 1;
@@ -121,7 +120,7 @@ impl Healer {
             };
             match self.resend(image, exchange, rung, started).await {
                 Some(response) => break response,
-                // The image was back before this viewer asked, or nothing proved it: the canvas may have been an old one.
+                // The image was back before this viewer asked, or without proof: the canvas may have been an old one.
                 None if tries == 1
                     && (was_under_way
                         || parts.services.is_doubted(image)
@@ -165,8 +164,8 @@ impl Healer {
         }
     }
 
-    /// Sends the viewer's own request again. `None`: the image server still does not find the image, and nothing says that
-    /// its file is gone.
+    /// Sends the viewer's own request again. `None`: the image server still does not find the image, without proof that its
+    /// file is gone.
     async fn resend(
         &self,
         image: &IndexedImage,
@@ -207,8 +206,8 @@ impl Healer {
         })
     }
 
-    /// Handles a heal in vain: the image was said to be back, and is not. Nothing proved it. A cool-down follows, so that
-    /// not every request tries again.
+    /// Handles a heal in vain: the image counted as back, without proof, and is not. A cool-down follows, so that not every
+    /// request tries again.
     async fn came_to_nothing(&self, image: &IndexedImage, rung: Option<Rung>) -> HealResponse {
         if rung.is_some() {
             self.a_probe_may_have_lied(image).await;
@@ -217,15 +216,15 @@ impl Healer {
         HealResponse::Original(Outcome::Failed)
     }
 
-    /// Stops asking a probe that still says that the image is there.
+    /// Distrusts a probe that still calls the image alive.
     async fn a_probe_may_have_lied(&self, image: &IndexedImage) {
         if self.parts.images.probe(image).await == Evidence::Alive {
             self.parts.images.probe_lied(image);
         }
     }
 
-    /// Handles a wrong "back": the image was said to be back, and this viewer does not find it. A heal that was under way
-    /// when the viewer came may have helped before that.
+    /// Handles a wrong "back": the image counted as back, and this viewer does not find it. A heal that was under way when
+    /// the viewer came may have helped before that.
     async fn was_believed_in_vain(&self, image: &IndexedImage, rung: Option<Rung>, was_under_way: bool) {
         if !matches!(rung, Some(Rung::Variant | Rung::Visit)) {
             return;
@@ -254,7 +253,7 @@ impl Healer {
     }
 
     /// Sends the viewer's request a last time: the heal takes longer than this viewer can wait, or did not help. The image
-    /// may be there all the same: a probe may be 404 for a reason of its own, and a cache may hold what is asked for.
+    /// may be there nevertheless: a probe may be 404 for a reason of its own, and a cache may hold the tile.
     async fn last_try(
         &self,
         image: &IndexedImage,

@@ -1,4 +1,4 @@
-//! Servers as the healer needs them: one request, one answer.
+//! Servers behind the healer: one request, one answer.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -17,8 +17,8 @@ pub type ResponseFuture<'a> =
 /// `SendRequest` is an image server or a canvas service, as the healer sees it. [`Upstream`] is the real one; a model
 /// of it lets the whole healer run without sockets, in virtual time.
 pub trait SendRequest: Debug + Send + Sync {
-    /// Sends a request without a body. `head` carries an origin-form target and a `Host`; `caller` is who the request is
-    /// for.
+    /// Sends a request without a body. `head` carries an origin-form target and a `Host`; `caller` is the client that the
+    /// request is for.
     fn send<'a>(&'a self, caller: &'a Caller, head: &'a Parts, times: Timeouts) -> ResponseFuture<'a>;
 }
 

@@ -1,4 +1,4 @@
-//! Single flight: work that many wait for and nobody owns.
+//! Single flight: work that many wait for and no waiter owns.
 //!
 //! A flight is a task of its own. Viewers come and go; hyper drops a request's future soon after its client
 //! leaves, so a flight inside one of them would die with the first impatient reader (measured: with a
@@ -78,7 +78,7 @@ where
         slot.insert(FlightHandle { news: news.clone(), urgency: Arc::clone(&urgency) });
         drop(flying);
         let landing = RemoveOnDrop { flying: Arc::clone(&self.flying), key: key.clone() };
-        // Boxed, because it is large, and tokio moves what it spawns three times.
+        // Boxed, because the future is large, and tokio moves it three times on spawn.
         let flight = Box::pin(fly(Arc::clone(&urgency)));
         self.home.spawn(async move {
             let result = flight.await;

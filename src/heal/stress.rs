@@ -52,7 +52,7 @@ async fn never_more_places_than_there_are_and_every_waiter_gets_one() {
         })
     });
     let visitors: Vec<_> = visitors.collect();
-    // Every tenth leaves, at any point of its way.
+    // Every tenth visitor leaves, at any point of its way.
     for leaving in visitors.iter().step_by(10) {
         leaving.abort();
     }

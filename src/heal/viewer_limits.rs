@@ -12,13 +12,13 @@ use parking_lot::Mutex;
 use crate::config::settings::HealSettings;
 use crate::heal::canvas_service::shared_heals::SharedHeals;
 
-/// How long a client that begins too many heals goes behind the other readers.
+/// Time for which a client that begins too many heals goes behind the other readers.
 const DEMOTED_FOR: Duration = Duration::from_secs(10);
 
 type ClientRates = Arc<DefaultKeyedRateLimiter<IpAddr>>;
 
-/// `ViewerLimits` says how many viewers may wait at once (`heal.max_waiting`), and which clients begin too many heals
-/// (`heal.per_client`).
+/// `ViewerLimits` limits the viewers who may wait at once (`heal.max_waiting`), and knows the clients that begin too many
+/// heals (`heal.per_client`).
 #[derive(Debug)]
 pub(in crate::heal) struct ViewerLimits {
     max_waiting: usize,
@@ -28,7 +28,7 @@ pub(in crate::heal) struct ViewerLimits {
     fleet: Arc<SharedHeals>,
 }
 
-/// `ViewerCounts` counts what viewers do, whatever the limits are.
+/// `ViewerCounts` counts viewers, independent of the limits.
 #[derive(Debug, Default)]
 pub(in crate::heal) struct ViewerCounts {
     waiting: AtomicUsize,

@@ -1,4 +1,4 @@
-//! The URL of a canvas: a name whose visit re-registers an image. Its query belongs to it.
+//! The URL of a canvas: a name whose visit re-registers an image. The query is part of the name.
 
 use std::borrow::Cow;
 
@@ -68,8 +68,8 @@ impl<'a> CanvasUrl<'a> {
         split_port(self.authority).and_then(|(_, port)| port).unwrap_or_else(|| self.default_port())
     }
 
-    /// Whether the canvas is on `host` (`example.org`, `example.org:8080`, `[::1]`), in any case; the port that the
-    /// scheme stands for may be written or not on either side.
+    /// True if the canvas is on `host` (`example.org`, `example.org:8080`, `[::1]`), in any case; the port that the scheme
+    /// stands for may be written or not on either side.
     ///
     /// ```
     /// use iiif_mender::iiif::CanvasUrl;
@@ -81,7 +81,7 @@ impl<'a> CanvasUrl<'a> {
         is_same_authority(self.default_port(), self.authority, host)
     }
 
-    /// Whether some reader of the path may take a part of it for `.` or `..`.
+    /// True if some parser of the path may take a part of it for `.` or `..`.
     ///
     /// SECURITY: a path that lies under a prefix as text must also lie there once the server has resolved it.
     /// Servlet containers cut `;…` off a segment first, and some decode `%2f` and `%5c`, so those count as well.
@@ -93,7 +93,7 @@ impl<'a> CanvasUrl<'a> {
     /// assert!(!CanvasUrl::parse("https://example.org/canvas/a..b").unwrap().has_dot_segments());
     /// ```
     pub fn has_dot_segments(&self) -> bool {
-        // Nearly every path has nothing that could be read in two ways.
+        // Nearly every path has neither `%` nor `;`, so its segments can be compared as they are.
         if !self.path.contains(['%', ';']) {
             return self.path.split('/').any(|segment| matches!(segment, "." | ".."));
         }
@@ -133,11 +133,11 @@ impl<'a> CanvasUrl<'a> {
         rebuild_target(&self.visit_target())
     }
 
-    /// Path and query of the canvas built *beside* the stored one. `None`: the name itself chooses what is left out,
-    /// and has a place of its own already.
+    /// Path and query of the canvas built *beside* the stored one. `None`: the name itself leaves images out, and has a
+    /// cache entry of its own already.
     ///
-    /// UPSTREAM: what is stored belongs to path, `allow` and `disallow` together; a `disallow` that fits no media type
-    /// leaves nothing out, and has a place of its own (upstream.md "Ways back to life").
+    /// UPSTREAM: the service's cache key is path, `allow` and `disallow` together; a `disallow` that fits no media type
+    /// leaves nothing out, and has an entry of its own (upstream.md "Ways back to life").
     ///
     /// ```
     /// use iiif_mender::iiif::CanvasUrl;
@@ -158,10 +158,10 @@ impl<'a> CanvasUrl<'a> {
     }
 }
 
-/// A media type that no file has: it leaves nothing out.
+/// Media type that no file has, so it leaves nothing out.
 pub const NOTHING: &str = "x-iiif-mender/none";
 
-/// Is this the pair of a query with this name? Escapes are read, as the service reads them.
+/// True if this is the pair of a query with this name. Escapes are decoded, as the service does.
 fn is_named(pair: &str, name: &str) -> bool {
     let own = pair.split('=').next().unwrap_or_default();
     own == name || own.contains('%') && percent_decode_str(own).eq(name.bytes())
@@ -184,9 +184,9 @@ fn with_query(target: &str, pair: &str) -> String {
 /// The URI of a name: what RFC 3986 does not allow is percent-encoded, as every client does before it asks (RFC 3987
 /// section 3.1). Borrowed where the name is a URI already.
 ///
-/// Manifests name canvases with spaces and letters beyond ASCII in them; that is a name like any other. `None`: it holds
-/// control characters or a backslash, on which two readers do not agree. Everything else is judged by
-/// [`CanvasUrl::parse`], of the URI and never of the name.
+/// Manifests name canvases with spaces and letters beyond ASCII in them; such names are accepted. `None`: the name holds
+/// control characters or a backslash, on which two parsers do not agree. All other checks are those of
+/// [`CanvasUrl::parse`], on the URI and never on the name.
 ///
 /// ```
 /// use iiif_mender::iiif::canvas::uri;
@@ -225,7 +225,7 @@ fn is_plain(byte: u8) -> bool {
     matches!(byte, b'!' | b'#' | b'$' | b'&'..=b';' | b'=' | b'?'..=b'[' | b']' | b'_' | b'a'..=b'z' | b'~')
 }
 
-/// Whether two authorities are the same host and port; `default`: the port of one that names none.
+/// True if two authorities are the same host and port; `default`: the port of one that names none.
 pub(super) fn is_same_authority(default: u16, one: &str, other: &str) -> bool {
     if one.eq_ignore_ascii_case(other) {
         return split_port(one).is_some();
@@ -244,7 +244,7 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
         return (!authority.is_empty()).then_some((authority, None));
     }
     let (host, port) = match authority.rsplit_once(':') {
-        // The colons of an IPv6 address stand inside its brackets.
+        // Colons of an IPv6 address stand inside its brackets.
         Some((host, port)) if !port.contains(']') => {
             let digits = port.bytes().all(|byte| byte.is_ascii_digit());
             (host, Some(port.parse().ok().filter(|_| digits)?))

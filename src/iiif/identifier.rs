@@ -13,7 +13,7 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identifier<'a>(&'a str);
 
-/// What an identifier is made of (upstream.md "Identifiers").
+/// Kind of an identifier (upstream.md "Identifiers").
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentifierKind {
     /// UUID (version 3 of the file URL upstream), and the page of a PDF.
@@ -30,7 +30,7 @@ pub enum IdentifierKind {
         /// `;page`, counted from 1.
         page: Option<u32>,
     },
-    /// Anything else.
+    /// Other identifier.
     Other,
 }
 
@@ -40,7 +40,7 @@ impl<'a> Identifier<'a> {
         Self(as_sent)
     }
 
-    /// The segment as it was sent; what goes upstream.
+    /// Segment as it was sent, and as it goes upstream.
     pub fn as_sent(&self) -> &'a str {
         self.0
     }
@@ -57,14 +57,14 @@ impl<'a> Identifier<'a> {
     /// assert_eq!(Identifier::new("%zz").key(), "%zz");
     /// ```
     pub fn key(&self) -> Cow<'a, str> {
-        // The common identifier costs a look.
+        // The common identifier has no `%`: one search and no copy.
         if memchr::memchr(b'%', self.0.as_bytes()).is_none() {
             return Cow::Borrowed(self.0);
         }
         percent_decode_str(self.0).decode_utf8().unwrap_or(Cow::Borrowed(self.0))
     }
 
-    /// What it is made of; read from the [key](Self::key), so `%3B` and `%3D` count as `;` and `=`.
+    /// Kind of the identifier; read from the [key](Self::key), so `%3B` and `%3D` count as `;` and `=`.
     ///
     /// ```
     /// use iiif_mender::iiif::{Identifier, IdentifierKind};
@@ -87,8 +87,8 @@ impl<'a> Identifier<'a> {
     }
 }
 
-/// Do two lookup keys name the same file? A picture is named by its base64 identifier here and by its UUID there,
-/// and a single page of a PDF may be named without its page (upstream.md "Identifiers").
+/// True if two lookup keys name the same file. A picture may be named by its base64 identifier or by its UUID, and a single
+/// page of a PDF may be named without its page (upstream.md "Identifiers").
 ///
 /// ```
 /// use iiif_mender::iiif::identifier::{same_file, uuid_of_file_url};
@@ -100,7 +100,7 @@ pub fn same_file(one: &str, other: &str) -> bool {
     one == other || matches!((file_of(one), file_of(other)), (Some(one), Some(other)) if one == other)
 }
 
-/// Do two lookup keys name the same image: the same file, and the same page of it? No page is the first one.
+/// True if two lookup keys name the same image: the same file, and the same page of it. No page is the first one.
 ///
 /// ```
 /// use iiif_mender::iiif::identifier::same_image;
@@ -153,7 +153,7 @@ pub fn uuid_of_file_url(url: &str) -> Uuid {
 /// assert_eq!(base64_of_file_url("https://a.test/f.jpg"), "aHR0cHM6Ly9hLnRlc3QvZi5qcGc%3D");
 /// ```
 pub fn base64_of_file_url(url: &str) -> String {
-    /// What base64 makes that a path segment must not hold, or that a server may read as something else.
+    /// Characters of base64 that a path segment must not hold, or that a server may read as something else.
     const IN_A_SEGMENT: &AsciiSet = &CONTROLS.add(b'/').add(b'+').add(b'=');
     let encoded = general_purpose::STANDARD.encode(url);
     utf8_percent_encode(&encoded, IN_A_SEGMENT).to_string()
@@ -184,7 +184,7 @@ fn decode_file_url(name: &str) -> Option<String> {
     const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
     const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
-    // What none of them can begin with is not decoded: nearly no name is base64.
+    // Nearly no name is base64: test its first characters before decoding.
     if !["aHR0", "Zmls"].iter().any(|begin| name.starts_with(begin)) {
         return None;
     }

@@ -5,7 +5,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use super::image_request::value_in_query;
 use super::{Identifier, ImageRequest};
 
-/// How the slashes of an identifier are written. A key does not tell: both are read as the same one.
+/// Spelling of the slashes of an identifier. A key has one form for both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slashes {
     /// `volume%2Fpage`, as the Image API wants it.
@@ -14,7 +14,7 @@ pub enum Slashes {
     Literal,
 }
 
-/// What must not stand raw in a path segment (RFC 3986 section 3.3), besides what is not ASCII.
+/// Characters that must not stand raw in a path segment (RFC 3986 section 3.3), besides those beyond ASCII.
 const SEGMENT: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -35,7 +35,7 @@ const SEGMENT: &AsciiSet = &CONTROLS
 
 const PATH: &AsciiSet = &SEGMENT.remove(b'/');
 
-/// What must not stand raw in the value of `IIIF=` (RFC 3986 section 3.4); `&` would end it.
+/// Characters that must not stand raw in the value of `IIIF=` (RFC 3986 section 3.4); `&` would end it.
 const VALUE: &AsciiSet = &PATH.remove(b'?').add(b'&');
 
 /// The identifier with this lookup key as it stands in a URL, behind the base of its image server.
@@ -52,7 +52,7 @@ const VALUE: &AsciiSet = &PATH.remove(b'?').add(b'&');
 /// assert_eq!(path_of_key("..", Slashes::Encoded), None);
 /// ```
 pub fn path_of_key(key: &str, slashes: Slashes) -> Option<String> {
-    // SECURITY: many servers decode before they resolve dot segments, and a manifest may say anything.
+    // SECURITY: many servers decode before they resolve dot segments, and a manifest may hold any text.
     let is_dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
     let path = key.split('?').next().unwrap_or(key);
     if path.split(['/', '\\']).any(is_dots) {
@@ -74,13 +74,13 @@ pub fn path_of_key(key: &str, slashes: Slashes) -> Option<String> {
             encode(key, if slashes == Slashes::Literal && may_be_literal { PATH } else { SEGMENT })
         }
     };
-    // What is not UTF-8 when it is decoded is its own key, escapes and all.
+    // A key that is not UTF-8 when decoded is kept as it was sent, escapes and all.
     let as_sent = written.replace("%25", "%");
     let is_as_sent = percent_decode_str(key).decode_utf8().is_err() && Identifier::new(&as_sent).key() == key;
     Some(if is_as_sent { as_sent } else { written })
 }
 
-/// How the slashes of an identifier are written, if it has any.
+/// Spelling of the slashes of an identifier, if it has any.
 pub fn slashes_of(identifier: Identifier<'_>) -> Option<Slashes> {
     let sent = identifier.as_sent();
     let path = sent.split('?').next().unwrap_or(sent);

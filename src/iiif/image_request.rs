@@ -1,4 +1,4 @@
-//! What stands behind an image route's prefix, read by the grammar of Image API 2 and 3.
+//! Parser of the path behind an image route's prefix, by the grammar of Image API 2 and 3.
 
 use super::Identifier;
 
@@ -8,16 +8,16 @@ mod tests;
 
 pub(super) use grammar::is_image;
 
-/// An image request: identifier and what of the image. Slices of the path as it was sent; nothing is copied.
+/// Image request: identifier and target. Slices of the path as it was sent; nothing is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageRequest<'a> {
     /// Identifier of the image.
     pub identifier: Identifier<'a>,
-    /// What of it.
+    /// Requested part.
     pub target: Target<'a>,
 }
 
-/// What of the image is asked for.
+/// Requested part of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target<'a> {
     /// The bare base URI, which answers 303 to info.json.
@@ -35,20 +35,19 @@ pub enum Target<'a> {
         /// `default.jpg` …
         file: &'a str,
     },
-    /// Not a request that the grammar knows, or the base URI of an identifier with slashes; it is passed on and never
-    /// healed.
+    /// Other: a request outside the grammar, or the base URI of an identifier with slashes; passed on and never healed.
     Other,
 }
 
 impl<'a> ImageRequest<'a> {
-    /// Reads what stands behind the route's prefix: `{id}`, `{id}/`, `{id}/info.json`,
+    /// Parses the path behind the route's prefix: `{id}`, `{id}/`, `{id}/info.json`,
     /// `{id}/{region}/{size}/{rotation}/{quality}.{format}` (Image API 2.1 section 4, 3.0 section 4).
     ///
-    /// The parts are told from the right, as the appendix of the Image API allows: an identifier may hold slashes
-    /// that nobody encoded. A server that takes the path in its query (`?IIIF={id}/info.json`, as the Internet Imaging Protocol's servers do) has
-    /// identifiers that begin with what stands before it; any other query is passed over. One more slash behind the
-    /// identifier is tolerated: viewers make it from a service id that ends in `/`. `None`: there is no identifier.
-    /// Never allocates.
+    /// Parsing goes from the right, as the appendix of the Image API allows: an identifier may hold unencoded slashes. A
+    /// server that takes the path in its query (`?IIIF={id}/info.json`, as the Internet Imaging Protocol's servers do) has
+    /// identifiers that begin with the path before the query; any other query is ignored. One more slash behind the
+    /// identifier is tolerated: viewers make it from a service id that ends in `/`. `None`: there is no identifier. Never
+    /// allocates.
     ///
     /// ```
     /// use iiif_mender::iiif::{ImageRequest, Target};
@@ -70,7 +69,8 @@ impl<'a> ImageRequest<'a> {
         Self::from_right(rest.get(..from + length)?, from).or(by_path)
     }
 
-    /// `from`: where the path of the Image API begins in `text`; what stands before belongs to the identifier.
+    /// Parses from the right. `from`: start of the Image API's path in `text`; the text before it belongs to the
+    /// identifier.
     fn from_right(text: &'a str, from: usize) -> Option<Self> {
         let path = text.get(from..)?;
         let is_in_query = from > 0;
@@ -83,9 +83,9 @@ impl<'a> ImageRequest<'a> {
             .then(|| Self { identifier: Identifier::new(identifier), target })
     }
 
-    /// Whether a 404 to this request may mean that the image expired.
+    /// True if a 404 to this request may mean that the image expired.
     ///
-    /// The base URI may not: its 303 is made from the identifier's text alone and works when all else is gone
+    /// A base URI is not healable: its 303 is made from the identifier's text alone and works when all else is gone
     /// (upstream.md "An expired image"). A malformed request is answered 400 or 404 by a healthy image too.
     ///
     /// ```
@@ -99,7 +99,7 @@ impl<'a> ImageRequest<'a> {
     }
 }
 
-/// Where the value of `IIIF=` begins, in a path with a query.
+/// Offset of the value of `IIIF=`, in a path with a query.
 pub(super) fn value_in_query(target: &str) -> Option<usize> {
     let mut from = target.find('?')? + 1;
     for pair in target.get(from..)?.split('&') {
@@ -124,7 +124,7 @@ fn last_four(path: &str) -> Option<[&str; 5]> {
 }
 
 impl<'a> Target<'a> {
-    /// The length of the identifier before it, and what is asked for.
+    /// Length of the identifier before the target, and the target.
     fn parse(path: &'a str) -> (usize, Self) {
         let behind = |identifier: &str| {
             let identifier = identifier.strip_suffix('/').unwrap_or(identifier);
@@ -140,7 +140,7 @@ impl<'a> Target<'a> {
             return (length, Self::Image { region, size, rotation, file });
         }
         let bare = path.strip_suffix('/').unwrap_or(path);
-        // A base URI with slashes of its own cannot be told from a request that is malformed.
+        // A base URI with unencoded slashes looks like a malformed request.
         (bare.len(), if bare.contains('/') { Self::Other } else { Self::Base })
     }
 }

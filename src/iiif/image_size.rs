@@ -55,7 +55,7 @@ fn scaled((width, height): (f64, f64), size: &str) -> Option<(f64, f64)> {
     }
     let (wide, high) = size.trim_start_matches('!').split_once(',')?;
     let (wide, high) = (wide.parse::<f64>().ok(), high.parse::<f64>().ok());
-    // A side that is a fraction of a pixel is one pixel, as with long thin pictures.
+    // A side below one pixel becomes one pixel, as with long thin pictures.
     match (wide, high) {
         (Some(wide), Some(high)) if size.starts_with('!') => {
             let factor = (wide / width).min(high / height);

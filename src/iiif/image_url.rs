@@ -1,11 +1,11 @@
-//! Absolute URLs of the Image API, as they stand in manifests: whose image is it?
+//! Absolute URLs of the Image API, as they stand in manifests, and the identifiers in them.
 //!
-//! Only the text is read. Whether the host is ours is a question for those who know the routes.
+//! Only the text is read. Callers who know the routes decide whether the host is ours.
 
 use super::canvas::is_same_authority;
 use super::{Identifier, ImageRequest, Target};
 
-/// Where image services stand: tells which part of an image's URL is its identifier, slashes of its own included.
+/// Bases of image services: they tell which part of an image's URL is its identifier, slashes of its own included.
 ///
 /// The first base that fits counts. A URL under none of them has the last segment of its path for an identifier.
 ///
@@ -23,8 +23,8 @@ use super::{Identifier, ImageRequest, Target};
 pub struct ImageBases(Vec<(Option<String>, String)>);
 
 impl ImageBases {
-    /// Adds a base behind the others. `host`: with its port, unless that is the scheme's own; `None`: any host.
-    /// `path`: what stands before the identifier, from the first slash on.
+    /// Adds a base behind the others. `host`: with its port, unless that is the scheme's own; `None`: any host. `path`: the
+    /// path before the identifier, from the first slash on.
     pub fn push(&mut self, host: Option<&str>, path: &str) {
         self.0.push((host.map(str::to_owned), path.to_owned()));
     }
@@ -43,7 +43,7 @@ impl ImageBases {
     }
 
     fn in_image<'u>(&self, target: &AbsoluteUrl<'u>) -> Option<Identifier<'u>> {
-        // The cheap look first: most ids in a manifest are no image URLs.
+        // Cheap test first: most ids in a manifest are no image URLs.
         let request = ImageRequest::parse(target.rest.get(1..)?)?;
         if !matches!(request.target, Target::Image { .. }) {
             return None;
@@ -81,7 +81,7 @@ impl ImageBases {
         }
     }
 
-    /// What stands behind the first base that fits.
+    /// Path behind the first base that fits.
     fn behind_base<'u>(&self, target: &AbsoluteUrl<'u>) -> Option<&'u str> {
         self.0.iter().find_map(|(host, path)| {
             let is_there = host

@@ -1,14 +1,14 @@
-//! Mends JSON that is broken in the one way in which the canvas service breaks it.
+//! Repair of JSON that is broken in the one way in which the canvas service breaks it.
 //!
-//! UPSTREAM: the service writes labels without escaping newlines, tabs and backslashes (upstream.md "Errors of the
-//! canvas service"), so a picture whose title holds one would be lost to the index. Everything else that makes JSON
-//! invalid is left alone: guessing is not mending.
+//! UPSTREAM: the service writes labels without escaping newlines, tabs and backslashes (upstream.md "Errors of the canvas
+//! service"), so a picture whose title holds one would be lost to the index. JSON that is invalid in any other way is left
+//! alone: a repair must not guess.
 
 use std::borrow::Cow;
 
 use serde::de::IgnoredAny;
 
-/// What UTF-8 text may begin with although JSON may not (RFC 8259 section 8.1).
+/// Byte order mark: UTF-8 text may begin with it although JSON may not (RFC 8259 section 8.1).
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Repairs a document to valid JSON, borrowed where it is valid already; `None` where that is not possible.
@@ -33,7 +33,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// ```
 pub fn repair_json(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
     let bytes = without_mark(bytes);
-    // JSON is UTF-8, and serde_json does not look inside strings that it ignores.
+    // JSON is UTF-8, and serde_json does not check strings that it ignores.
     let text = std::str::from_utf8(bytes).ok()?;
     if is_valid(text.as_bytes()) {
         return Some(Cow::Borrowed(bytes));
@@ -51,7 +51,7 @@ pub fn repair_json(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
     })
 }
 
-/// Whether there are escapes that the canvas service never writes.
+/// True if there are escapes that the canvas service never writes.
 fn has_foreign_escapes(bytes: &[u8]) -> bool {
     memchr::memmem::find_iter(bytes, b"\\").any(|at| match bytes.get(at + 1..).unwrap_or_default() {
         [b'/', ..] => true,
@@ -60,12 +60,12 @@ fn has_foreign_escapes(bytes: &[u8]) -> bool {
     })
 }
 
-/// How a backslash inside a string is read that stands before no quote.
+/// Reading of a backslash inside a string that stands before no quote.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Backslash {
-    /// As itself, always: what the canvas service means.
+    /// Always a literal backslash, as the canvas service means it.
     Literal,
-    /// As the beginning of an escape, where it is one: what JSON says.
+    /// Escape, where it begins one, as JSON defines.
     Escape,
 }
 
@@ -79,12 +79,12 @@ fn is_valid(bytes: &[u8]) -> bool {
     serde_json::from_slice::<IgnoredAny>(bytes).is_ok()
 }
 
-/// How `\"` inside a string is read.
+/// Reading of `\"` inside a string.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Quote {
-    /// As an escaped quote, always: what JSON says.
+    /// Always an escaped quote, as JSON defines.
     Escaped,
-    /// As a stray backslash and the end of the string, where `,`, `:`, `}` or `]` follows.
+    /// Stray backslash and end of the string, where `,`, `:`, `}` or `]` follows.
     ClosingBeforePunctuation,
 }
 
@@ -118,7 +118,7 @@ fn escape_pass(bytes: &[u8], backslash: Backslash, quote: Quote) -> Vec<u8> {
     mended
 }
 
-/// How many bytes behind the backslash belong to its escape; `None`: it begins none (RFC 8259 section 7).
+/// Length of the escape behind a backslash, in bytes; `None`: no escape (RFC 8259 section 7).
 fn escape_length(tail: &[u8], quote: Quote) -> Option<usize> {
     match tail {
         [b'"', tail @ ..] => (quote == Quote::Escaped || !is_followed_by_punctuation(tail)).then_some(1),
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(repair_json(&b"[".repeat(1_000_000)), None);
     }
 
-    /// JSON values whose strings hold what labels hold.
+    /// Strategy for JSON values with strings as in labels.
     fn json() -> impl Strategy<Value = Value> {
         let text = "[a-z\"\\\\\n\t/ é,:\\]}]{0,8}";
         let leaf =
@@ -234,9 +234,9 @@ mod tests {
         #[test]
         fn raw_newlines_and_tabs_are_mended_without_loss(value in json()) {
             let text = serde_json::to_string(&value).unwrap();
-            // As the service does it: all but quotes is unescaped once.
+            // Broken JSON as the service writes it: everything but quotes is unescaped once.
             let raw = text.replace(r"\\", "\u{0}").replace(r"\n", "\n").replace(r"\t", "\t").replace('\0', "\\");
-            // Before a quote, or before another one, nobody can tell whose a backslash is.
+            // Before a quote, or before another one, a backslash is ambiguous.
             let is_plain = !text.contains(r"\\\") && !text.contains(r#"\\""#) && !text.contains(r"\\/");
             prop_assume!(is_plain && !is_valid(raw.as_bytes()));
             let mended = repair_json(raw.as_bytes()).unwrap();

@@ -1,8 +1,8 @@
 //! Walks a Presentation 2 or 3 document and tells which canvas owns which images.
 //!
-//! The document is read once, front to back, without building it: an object is understood when it *ends*, because
-//! its type may stand behind its content. What was found inside waits on a pile until the canvas that holds it is
-//! complete (module `node`).
+//! The document is read once, front to back, without building it: an object is understood when it *ends*, because its type
+//! may stand behind its content. Images found inside wait on a stack until the canvas that holds them is complete (module
+//! `node`).
 
 use std::borrow::Cow;
 use std::io::{BufReader, Read};
@@ -39,7 +39,7 @@ pub struct Canvas {
     pub images: Vec<String>,
 }
 
-/// What kind of document it was.
+/// Kind of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DocumentKind {
     /// A manifest.
@@ -58,10 +58,10 @@ pub enum DocumentKind {
     Other,
 }
 
-/// What the document says of itself once it was walked.
+/// Facts about a whole document, known once it was walked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Document {
-    /// What it is.
+    /// Kind.
     pub kind: DocumentKind,
     /// `@id` / `id`, where it has one.
     pub id: Option<String>,
@@ -80,13 +80,12 @@ pub struct Document {
     pub members: Vec<String>,
 }
 
-/// Why a document could not be walked. Canvases handed out before the error were good.
+/// Reasons why a document could not be walked. Canvases handed out before the error were good.
 #[derive(Debug, thiserror::Error)]
 pub enum WalkError {
     /// Not JSON, cut short, or nested deeper than 127 levels; with line and column. Also a reader that failed
-    /// ([`serde_json::Error::is_io`]). JSON's grammar allows two things that are errors here all the same, where
-    /// they stand at a place that is looked at of a document that streams: half a surrogate pair (`"\ud800"`), and a
-    /// number like `1e999`.
+    /// ([`serde_json::Error::is_io`]). Two things that JSON's grammar allows are errors here in a document that streams, at
+    /// a place that is read: half a surrogate pair (`"\ud800"`), and a number like `1e999`.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
 }
@@ -94,9 +93,9 @@ pub enum WalkError {
 /// Walks one document, handing out each canvas as soon as it is complete; memory is bounded by the largest
 /// canvas, not by the document (but for the [members](Document::members) of a collection).
 ///
-/// A value of a type that has no business at its place is skipped; only broken JSON is an error. Text that is UTF-16,
-/// with or without a mark, is read, and bytes that are no text become U+FFFD: a label keeps it, a name with it is none.
-/// Identifiers of images are told by their last segment.
+/// A value of a wrong type is skipped; only broken JSON is an error. UTF-16, with or without a mark, is read, and bytes
+/// that are no text become U+FFFD: a label keeps that, a name with it is ignored. An image's identifier is the last segment
+/// of its URL's path.
 pub fn walk(reader: impl Read, each: &mut dyn FnMut(Canvas)) -> Result<Document, WalkError> {
     walk_under(reader, &ImageBases::default(), each)
 }
@@ -112,7 +111,7 @@ pub fn walk_under(
     run(serde_json::Deserializer::from_reader(buffered), bases, each)
 }
 
-/// [`walk`] over a document in memory, which takes two thirds of the time.
+/// Walks a document in memory, as [`walk`], in two thirds of the time.
 ///
 /// ```
 /// use iiif_mender::iiif::manifest::{DocumentKind, walk_slice};
@@ -129,9 +128,9 @@ pub fn walk_slice(bytes: &[u8], each: &mut dyn FnMut(Canvas)) -> Result<Document
     run(serde_json::Deserializer::from_slice(&decode::utf8(bytes)), &ImageBases::default(), each)
 }
 
-/// Everything at once, for a document small enough to be held: all its canvases, and where the JSON is broken in
-/// the way in which the canvas service breaks it ([`json_repair::repair_json`]), those of the mended document. The error is
-/// that of the document as it came. Identifiers of images are told by their last segment.
+/// Reads a document held in memory: all its canvases, and where the JSON is broken in the way in which the canvas service
+/// breaks it ([`json_repair::repair_json`]), those of the repaired document. The error is that of the document as it came.
+/// An image's identifier is the last segment of its URL's path.
 pub fn read(bytes: &[u8]) -> Result<(Document, Vec<Canvas>), WalkError> {
     read_under(bytes, &ImageBases::default())
 }
@@ -146,7 +145,7 @@ pub fn read_under(bytes: &[u8], bases: &ImageBases) -> Result<(Document, Vec<Can
     };
     collect(&text).or_else(|error| {
         let mended = json_repair::repair_json(&text).unwrap_or(Cow::Borrowed(&text));
-        // Halves of a surrogate pair are grammar, and no text; numbers beyond all bounds are, and no numbers.
+        // JSON's grammar allows half a surrogate pair, and numbers beyond all bounds; both are replaced.
         let text = decode::without_half_surrogates(&mended);
         collect(&decode::without_huge_numbers(&text)).map_err(|_| error)
     })

@@ -1,8 +1,8 @@
-//! The standard's own things, pure: no tokio, no hyper, no clock.
+//! IIIF itself: identifiers, requests, canvases and manifests. Pure: no tokio, no hyper, no clock.
 //!
-//! Start with [`image_request`] (what a viewer asks for), then [`manifest`] (who owns it).
+//! Start with [`image_request`] (requests of viewers), then [`manifest`] (which canvas owns an image).
 //!
-//! The room is for other programs as well: what is public here follows semantic versioning, and a test compares it with
+//! This module is for other programs as well: its public items follow semantic versioning, and a test compares them with
 //! `tests/it/surface.txt`. `examples/` has programs that use it.
 //!
 //! ```

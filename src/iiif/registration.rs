@@ -1,17 +1,16 @@
-//! What the canvas service says of one identifier: `GET {canvas service}/resources/{uuid}` tells expiry (404)
-//! from a missing file (200), and while an identifier is alive it teaches its file URL (upstream.md "An expired
-//! image").
+//! Registration of an identifier at the canvas service: `GET {canvas service}/resources/{uuid}` tells expiry (404) from a
+//! missing file (200), and while an identifier is alive it returns its file URL (upstream.md "An expired image").
 
 use uuid::Uuid;
 
-/// What the canvas service says of an identifier.
+/// Registration of an identifier, as the canvas service reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registration {
     /// The service knows the file, and where it is.
     Alive(String),
     /// The service has forgotten the file.
     Expired,
-    /// The service does not say: closed, unwell, or not such a service.
+    /// No statement: closed, unwell, or not such a service.
     Nothing,
 }
 

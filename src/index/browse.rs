@@ -38,14 +38,14 @@ pub struct SourceRow {
     pub images: u64,
 }
 
-/// A source to be looked at.
+/// Source to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceContent {
     /// Path or URL, without the query.
     pub location: String,
     /// The path, where it is none of a URL.
     pub path: Option<PathBuf>,
-    /// Whether an image is known from it.
+    /// True if an image is known from the source.
     pub has_images: bool,
 }
 
@@ -81,14 +81,14 @@ pub struct CanvasRow {
     pub manifest: i64,
 }
 
-/// How the last heals of the images of one manifest ended: images by verdict.
+/// Results of the last heals of the images of one manifest: images by verdict.
 pub type Verdicts = BTreeMap<String, u64>;
 
 const VOLUME: &str = "SELECT id, uri, label, canvases, images, vanished FROM manifests";
 const LEAF: &str = "SELECT id, url, label, keys, manifest FROM canvases";
 
 impl Index {
-    /// The sources that manifests came from, those with most manifests first. Counts all manifests: 25 ms for 100,000.
+    /// Sources of manifests, those with most manifests first. Counts all manifests: 25 ms for 100,000.
     pub fn collected(&self) -> Result<Vec<SourceRow>, IndexError> {
         self.check_for_changes();
         let sql = "SELECT s.id, s.kind, s.location, s.seen, m.manifests, m.images FROM sources s
@@ -148,7 +148,7 @@ impl Index {
         self.read(|conn| Ok(all(conn, sql, params![hash, manifest, canvas], |row| row.get(0))?.pop()))
     }
 
-    /// Canvases with these words in their label. True: all canvases were looked at, or enough were found. Labels are not
+    /// Canvases with these words in their label. True: all canvases were read, or enough were found. Labels are not
     /// indexed, so they are read one after the other, about a million in a second, for `patience` at most.
     pub fn leaves_named(
         &self,
@@ -189,10 +189,10 @@ impl Index {
         self.read(|conn| Ok(all(conn, sql, params![uri], |row| row.get(0))?.pop())).ok()?
     }
 
-    /// Canvases of the manifest with this number, those behind the canvas with the number `after`.
+    /// Canvases of the manifest with this number, from the one after the canvas with the number `after`.
     pub fn leaves(&self, manifest: i64, after: i64, limit: u32) -> Result<Vec<CanvasRow>, IndexError> {
         self.check_for_changes();
-        // Its canvases are numbered in a row: no index on `manifest` is needed.
+        // A manifest's canvases have consecutive ids: no index on `manifest` is needed.
         let sql = "SELECT c.id, c.url, c.label, c.keys, c.manifest FROM manifests m
                    JOIN canvases c ON c.id BETWEEN max(m.first, ?2 + 1) AND m.first + m.canvases - 1
                    WHERE m.id = ?1 ORDER BY c.id LIMIT ?3";
@@ -206,7 +206,8 @@ impl Index {
         self.read(|conn| Ok(all(conn, &sql, params![id], leaf)?.pop()))
     }
 
-    /// Canvases from all over the index, or all where there are no more than `size`. One look-up each, however large it is.
+    /// Canvases from all over the index, or all where there are no more than `size`. One look-up for each, whatever the
+    /// size of the index.
     pub fn sample_leaves(&self, size: u32) -> Result<Vec<CanvasRow>, IndexError> {
         self.check_for_changes();
         let conn = self.apart()?;
@@ -229,8 +230,7 @@ impl Index {
         sample().map_err(|error| self.store().wrap(error))
     }
 
-    /// The sources to be looked at, those of the configuration and those that were added, and whether an image is known from
-    /// each.
+    /// Sources to read, those of the configuration and added ones, each with whether an image is known from it.
     pub fn source_contents(&self, configured: &[SourceSettings]) -> Result<Vec<SourceContent>, IndexError> {
         let sources = self.sources(configured)?;
         let conn = self.apart()?;
@@ -246,7 +246,7 @@ impl Index {
         contents.map_err(|error| self.store().wrap(error))
     }
 
-    /// How the last heal of each image of these manifests ended, as far as the history goes back.
+    /// Results of the last heal of each image of these manifests, as far as the history goes back.
     pub fn verdicts(&self, manifests: &[&str]) -> Result<BTreeMap<String, Verdicts>, IndexError> {
         self.check_for_changes();
         self.read(|conn| {

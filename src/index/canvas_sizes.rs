@@ -1,6 +1,6 @@
 //! Sizes of canvases, read from manifests in local files.
 //!
-//! The index does not hold them: they are asked for only where an image is gone and something stands in for it.
+//! The index does not hold them: they are needed only for the placeholder of an image that is gone.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -39,8 +39,8 @@ impl Default for CanvasSizes {
 }
 
 impl Index {
-    /// Width and height of a canvas, where its manifest is a local file that tells them. Reads that file, once for all who
-    /// ask meanwhile.
+    /// Width and height of a canvas, where its manifest is a local file that has them. Reads that file, once for all
+    /// concurrent callers.
     pub fn canvas_size(&self, manifest: &str, canvas: &str) -> Option<(u32, u32)> {
         let read = || {
             let stored = self.stored(manifest).ok().flatten();
@@ -56,7 +56,7 @@ impl Index {
 fn read(file: &Path) -> io::Result<Value> {
     let mut bytes = Vec::new();
     unpacked(BufReader::new(File::open(file)?))?.take(LONGEST).read_to_end(&mut bytes)?;
-    // Broken in the way in which the canvas service breaks its JSON, it still tells the sizes.
+    // The canvas service's JSON may be broken (`repair_json`); its sizes can be read nevertheless.
     let repaired = repair_json(&bytes);
     Ok(serde_json::from_slice(repaired.as_deref().unwrap_or(&bytes))?)
 }

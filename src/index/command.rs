@@ -28,7 +28,7 @@ use crate::upstream::fetch::FetcherFactory;
 
 mod show;
 
-/// What to do with the index.
+/// Command on the index.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum IndexCommand {
     /// Build the index anew from the configured and the added sources; lookups go on meanwhile
@@ -84,12 +84,12 @@ pub enum IndexCommand {
     },
 }
 
-/// How a command ended; its number is the exit status.
+/// Result of a command; its number is the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// All well.
     Well = 0,
-    /// Something is broken or unknown.
+    /// Broken or unknown.
     Broken = 1,
     /// Wrong usage or configuration.
     Usage = 2,
@@ -101,16 +101,16 @@ impl From<Exit> for std::process::ExitCode {
     }
 }
 
-/// Why a command could not be carried out.
+/// Reasons why a command could not be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// The index said no.
+    /// Error of the index.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// The other nodes were not told.
+    /// Error of publishing to the other nodes.
     #[error(transparent)]
     Press(#[from] PublishError),
-    /// Nothing can be fetched.
+    /// TLS settings that keep documents from being fetched.
     #[error(transparent)]
     Upstream(#[from] TlsError),
     /// Results could not be written.
@@ -148,14 +148,14 @@ pub fn run(
         IndexCommand::History { limit } => return show::history(&open()?, *limit, json, out),
         _ => {}
     }
-    // Only what may have to fetch something starts a runtime.
+    // Only commands that may fetch documents start a runtime.
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let done = work(command, settings, &runtime, json, out);
     let done = done.and_then(|exit| match settings.index.store {
         IndexStore::Sqlite => Ok(exit),
         IndexStore::Redis => runtime.block_on(publish(settings)).map(|()| exit).map_err(CommandError::from),
     });
-    // A name that is being resolved cannot be broken off.
+    // Name resolution cannot be cancelled.
     runtime.shutdown_background();
     done
 }
@@ -186,7 +186,7 @@ fn work(
                 told(json, out, |progress| Build::new(index, &options).run(configured, progress))
             };
             match build(&index) {
-                // Only now was the damaged page read: the cure must be one all the same.
+                // The damaged page was read only now: recover as at the start.
                 Err(CommandError::Index(IndexError::Damaged { .. })) => {
                     let (index, aside) = Index::start_over(&settings.index.path, settings.index.cache)?;
                     tell_aside(&aside);
@@ -296,7 +296,7 @@ fn learn_files(
     Ok(if done.problems.is_empty() { Exit::Well } else { Exit::Broken })
 }
 
-/// Does the work with a progress line, then tells what was done.
+/// Does the work with a progress line, then prints the report.
 fn told(
     json: bool,
     out: &mut dyn Write,
@@ -364,7 +364,7 @@ fn tell_problems(problems: &[SourceProblem]) -> io::Result<()> {
     Ok(())
 }
 
-/// Sources by their names; those that are configured with all that the configuration says of them.
+/// Finds sources by their names; configured ones with their settings.
 fn named(names: &[String], configured: &[SourceSettings]) -> Vec<SourceSettings> {
     let source = |name: &String| match uri(name).filter(|url| CanvasUrl::parse(url).is_some()) {
         Some(url) => SourceSettings::url(url),

@@ -59,7 +59,7 @@ const LOOK: Duration = Duration::from_millis(200);
 pub struct Owner {
     /// Canvas URL as the manifest writes it.
     pub canvas: String,
-    /// Manifest it stands in: its id, or the source's own name where it has none.
+    /// Manifest of the canvas: its id, or the source's own name where it has none.
     pub manifest: String,
     /// Label of the canvas.
     pub label: Option<String>,
@@ -74,7 +74,7 @@ pub struct Neighbour {
     pub keys: Vec<String>,
 }
 
-/// `ImageRecord` is what the index knows of one lookup key.
+/// `ImageRecord` holds the owners and the file URL of one lookup key.
 #[derive(Debug, Clone)]
 struct ImageRecord {
     owners: Arc<[Owner]>,
@@ -89,23 +89,21 @@ pub enum LearnResult {
     New,
     /// The index has learned the document already, with equal canvases.
     Known,
-    /// The document lacks images that the index has under its name, as poisoned JSON does, and adds none: it was not
-    /// learned.
+    /// Not learned: the document lacks images that the index has under its name, as poisoned JSON does, and adds none.
     Poorer,
     /// The document names no images.
     Nothing,
 }
 
-/// The index. Share it in an [`Arc`]; its calls block for some microseconds, those that write for
-/// milliseconds, and those of [`sources`] for as long as they take.
+/// Index of manifests, shared in an [`Arc`]. Look-ups block for microseconds, writes for milliseconds, [`sources`] for longer.
 #[derive(Debug)]
 pub struct Index {
     place: IndexPath,
-    /// Both follow the configuration, see [`Index::reconfigure`].
+    /// Key rules of the configuration, see [`Index::reconfigure`].
     names: ArcSwap<KeyRules>,
     web: ArcSwapOption<(FetcherFactory, Handle)>,
     store: RwLock<Arc<Store>>,
-    /// Answers, each with the epoch in which it was asked for; answers of earlier epochs do not count.
+    /// Cached answers, each with the epoch of its query; answers of earlier epochs do not count.
     memory: moka::sync::Cache<u128, (u64, ImageRecord)>,
     /// Counts the changes that were noticed.
     epoch: AtomicU64,
@@ -153,14 +151,14 @@ impl Index {
         self
     }
 
-    /// Fetches URL sources; `handle` is the runtime in which that is done. Without, they are out of reach.
+    /// Fetches URL sources on the runtime of `handle`. Without this call URL sources cannot be read.
     #[must_use]
     pub fn with_web(self, web: FetcherFactory, handle: Handle) -> Self {
         self.web.store(Some(Arc::new((web, handle))));
         self
     }
 
-    /// From now on names and sources are understood as the settings of `web` say. What is under way ends as before.
+    /// Applies the settings of `web` to names and sources. Work under way ends as before.
     pub fn reconfigure(&self, web: FetcherFactory, handle: Handle) {
         self.names.store(Arc::new(KeyRules::of(&web.settings())));
         self.web.store(Some(Arc::new((web, handle))));
@@ -174,8 +172,7 @@ impl Index {
     }
 
     /// Owners of the identifier with this lookup key, at most eight canvases; empty: none. Canvases of manifests
-    /// come first, then the canvas derived from the image's file. Changes made by other processes are seen
-    /// within 200 ms.
+    /// come first, then the canvas derived from the image's file. Other processes' changes show within 200 ms.
     pub fn owners(&self, key: &str) -> Result<Arc<[Owner]>, IndexError> {
         Ok(self.image(key)?.owners)
     }
@@ -187,7 +184,7 @@ impl Index {
 
     fn image(&self, key: &str) -> Result<ImageRecord, IndexError> {
         self.check_for_changes();
-        // Read before asking: what changes while we ask makes our answer one of an earlier epoch.
+        // Read before the query: a change during the query makes its answer one of an earlier epoch.
         let epoch = self.epoch.load(Ordering::Acquire);
         let name = keys::digest(key);
         if let Some((asked, known)) = self.memory.get(&name)
@@ -251,7 +248,7 @@ impl Index {
         Ok(Vec::new())
     }
 
-    /// The next `n` canvases after this one in its manifest, in order. Nobody is a neighbour of an unknown one.
+    /// Returns the next `n` canvases after this one in its manifest, in order. An unknown canvas has none.
     pub fn neighbours(&self, canvas_url: &str, n: usize) -> Result<Vec<Neighbour>, IndexError> {
         self.check_for_changes();
         self.try_aliases(canvas_url, |store, name| store.neighbours(name, n))
@@ -263,7 +260,7 @@ impl Index {
         self.store().manifest_canvases(manifest_uri)
     }
 
-    /// Whether it knows no document yet.
+    /// True if the index knows no document yet.
     pub fn is_empty(&self) -> Result<bool, IndexError> {
         Ok(self.read(|conn| rows::number_of_documents(conn, 1))? == 0)
     }
@@ -303,7 +300,7 @@ impl Index {
         })
     }
 
-    /// Writes in one transaction to whatever file is the index then, and forgets the answers in memory.
+    /// Writes in one transaction to the current file of the index, and forgets the answers in memory.
     fn write<T>(&self, change: impl FnMut(&Connection) -> Result<T, IndexError>) -> Result<T, IndexError> {
         self.store().has_room()?;
         self.alone(change)
@@ -317,7 +314,7 @@ impl Index {
         loop {
             match self.store().write(&self.place, &mut change)? {
                 WriteResult::Done(done) => {
-                    // Our own words must be read back at once, also where only the disk was full till now.
+                    // Our own writes must be visible at once, also where only the disk was full till now.
                     if !self.store().is_outdated() || self.reopen().is_err() {
                         self.epoch.fetch_add(1, Ordering::AcqRel);
                     }
@@ -342,7 +339,7 @@ impl Index {
         let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         let due = self.next_look.load(Ordering::Relaxed);
         let next = now.saturating_add(u64::try_from(LOOK.as_millis()).unwrap_or(200));
-        // A single caller checks; the others go on with what is known.
+        // A single caller checks; the others use the last state.
         if now < due
             || self.next_look.compare_exchange(due, next, Ordering::AcqRel, Ordering::Relaxed).is_err()
         {
@@ -354,7 +351,7 @@ impl Index {
         }
         match self.place.identity() {
             Ok(Some(identity)) if identity != store.identity() || store.is_outdated() => {
-                // The old file is whole; when the new one is not (yet), the old answers are better than none.
+                // The old file is whole; while the new one cannot be opened, old answers are better than none.
                 if let Err(error) = self.reopen() {
                     tracing::warn!(%error, "the index was replaced, but what is there now cannot be opened");
                 }
@@ -364,7 +361,7 @@ impl Index {
                     self.epoch.fetch_add(1, Ordering::AcqRel);
                 }
                 Ok(false) => {}
-                // The lookup itself, or what is in memory, may still answer.
+                // The query itself, or the memory, may still answer.
                 Err(error) => tracing::warn!(%error, "cannot see whether the index changed"),
             },
             Err(error) => tracing::warn!(%error, "cannot see whether the index changed"),
@@ -382,7 +379,7 @@ impl Index {
         }
     }
 
-    /// Opens whatever the path leads to now, and forgets the answers in memory.
+    /// Opens the current file behind the path, and forgets the answers in memory.
     fn reopen(&self) -> Result<(), IndexError> {
         let fresh = Arc::new(Store::open(&self.place, self.recovery.bell())?);
         *self.store.write() = fresh;

@@ -11,7 +11,7 @@ use crate::index::sources::stored;
 use crate::index::store::error::IndexError;
 use crate::index::store::{schema, writer};
 
-/// What the index holds, and where.
+/// Counts of the index, and its path.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct IndexStats {
     /// Documents with images: manifests, and single canvases, sequences and annotations that were read alone.
@@ -55,7 +55,7 @@ pub struct DocumentRow {
     pub origin: String,
     /// Source that the origin belongs to.
     pub source: String,
-    /// When it was read, unix seconds.
+    /// Time of the last read, unix seconds.
     pub seen: i64,
     /// Gone from its source since, unix seconds.
     pub vanished: Option<i64>,
@@ -68,7 +68,7 @@ pub struct ExportRow {
     pub image: String,
     /// Canvas URL.
     pub canvas: String,
-    /// Manifest it stands in.
+    /// Manifest of the canvas.
     pub manifest: String,
     /// Label of the canvas.
     pub label: Option<String>,
@@ -77,7 +77,7 @@ pub struct ExportRow {
 }
 
 impl Index {
-    /// Counts what is there. Takes milliseconds per thousand manifests.
+    /// Counts the content. Takes milliseconds per thousand manifests.
     pub fn stats(&self) -> Result<IndexStats, IndexError> {
         self.check_for_changes();
         let conn = self.apart()?;
@@ -157,7 +157,7 @@ impl Index {
     /// Hands out every image of every canvas, in the order in which they were read, until the caller has enough. Memory does
     /// not grow with the index.
     ///
-    /// The caller may take hours, so nothing is kept from changing meanwhile: what is read anew may be told once more.
+    /// The caller may take hours, so the index may change in between: a document that is read anew may come twice.
     pub fn export(&self, each: &mut dyn FnMut(ExportRow) -> ControlFlow<()>) -> Result<(), IndexError> {
         self.check_for_changes();
         let conn = self.apart()?;
@@ -193,8 +193,8 @@ impl Index {
         run().map_err(|error| self.store().wrap(error))
     }
 
-    /// A connection of its own, so that a long answer keeps no lookup waiting. It reads the same generation as
-    /// lookups do from now on: what was counted can be found.
+    /// Opens a separate connection, so that a long answer keeps no look-up waiting. The connection reads the same
+    /// generation as look-ups do from now on: what was counted can be found.
     pub(super) fn apart(&self) -> Result<Connection, IndexError> {
         loop {
             // The path of the first generation leads to the second once that is swapped in: look before and after.

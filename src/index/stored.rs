@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use crate::index::{Index, IndexError};
 
-/// What counts: whole manifests with an id of their own, in files that were there at the last look.
+/// Condition for stored manifests: whole ones with an id of their own, in files that were there at the last read.
 const THERE: &str =
     "s.kind = 'path' AND m.kind = 'manifest' AND m.vanished IS NULL AND m.uri GLOB 'http*://*'";
 
@@ -22,9 +22,9 @@ pub struct LocalManifest {
 /// A manifest that the gateway lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredManifest {
-    /// Its id.
+    /// Id of the manifest.
     pub uri: String,
-    /// Its label.
+    /// Label of the manifest.
     pub label: Option<String>,
     /// Path of its file within the source, by which it is found; `None`: another file is found by that.
     pub name: Option<String>,
@@ -48,8 +48,8 @@ impl Index {
         })
     }
 
-    /// The id of the manifest in the file that is called so within its source: its path below the source's folder. Where
-    /// several sources have one of that name, that of the first counts.
+    /// Id of the manifest in the file with this name within its source: its path below the source's folder. Where several
+    /// sources have a file of that name, the first counts.
     pub fn stored_named(&self, name: &str) -> Result<Option<String>, IndexError> {
         self.check_for_changes();
         self.read(|conn| named(conn, name))
@@ -80,7 +80,7 @@ impl Index {
         })
     }
 
-    /// How many there are.
+    /// Number of stored manifests.
     pub fn stored_count(&self) -> Result<usize, IndexError> {
         self.check_for_changes();
         let sql = format!(
@@ -91,7 +91,7 @@ impl Index {
     }
 }
 
-/// What a file is called within its source: its path below that folder, or its own name where the source is that file.
+/// Name of a file within its source: its path below that folder, or its own name where the source is that file.
 fn name_within<'a>(origin: &'a str, source: &str) -> Option<&'a str> {
     match origin.strip_prefix(source)? {
         "" => origin.rsplit('/').next(),

@@ -20,7 +20,7 @@ use crate::config::settings::is_among;
 use crate::proxy::ClientInfo;
 use crate::upstream::{Body, ClientConnection};
 
-/// How long a connection that the kernel has accepted may wait for a permit during a shutdown.
+/// Time that a connection which the kernel has accepted may wait for a permit during a shutdown.
 const LAST_PLACE: Duration = Duration::from_secs(1);
 
 /// Interval between checks whether a connection can be closed for another.
@@ -45,7 +45,7 @@ where
         let (worker, post) = group.workers.assign();
         let task = connections.spawn_on(
             async move {
-                // Into the worker's reactor.
+                // Register the socket with the worker's reactor.
                 let Ok(stream) = TcpStream::from_std(stream) else { return };
                 connection.run(stream, peer, service).await;
                 drop((place, post));
@@ -62,7 +62,7 @@ where
                 open.remove(ended.map_or_else(|failed| failed.id(), |(id, ())| id));
             }
             (stream, peer) = accept(&socket) => {
-                // Out of this runtime's reactor.
+                // Take the socket out of this runtime's reactor.
                 let Ok(stream) = stream.into_std() else { continue };
                 let Some(newcomer) = AcceptedConnection::of(&listener.manner, &group, stream, peer) else { continue };
                 let Some(place) = place_for(&newcomer, &group, &mut open, &mut stop).await else { continue };
@@ -70,7 +70,7 @@ where
             }
         }
     }
-    // What the kernel has accepted already is served: closing the socket would reset it.
+    // Connections that the kernel has accepted already are served: closing the socket would reset them.
     if let Ok(socket) = socket.into_std() {
         while let Ok((stream, peer)) = socket.accept() {
             let Some(newcomer) = AcceptedConnection::of(&listener.manner, &group, stream, peer) else {
@@ -82,7 +82,7 @@ where
             }
         }
     }
-    // Closed by now: who connects from here on is refused, and a successor may bind.
+    // The socket is closed by now: new connections are refused, and a successor may bind.
     let drained = async { while connections.join_next().await.is_some() {} };
     let drain = group.bounds.load().drain;
     if timeout(drain, drained).await.is_ok() {
@@ -103,7 +103,7 @@ struct AcceptedConnection {
     manner: Arc<SocketProtocol>,
     /// Client of the connection; `None`: its PROXY header will name the client.
     client: Option<ClientConnection>,
-    /// A trusted proxy's: it has many viewers behind it.
+    /// True for a trusted proxy, which has many viewers behind it.
     is_trusted: bool,
 }
 
@@ -116,7 +116,7 @@ impl AcceptedConnection {
         peer: SocketAddr,
     ) -> Option<Self> {
         let manner = manner.load_full();
-        // SECURITY: one address must not take every place. Who stands behind a PROXY header is counted later.
+        // SECURITY: one address must not take every permit. The client of a PROXY header is counted later.
         let client = if manner.proxy_protocol { None } else { Some(group.client(peer)?) };
         let is_trusted = is_among(peer.ip(), &group.bounds.load().trusted);
         Some(Self { stream, peer, manner, client, is_trusted })
@@ -147,7 +147,7 @@ async fn place_for(
             group.metrics.edge.connection_cut("max_connections");
             return None;
         }
-        // Meanwhile others may end, rest, or become stuck.
+        // Other connections may end, rest, or become stuck in the meantime.
         tokio::select! {
             place = group.places.acquire() => return Some(place),
             () = tokio::time::sleep(look) => {}
@@ -162,7 +162,7 @@ async fn accept(socket: &TcpListener) -> (TcpStream, SocketAddr) {
         match socket.accept().await {
             Ok(accepted) => return accepted,
             Err(error) => {
-                // Mostly too many open files. Waiting a moment lets some be closed; spinning would not.
+                // The usual cause is too many open files. After a pause some may be closed; a retry at once would spin.
                 tracing::warn!(%error, "accepting a connection failed");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }

@@ -19,7 +19,7 @@ use super::eviction::EvictionRank;
 use super::in_flight::{InFlight, StreamActivity};
 use crate::upstream::{Client, PIECE};
 
-/// How a connection has used up its time.
+/// Timeout that a connection has exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TimeoutKind {
     /// No request came for a while: a graceful end.
@@ -28,12 +28,12 @@ pub(super) enum TimeoutKind {
     Stuck,
     /// An answer takes longer than any may.
     Late,
-    /// Nothing moves in another protocol than HTTP.
+    /// Tunnel of another protocol than HTTP without traffic.
     Unmoved,
 }
 
 impl TimeoutKind {
-    /// The word used in labels.
+    /// Name in labels.
     pub(super) fn kind(self) -> &'static str {
         match self {
             Self::Idle => "idle",
@@ -64,36 +64,36 @@ pub(super) struct ConnectionActivity {
     client: OnceLock<Option<Arc<Client>>>,
     head_timeout: Duration,
     idle_timeout: Duration,
-    /// How long [`PIECE`] bytes of an answer may take.
+    /// Time in which the client must take [`PIECE`] bytes of an answer.
     pace: Duration,
     request_timeout: Duration,
     /// Time for a last request on an idle connection during a shutdown.
     last_request: Duration,
     /// Requests whose answers have not ended.
     pub(super) in_flight: AtomicU32,
-    /// Anything was asked at all.
+    /// True once a request came.
     asked: AtomicBool,
     /// True once a request came with a body.
     had_body: AtomicBool,
     /// Frames other than requests come as well, so bytes do not mean that a head has begun.
     is_http2: AtomicBool,
-    /// What is neither asked nor answered in HTTP as usual.
+    /// State beyond plain HTTP exchanges.
     exchange: ExchangeActivity,
-    /// The last answer ended.
+    /// End of the last answer.
     pub(super) rested: AtomicU64,
-    /// The first byte since then.
+    /// First byte since then.
     pub(super) began: AtomicU64,
-    /// The other side takes nothing.
+    /// Time since which the other side takes nothing.
     pub(super) blocked: AtomicU64,
-    /// The other side took nothing at some time since then, and has not taken [`PIECE`] bytes yet.
+    /// Time since which the other side, having taken nothing for a while, has not taken [`PIECE`] bytes.
     pub(super) slow: AtomicU64,
-    /// What it took since then.
+    /// Bytes taken since then.
     taken: AtomicUsize,
-    /// The last request came.
+    /// Last request.
     asked_at: AtomicU64,
     /// Time of the order to stop.
     pub(super) stopped: AtomicU64,
-    /// The answers of an HTTP/2 connection: one may stand while others move.
+    /// Streams of an HTTP/2 connection: one may be stuck while others move.
     turns: Mutex<Vec<Arc<StreamActivity>>>,
 }
 
@@ -129,7 +129,7 @@ impl ConnectionActivity {
         })
     }
 
-    /// A request's head is here. It is in flight until what this gives is dropped.
+    /// Records that a request's head is here. The request is in flight until the returned guard is dropped.
     pub(super) fn request_started(self: &Arc<Self>, version: http::Version, has_body: bool) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         self.asked.store(true, Relaxed);
@@ -153,7 +153,7 @@ impl ConnectionActivity {
         self.note(&self.stopped);
     }
 
-    /// HTTP/2 was spoken.
+    /// True for HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
         self.is_http2.load(Relaxed)
     }
@@ -162,7 +162,7 @@ impl ConnectionActivity {
         self.turns.lock()
     }
 
-    /// Whether no request is in flight.
+    /// True if no request is in flight.
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.load(Relaxed) == 0
     }
@@ -174,7 +174,7 @@ impl ConnectionActivity {
 
     /// Checks the deadlines of the connection.
     pub(super) fn next_check(&self) -> NextCheck {
-        // Upstreams have timeouts of their own.
+        // No deadline: upstreams have timeouts of their own.
         let Some((end, silence)) = self.deadline() else { return NextCheck::Again(self.check_interval()) };
         match end.checked_sub(self.opened.elapsed()) {
             Some(left) if !left.is_zero() => NextCheck::Again(left.min(self.check_interval())),
@@ -210,14 +210,15 @@ impl ConnectionActivity {
         self.client.get().map(Option::as_ref)
     }
 
-    /// Nothing is asked, and nothing of an answer is left to be written. HTTP/1.1 gives a body to hyper piece by piece, and a
-    /// large one at once: the request has ended when most of it has not been taken yet. Another protocol never rests.
+    /// True if no request is in flight and nearly all of the last answer is taken. HTTP/1.1 gives a body to hyper piece by
+    /// piece, and a large one at once: the request has ended when most of it has not been taken yet. A tunnel is never
+    /// unused.
     fn is_unused(&self) -> bool {
         let is_taken = self.blocked.load(Relaxed) == 0 && (self.is_http2() || !self.owes());
         self.is_idle() && is_taken && !self.is_switched()
     }
 
-    /// What the connection does, and for how long.
+    /// Rank of the connection for eviction, and how long it has had that rank.
     pub(super) fn rank(&self, now: Instant) -> (EvictionRank, Duration) {
         let now = now.saturating_duration_since(self.opened);
         let since = |moment: u64| now.saturating_sub(Duration::from_millis(moment));
@@ -225,7 +226,7 @@ impl ConnectionActivity {
             return (EvictionRank::Resting, since(self.rested.load(Relaxed)));
         }
         let slow = match self.slow.load(Relaxed) {
-            // The first that waits of all that do; zero: one of them does not.
+            // HTTP/2: the earliest stream if all of them wait; zero if one does not.
             0 if self.is_http2() => {
                 self.turns().iter().map(|turn| turn.waits.load(Relaxed)).min().unwrap_or(0)
             }
@@ -237,7 +238,7 @@ impl ConnectionActivity {
         }
     }
 
-    /// Bytes came while nothing is in flight. True: a head begins with them.
+    /// Records that bytes came without a request in flight. True: a head begins with them.
     pub(super) fn record_read(&self) -> bool {
         self.moves();
         let begins = self.began.load(Relaxed) == 0;
@@ -273,7 +274,7 @@ impl ConnectionActivity {
         }
     }
 
-    /// When the time is up, as things are now.
+    /// Deadline of the connection in its present state, from its opening.
     fn deadline(&self) -> Option<(Duration, TimeoutKind)> {
         let moment = |noted: &AtomicU64| Duration::from_millis(noted.load(Relaxed));
         if self.blocked.load(Relaxed) != 0 {

@@ -30,14 +30,14 @@ use crate::observe::GaugeGuard;
 use crate::proxy::{ClientInfo, MalformedHead};
 use crate::upstream::{Body, ClientConnection, Upgrade};
 
-/// How long the other side has for its part of a polite end.
+/// Time that the other side has for its part of a graceful close.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// When we stop, a kept connection may ask once more within this time; its answer says that it is the last. Closing it
-/// at once would break a request that is on its way.
+/// Time in which a kept connection may send one more request after a stop; its answer says that it is the last. Closing the
+/// connection at once would break a request that is on its way.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
 
-/// What a connection waits for.
+/// Event that a connection waits for.
 enum Wakeup {
     End(Result<(), EndCause>),
     Stop,
@@ -45,7 +45,7 @@ enum Wakeup {
     Look,
 }
 
-/// What one connection needs to know.
+/// Context of one connection.
 pub(super) struct ClientSocket {
     group: Arc<ListenerGroup>,
     bounds: Arc<ConnectionLimits>,
@@ -78,7 +78,7 @@ impl ClientSocket {
         }
     }
 
-    /// What is noted about it as it runs.
+    /// Activity record of the connection.
     pub(super) fn activity(&self) -> Arc<ConnectionActivity> {
         Arc::clone(&self.activity)
     }
@@ -101,7 +101,7 @@ impl ClientSocket {
         let viewer = ClientInfo::new(address, Arc::clone(client.client()));
         match self.manner.tls.clone() {
             None => self.serve_http(stream, viewer, None, service).await,
-            // Boxed, so that a plain connection does not pay for it.
+            // Boxed, so that a plain connection does not hold space for TLS.
             Some(tls) => Box::pin(self.accept_tls(tls, stream, viewer, service)).await,
         }
     }
@@ -117,12 +117,12 @@ impl ClientSocket {
             Ok(Ok(stream)) => {
                 let session = stream.get_ref().1;
                 viewer.certified = session.peer_certificates().is_some();
-                // What was agreed upon is spoken, and nothing else (RFC 9113 section 3.2).
+                // Only the negotiated protocol is served (RFC 9113 section 3.2).
                 let only = session.alpn_protocol().map(|name| match name {
                     b"h2" => DetectedProtocol::Http2,
                     _ => DetectedProtocol::Http1,
                 });
-                // Boxed: otherwise each future that it passes through would hold it.
+                // Boxed: otherwise each future that the stream passes through would hold it.
                 self.serve_http(Box::new(stream), viewer, only, service).await;
             }
             Ok(Err(error)) => {
@@ -138,7 +138,7 @@ impl ClientSocket {
 
     /// Reads the PROXY header: the address behind the proxy; `None`: the connection is to be closed.
     async fn read_proxy_header(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
-        // SECURITY: whoever may write this header may call himself anybody.
+        // SECURITY: a peer that may write this header may claim any address.
         let trusted = is_among(peer.ip(), &self.bounds.trusted);
         let read = async {
             if trusted { proxy_protocol::read(stream).await } else { Err(ProxyHeaderError::Untrusted) }
@@ -196,7 +196,7 @@ impl ClientSocket {
     async fn drive(self, mut http: impl DriveHttp, activity: &ConnectionActivity) -> Result<(), EndCause> {
         let mut stop = self.stop.clone();
         let (mut shutdown, mut timer) = (pin!(stop.requested()), pin!(sleep(activity.check_interval())));
-        // Waiting for the last request, and then for the end.
+        // `stopping`: waiting for the last request; `ending`: waiting for the end.
         let (mut stopping, mut ending) = (false, false);
         loop {
             let mut asked = None;
@@ -204,7 +204,7 @@ impl ClientSocket {
                 if let Poll::Ready(ended) = Pin::new(&mut http).poll(cx) {
                     return Poll::Ready(Wakeup::End(ended));
                 }
-                // These futures are pending until they wake the task; polled each time, they would cost more than the rest.
+                // These futures are pending until they wake the task; polling them each time would cost more than the rest.
                 let first = asked.as_ref().is_none_or(|waker: &Waker| !waker.will_wake(cx.waker()));
                 if first {
                     asked = Some(cx.waker().clone());
@@ -221,7 +221,7 @@ impl ClientSocket {
                 Wakeup::Stop => {
                     stopping = true;
                     activity.shutdown_started();
-                    // HTTP/2 has a way to say it: what is in flight is finished, nothing new is read.
+                    // HTTP/2 has GOAWAY: requests in flight are finished, no new ones are read.
                     if activity.is_http2() {
                         ending = true;
                         http.graceful_shutdown();
@@ -231,7 +231,7 @@ impl ClientSocket {
             }
             match activity.next_check() {
                 NextCheck::Again(after) => timer.as_mut().reset(Instant::now() + after),
-                // As above; but a connection that does not end soon has nothing in flight and is cut.
+                // GOAWAY here as well; a connection that does not end soon has nothing in flight and is cut.
                 NextCheck::Over(TimeoutKind::Idle) if !ending => {
                     ending = true;
                     http.graceful_shutdown();
@@ -256,7 +256,7 @@ impl ClientSocket {
     }
 }
 
-/// Whether the wait of a half-closed viewer was too long.
+/// True if the wait of a half-closed viewer timed out.
 fn is_half_closed(error: &(dyn std::error::Error + 'static)) -> bool {
     let io = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionAborted)

@@ -1,7 +1,7 @@
 //! Eviction: which connection is closed for a new one when all permits are taken.
 //!
-//! SECURITY: connections that say nothing, or that do not take their answers, cost nothing to open. Who holds many of them
-//! must not shut out who comes with one.
+//! SECURITY: connections that send nothing, or that do not take their answers, cost nothing to open. A client that holds
+//! many of them must not shut out one that comes with its first.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ pub(super) struct OpenConnection {
     pub(super) task: AbortHandle,
 }
 
-/// What a connection does.
+/// Rank of a connection: the first is evicted first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EvictionRank {
-    /// Nothing is in flight.
+    /// No request in flight.
     Resting,
     /// The viewer has taken nothing of an answer, or too little, for a while.
     Stuck,
@@ -51,7 +51,7 @@ impl OpenConnections {
         self.0.remove(&task);
     }
 
-    /// Whether one would be closed for a client that has no connection yet.
+    /// True if a connection would be closed for a client that has none yet.
     pub(super) fn can_evict(&self) -> bool {
         let now = Instant::now();
         self.0.values().any(|open| open.order(None, 1, now).is_some())
@@ -63,7 +63,7 @@ impl OpenConnections {
         self.evict_up_to(1, client) == 1
     }
 
-    /// Closes at most `most` connections for another one of `client`: those that rank lower. Returns how many were closed.
+    /// Closes at most `most` connections of lower rank for another one of `client`. Returns how many were closed.
     pub(super) fn evict_up_to(&mut self, most: usize, client: Option<&Arc<Client>>) -> usize {
         let now = Instant::now();
         let own = client.map_or(1, |client| client.connections());
@@ -82,7 +82,7 @@ impl OpenConnections {
 }
 
 impl OpenConnection {
-    /// `None`: it is not closed for a connection of `client`, which has `own` of them.
+    /// Order of eviction; `None`: not to be closed for a connection of `client`, which has `own` of them.
     fn order(&self, client: Option<&Arc<Client>>, own: usize, now: Instant) -> Option<EvictionOrder> {
         if self.task.is_finished() {
             return None;
@@ -209,7 +209,7 @@ mod tests {
         let asked = activity.request_started(http::Version::HTTP_11, false);
         activity.record_write(Some(1000));
         activity.record_write(None);
-        // hyper has the rest.
+        // hyper has taken the rest of the body.
         drop(asked);
         assert!(!world.open.can_evict() && !world.open.evict(Some(&newcomer)), "most of it is unwritten");
         activity.record_write(Some(1000));

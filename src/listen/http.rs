@@ -1,7 +1,7 @@
 //! HTTP on one connection: silent at first, then HTTP/1 or HTTP/2, and silent again while no request is in flight.
 //!
-//! hyper keeps its buffers (16 KiB) for as long as a connection of HTTP/1 lives, and most connections of viewers rest
-//! most of the time. So one that rests is parked: hyper gives the stream back, and begins anew with the next byte.
+//! hyper keeps its buffers (16 KiB) for as long as a connection of HTTP/1 lives, and most connections of viewers rest most
+//! of the time. So an idle connection is parked: hyper gives the stream back, and begins anew with the next byte.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,20 +19,20 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::tracked_io::{DetectedProtocol, TrackedIo};
 use super::{ConnectionLimits, EndCause, malformed, tunnel};
 
-/// What came first is neither HTTP/1 nor the preface of HTTP/2: an answer in either would be a guess.
+/// Error for first bytes that are neither HTTP/1 nor the preface of HTTP/2: an answer in either would be a guess.
 #[derive(Debug, thiserror::Error)]
 #[error("the first bytes are neither HTTP/1 nor the preface of HTTP/2")]
 pub(super) struct UnknownProtocol;
 
-/// What a connection may do with its HTTP, whatever is below and above that. Ready when it has ended.
+/// HTTP of a connection, whatever the layers below and above. Ready when the connection has ended.
 pub(super) trait DriveHttp: Future<Output = Result<(), EndCause>> + Unpin {
-    /// Lets go of all that was kept for the next request.
+    /// Frees memory kept for the next request.
     ///
-    /// To be called only where nothing is in flight, nothing waits to be written, and no request had a body: what is
-    /// left of that would be read as the next request.
+    /// Allowed only without a request in flight, with nothing left to write, and if no request had a body: unread bytes of
+    /// a body would be read as the next request.
     fn park(&mut self);
 
-    /// Ends it as soon as what is in flight has ended.
+    /// Ends the connection as soon as the requests in flight have ended.
     fn graceful_shutdown(&mut self);
 }
 
@@ -50,7 +50,7 @@ enum HttpState<I, S: HttpService<Incoming>> {
     Silent(TrackedIo<I>),
     Http1(Box<http1::Connection<Http1Stream<I>, S>>),
     Http2(Pin<Box<http2::Connection<Http1Stream<I>, S, TokioExecutor>>>),
-    /// Another protocol is spoken.
+    /// Tunnel of another protocol.
     Tunnel(Pin<Box<dyn Future<Output = Result<(), EndCause>> + Send>>),
     Over,
 }
@@ -70,8 +70,8 @@ where
 
     fn http1(&self, io: TrackedIo<I>) -> HttpState<I, S> {
         let mut builder = http1::Builder::new();
-        // No timer for heads: see `activity`. No `pipeline_flush`: with it, hyper throws an answer away when the
-        // connection ends with bytes unread, as after a request whose body was not read. `half_close`: see `tracked_io`.
+        // No timer for heads: see `activity`. No `pipeline_flush`: with it, hyper drops an answer when the connection ends
+        // with bytes unread, as after a request whose body was not read. `half_close`: see `tracked_io`.
         builder.max_buf_size(self.bounds.max_head_bytes).half_close(true);
         let io = TokioIo::new(io.in_http1());
         HttpState::Http1(Box::new(builder.serve_connection(io, self.service.clone())))
@@ -114,14 +114,14 @@ where
             .keep_alive_timeout(http2.ping_timeout)
             .max_header_list_size(u32::try_from(bounds.max_head_bytes).unwrap_or(u32::MAX))
             .max_concurrent_streams(http2.max_streams)
-            // SECURITY: rapid reset (CVE-2023-44487) and its twin by our own resets (CVE-2025-8671).
+            // SECURITY: rapid reset (CVE-2023-44487) and its counterpart by our own resets (CVE-2025-8671).
             .max_pending_accept_reset_streams(http2.max_resets)
             .max_local_error_reset_streams(http2.max_resets);
         HttpState::Http2(Box::pin(builder.serve_connection(TokioIo::new(io), self.service.clone())))
     }
 }
 
-// Nothing is pinned in it that is not boxed.
+// Every part that is pinned is boxed.
 impl<I, S: HttpService<Incoming>> Unpin for HttpConnection<I, S> {}
 
 impl<I, S, B> DriveHttp for HttpConnection<I, S>
@@ -210,7 +210,7 @@ mod tests {
         Ok(Response::new(Full::new(if request.uri() == "/1" { b"<1>" } else { b"<2>" })))
     }
 
-    /// Says something and reads up to the end of the answer, while `ours` runs.
+    /// Sends bytes and reads up to the end of the answer, while `ours` runs.
     async fn says(theirs: &mut DuplexStream, ours: &mut impl DriveHttp, said: &str) -> String {
         let mut heard = Vec::new();
         let exchange = async {

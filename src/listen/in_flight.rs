@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::activity::{ConnectionActivity, TimeoutKind};
 
-/// An answer on an HTTP/2 connection.
+/// Answer on an HTTP/2 connection.
 ///
 /// SECURITY: a viewer who opens no window for a stream takes nothing of its answer, while the connection's bytes flow.
 #[derive(Debug)]
 pub(super) struct StreamActivity {
-    /// When the request came.
+    /// Time at which the request came.
     pub(super) asked: u64,
     /// The viewer is the next to move, since then; zero: we are.
     pub(super) waits: AtomicU64,
@@ -44,17 +44,17 @@ impl InFlight {
         Self { activity, turn }
     }
 
-    /// True when the server stops and this answer must say `ClientSocket: close`. (HTTP/2 sends GOAWAY.)
+    /// True if the server stops and this answer must have `Connection: close`. (HTTP/2 sends GOAWAY.)
     pub(super) fn is_last(&self) -> bool {
         self.turn.is_none() && self.activity.stopped.load(Relaxed) != 0
     }
 
-    /// HTTP/2 carries it.
+    /// True for HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
         self.turn.is_some()
     }
 
-    /// The head goes out, or a piece of the body: the viewer is the next to move.
+    /// Records that the head or a piece of the body goes out: the viewer is the next to move.
     pub(super) fn gives(&self, pieces: usize) {
         let Some(turn) = &self.turn else { return };
         turn.unsent.fetch_add(pieces, Relaxed);
@@ -63,14 +63,14 @@ impl InFlight {
         }
     }
 
-    /// The viewer took a piece. The time of the next one begins.
+    /// Records that the viewer took a piece. The time of the next one begins.
     pub(super) fn took(&self) {
         let Some(turn) = &self.turn else { return };
         turn.unsent.fetch_sub(1, Relaxed);
         self.activity.note(&turn.waits);
     }
 
-    /// The viewer takes more than there is.
+    /// Records that the viewer has taken everything, and waits for us.
     pub(super) fn waits_for_us(&self) {
         if let Some(turn) = &self.turn
             && turn.unsent.load(Relaxed) == 0
@@ -87,7 +87,7 @@ impl Drop for InFlight {
             activity.turns().retain(|turn| !Arc::ptr_eq(turn, own));
         }
         activity.note(&activity.rested);
-        // A viewer that takes nothing of what hyper has to write counts as slow as before.
+        // A viewer that takes nothing of what hyper has to write stays as slow as before.
         if activity.blocked.load(Relaxed) == 0 {
             activity.slow.store(0, Relaxed);
         }

@@ -1,7 +1,7 @@
 //! Inherited sockets: from systemd, or from the process that this one replaces.
 //!
-//! `sd_listen_fds(3)`: `LISTEN_FDS` sockets from file descriptor 3 on, for `LISTEN_PID`. They are told apart by the
-//! addresses that they are bound to.
+//! `sd_listen_fds(3)`: `LISTEN_FDS` sockets from file descriptor 3 on, for `LISTEN_PID`. The address that a socket is bound
+//! to identifies it.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -25,7 +25,7 @@ impl InheritedSockets {
         Ok(Self(sockets))
     }
 
-    /// The socket for an address of the configuration. Port 0 stands for any.
+    /// Takes the socket for an address of the configuration. Port 0 matches any.
     pub fn take(&mut self, wanted: SocketAddr) -> Option<TcpListener> {
         let is_it =
             |own: &SocketAddr| own.ip() == wanted.ip() && (own.port() == wanted.port() || wanted.port() == 0);

@@ -38,7 +38,7 @@ impl ConnectionPermits {
         loop {
             let freed = self.0.freed.notified();
             if let Some(place) = self.try_take() {
-                // More permits may be free than waiters were woken.
+                // More permits may be free than waiters were woken: wake the next.
                 self.0.tells();
                 return place;
             }
@@ -56,7 +56,7 @@ impl ConnectionPermits {
         Some(ConnectionPermit(Arc::clone(&self.0)))
     }
 
-    /// How many must end before one is free.
+    /// Number of connections that must end before a permit is free.
     pub(super) fn missing(&self) -> usize {
         let count = self.0.count();
         (count.taken + 1).saturating_sub(count.all)

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use http::StatusCode;
 
-/// How much of a head is kept, so that its answer and the log can speak of it.
+/// Bytes of a head that are kept, so that its answer and the log can name the request.
 pub(super) const LONGEST: usize = 1024;
 
 /// Fields that the answer or the log may depend on.
@@ -28,15 +28,15 @@ const KEPT: [&str; 9] = [
 pub(super) struct MalformedStatus(pub(super) StatusCode);
 
 impl MalformedStatus {
-    /// Out of an answer's first bytes; `None`: they are none.
+    /// Status of an answer, from its first bytes; `None`: no answer.
     pub(super) fn of(answer: &[u8]) -> Option<Self> {
         let status = answer.strip_prefix(b"HTTP/1.")?.get(2..5)?;
         StatusCode::from_bytes(status).ok().filter(StatusCode::is_client_error).map(Self)
     }
 }
 
-/// Is this no head of HTTP/1 at all, but something that claims another protocol: a broken preface of HTTP/2, or a line of
-/// three words of which the last is no version of HTTP?
+/// True if this is no head of HTTP/1 at all, but claims another protocol: a broken preface of HTTP/2, or a line of three
+/// words of which the last is no version of HTTP.
 pub(super) fn is_no_http(head: &[u8]) -> bool {
     let line = first_line(head);
     if line.starts_with(b"PRI ") {
@@ -52,7 +52,7 @@ pub(super) fn is_no_http(head: &[u8]) -> bool {
     is_token(method) && !version.is_empty() && !is_version
 }
 
-/// The request that stands for this head: as much of it as can be read. After it the connection ends.
+/// Substitute request for this head: as much of it as can be read. After it the connection ends.
 pub(super) fn stand_in(head: &[u8]) -> Bytes {
     let line = first_line(head);
     let (method, rest) = split_at_space(line);
@@ -69,7 +69,7 @@ pub(super) fn stand_in(head: &[u8]) -> Bytes {
     text.extend_from_slice(version);
     text.extend_from_slice(b"\r\n");
     for line in head.split_inclusive(|byte| *byte == b'\n').skip(1) {
-        // The last one may have been cut.
+        // The last line may be cut.
         let Some(line) = line.strip_suffix(b"\n") else { break };
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
@@ -84,7 +84,7 @@ pub(super) fn stand_in(head: &[u8]) -> Bytes {
     text.into()
 }
 
-/// Without the empty lines that may stand before it.
+/// First line, without the empty lines that may precede it.
 fn first_line(head: &[u8]) -> &[u8] {
     let begin = head.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(head.len());
     let line = head[begin..].split(|byte| *byte == b'\n').next().unwrap_or_default();
@@ -101,7 +101,7 @@ fn is_token(word: &[u8]) -> bool {
         && word.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
-/// A path with its query, with escapes for what may not stand there; `/` for what is no path.
+/// Appends a path with its query, with escapes for forbidden characters; `/` for anything that is no path.
 fn append_path(text: &mut Vec<u8>, target: &[u8]) {
     if !target.starts_with(b"/") {
         text.push(b'/');

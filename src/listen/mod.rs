@@ -47,21 +47,21 @@ use limits::ConnectionPermits;
 pub use proxy_protocol::behind;
 pub use workers::WorkerPool;
 
-/// Why it ended badly.
+/// Cause of an end by error.
 type EndCause = Box<dyn std::error::Error + Send + Sync>;
 
-/// How connections are kept.
+/// Limits and timeouts of connections.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimits {
-    /// From accepting a connection to its first request, and for each request head; for a PROXY header, too.
+    /// Timeout of the first request, of each request head and of a PROXY header.
     pub head_timeout: Duration,
-    /// How long a connection is kept without a request, or while the viewer takes nothing.
+    /// Timeout of a connection without a request, or whose viewer takes nothing.
     pub idle_timeout: Duration,
-    /// How long a viewer that half-closed the connection still gets its answer; zero: treated as gone.
+    /// Time for which a viewer that half-closed the connection still gets its answer; zero: treated as gone.
     pub half_closed_timeout: Duration,
-    /// How long a TLS handshake may take.
+    /// Timeout of a TLS handshake.
     pub tls_timeout: Duration,
-    /// From a request's head to the last byte of its answer.
+    /// Timeout from a request's head to the last byte of its answer.
     pub request_timeout: Duration,
     /// Request heads beyond this are refused with 431.
     pub max_head_bytes: usize,
@@ -69,15 +69,15 @@ pub struct ConnectionLimits {
     pub max_connections: usize,
     /// Open connections of one address at most; zero: no bound.
     pub max_per_address: usize,
-    /// How long a client may take for [`PIECE`](crate::upstream::PIECE) bytes of an answer.
+    /// Time in which a client must take [`PIECE`](crate::upstream::PIECE) bytes of an answer.
     pub pace: Duration,
     /// Peers that are exempt from the bound for one address, and may send PROXY headers.
     pub trusted: Vec<IpNet>,
     /// HTTP/2.
     pub http2: Http2Bounds,
-    /// How long requests in flight may take to end.
+    /// Time that requests in flight have to end at a stop.
     pub drain: Duration,
-    /// Whether the service itself answers a head that cannot be parsed, which it finds as [`MalformedHead`].
+    /// True if the service itself answers a head that cannot be parsed, which it finds as [`MalformedHead`].
     ///
     /// [`MalformedHead`]: crate::proxy::MalformedHead
     pub explains: bool,
@@ -152,7 +152,7 @@ impl ListenerGroup {
 pub struct SocketProtocol {
     /// TLS acceptor, if the listener uses TLS.
     pub tls: Option<TlsAcceptor>,
-    /// Whether each connection begins with a PROXY header.
+    /// True if each connection begins with a PROXY header.
     pub proxy_protocol: bool,
 }
 
@@ -181,7 +181,7 @@ impl Listener {
             if address.is_ipv6() {
                 socket.set_only_v6(v6_only)?;
             }
-            // A port whose last connections still linger in the kernel is free.
+            // SO_REUSEADDR: connections in TIME_WAIT do not block the port.
             socket.set_reuse_address(true)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
@@ -208,7 +208,7 @@ impl Listener {
         self.socket.try_clone()
     }
 
-    /// How it is spoken to; may be changed at any time, for the connections that come after.
+    /// Protocol of the socket; may be changed at any time, for later connections.
     pub fn manner(&self) -> Arc<ArcSwap<SocketProtocol>> {
         Arc::clone(&self.manner)
     }

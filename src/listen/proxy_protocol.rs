@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2: a proxy before us says who is behind it, before anything else.
+//! PROXY protocol, versions 1 and 2: a proxy before us sends the client's address before anything else.
 //!
 //! Source: "The PROXY protocol, Versions 1 & 2", sections 2.1 and 2.2. The crate reads the header; here its bytes are
 //! taken off the connection, and not one more.
@@ -19,13 +19,13 @@ const LEAST: usize = 16;
 /// Longest line of version 1 in bytes (section 2.1).
 const LINE: usize = 107;
 
-/// The longest version 2 header that is read, bytes. It may carry more than addresses; 536 are always understood.
+/// Longest version 2 header that is read, bytes. A header may carry more than addresses; 536 are always understood.
 const LONGEST: usize = 4096;
 
-/// Why a connection is closed before its first request.
+/// Errors that close a connection before its first request.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyHeaderError {
-    /// Anybody could have written it.
+    /// Header of a peer that is not trusted: any client could have written it.
     #[error("the peer is none of the trusted proxies ([server] trusted_proxies)")]
     Untrusted,
     /// The header did not come in time.
@@ -40,7 +40,7 @@ pub(super) enum ProxyHeaderError {
 }
 
 impl ProxyHeaderError {
-    /// The word used in labels.
+    /// Name in labels.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Untrusted => "proxy_protocol_untrusted",
@@ -64,7 +64,7 @@ pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, P
     said(&header)
 }
 
-/// Version 2 says how long it is.
+/// Reads the rest of a version 2 header, whose length it holds.
 async fn read_rest(stream: &mut TcpStream, header: &mut Vec<u8>) -> Result<(), ProxyHeaderError> {
     header.resize(LEAST, 0);
     stream.read_exact(&mut header[SIGNATURE.len()..]).await?;
@@ -77,16 +77,17 @@ async fn read_rest(stream: &mut TcpStream, header: &mut Vec<u8>) -> Result<(), P
     Ok(())
 }
 
-/// Version 1 ends with its line. What comes behind it is not ours, so it is looked at before it is taken.
+/// Reads a version 1 header, which ends with its line. Bytes behind it belong to the request, so the line is peeked before
+/// it is taken.
 async fn read_line(stream: &mut TcpStream, header: &mut Vec<u8>) -> Result<(), ProxyHeaderError> {
     let mut seen = [0; LINE];
-    // A line of twelve bytes is not whole yet.
+    // Twelve bytes are already read, which is shorter than any whole line.
     while header.last() != Some(&b'\n') {
         let left = LINE - header.len();
         let ahead = stream.peek(&mut seen[..left]).await?;
         let take = seen[..ahead].iter().position(|byte| *byte == b'\n').map_or(ahead, |end| end + 1);
         if take == 0 {
-            // The end of the line, or of the connection, came too soon.
+            // The line is too long, or the connection ended before it did.
             return Err(ProxyHeaderError::Malformed);
         }
         let begun = header.len();
@@ -102,7 +103,7 @@ pub fn behind(header: &[u8]) -> Option<Option<SocketAddr>> {
     said(header).ok()
 }
 
-/// What a whole header says.
+/// Client address of a whole header.
 fn said(header: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     if !header.starts_with(SIGNATURE) {
         let header = v1::Header::try_from(header).map_err(|_| ProxyHeaderError::Malformed)?;
@@ -136,7 +137,7 @@ mod tests {
         [SIGNATURE.as_slice(), &[0x20 | command, family], &length, body].concat()
     }
 
-    /// What is read when these bytes come, all at once or one by one, and what is left behind them.
+    /// Reads a header from these bytes, sent at once or one by one; returns the result and the bytes left behind it.
     async fn read_from(bytes: &[u8], piece: usize) -> (Result<Option<String>, &'static str>, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
         let address = listener.local_addr().expect("an address");

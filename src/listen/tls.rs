@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::settings::TlsSettings;
 
-/// Why certificates cannot be used.
+/// Errors that keep certificates from being used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A file.
@@ -26,7 +26,7 @@ pub enum CertificateError {
     Pem {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Cause.
         source: rustls_pki_types::pem::Error,
     },
     /// A file without a certificate.
@@ -37,7 +37,7 @@ pub enum CertificateError {
     Pair {
         /// The certificate.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Cause.
         source: rustls::Error,
     },
     /// Authorities that cannot be used.
@@ -45,7 +45,7 @@ pub enum CertificateError {
     Authorities {
         /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Cause.
         source: VerifierBuilderError,
     },
     /// Rustls.
@@ -58,7 +58,7 @@ pub enum CertificateError {
 pub struct Certificates(Vec<Arc<CertifiedKey>>);
 
 impl Certificates {
-    /// Reads all pairs; one that is bad is an error for all.
+    /// Reads all pairs; a bad one is an error for all.
     pub fn read(pairs: &[TlsSettings]) -> Result<Self, CertificateError> {
         pairs.iter().map(|pair| read(pair).map(Arc::new)).collect::<Result<_, _>>().map(Self)
     }
@@ -138,7 +138,7 @@ impl CertificateResolver {
         Ok((showcase, TlsAcceptor::from(Arc::new(config))))
     }
 
-    /// Others from now on. Connections that are open stay. True: they really are others.
+    /// Replaces the certificates for new connections. True if they differ from the ones before.
     pub fn replace(&self, certificates: Certificates) -> bool {
         let certificates = Arc::new(certificates);
         *self.0.swap(Arc::clone(&certificates)) != *certificates

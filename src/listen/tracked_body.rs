@@ -48,7 +48,7 @@ impl Drop for TrackedPiece {
 }
 
 impl TrackedBody {
-    /// The head goes out now.
+    /// Wraps the body of an answer whose head goes out now.
     pub(super) fn new(body: Body, in_flight: InFlight) -> Self {
         in_flight.gives(0);
         let in_flight = if in_flight.is_http2() {

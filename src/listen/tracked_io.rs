@@ -15,11 +15,11 @@ use super::ConnectionLimits;
 use super::activity::ConnectionActivity;
 use super::malformed::{self, MalformedStatus};
 
-/// What a client of HTTP/2 says first (RFC 9113 section 3.4).
+/// Connection preface of an HTTP/2 client (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How much is read at once before hyper reads: most heads, so that one that cannot be read is known as a whole; and while a
-/// request is in flight, enough to see that the other side is gone.
+/// Bytes read at once before hyper reads: most heads, so that a malformed one is known as a whole; and while a request is
+/// in flight, enough to notice that the other side is gone.
 const AHEAD: usize = 512;
 
 /// A stream whose bytes are watched.
@@ -29,26 +29,26 @@ pub(super) struct TrackedIo<I> {
     activity: Arc<ConnectionActivity>,
     /// Bytes that came already and are to be read once more.
     unread: Bytes,
-    /// Only protocol that is accepted; `None`: detected from the first bytes.
+    /// Only accepted protocol; `None`: detected from the first bytes.
     only: Option<DetectedProtocol>,
-    /// hyper's own answer to a head that it cannot read is kept back, because a better one follows.
+    /// True if hyper's own answer to a malformed head is withheld, because a better one follows.
     withholds: bool,
     /// The beginning of the head that comes now.
     head: Vec<u8>,
-    /// What was kept back.
+    /// Answer of hyper that was withheld.
     withheld: Option<MalformedStatus>,
-    /// How long a viewer that half-closed the connection counts as waiting.
+    /// Time for which a viewer that half-closed the connection counts as waiting.
     half_closed: Duration,
-    /// Until then, since he did so or last took something.
+    /// Deadline of that wait, since the half-close or the last progress.
     left: Option<Pin<Box<Sleep>>>,
 }
 
-/// How a silence ends.
+/// Protocol of the first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DetectedProtocol {
-    /// With a request of HTTP/1, or with what is none; hyper will say so.
+    /// HTTP/1, or bytes of neither; hyper will refuse those.
     Http1,
-    /// With the preface of HTTP/2.
+    /// HTTP/2, by its preface.
     Http2,
     /// The other side is gone.
     End,
@@ -87,12 +87,12 @@ impl<I> TrackedIo<I> {
         Self { only: Some(DetectedProtocol::Http1), ..self }
     }
 
-    /// Another protocol is spoken from now on.
+    /// Switches to a tunnel: hyper's own answers are no longer withheld.
     pub(super) fn beyond_http(self) -> Self {
         Self { withholds: false, ..self }
     }
 
-    /// What hyper refused to read, with the beginning of that head as far as it is known.
+    /// Takes the answer by which hyper refused a head, with the beginning of that head as far as it is known.
     pub(super) fn refused(&mut self) -> Option<(MalformedStatus, Vec<u8>)> {
         let refused = self.withheld.take()?;
         let is_known = self.activity.has_begun();
@@ -128,8 +128,8 @@ impl<I> TrackedIo<I> {
         }
     }
 
-    /// Are these bytes hyper's own answer to a head that it cannot read? Nothing else is written while no request is in
-    /// flight and nothing of an answer is left. Then they are taken, and go no further.
+    /// True if these bytes are hyper's own answer to a malformed head: no other bytes are written while no request is in
+    /// flight and no answer is left. They are withheld.
     fn withholds(&mut self, bytes: &[u8]) -> bool {
         if self.withholds
             && !self.activity.owes()
@@ -141,7 +141,7 @@ impl<I> TrackedIo<I> {
         self.withheld.is_some()
     }
 
-    /// What the bytes so far say; `None`: too few.
+    /// Protocol of the bytes so far; `None`: too few.
     fn opening(&self) -> Option<DetectedProtocol> {
         match &*self.unread {
             [] => None,

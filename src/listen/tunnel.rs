@@ -13,7 +13,7 @@ use super::EndCause;
 use super::tracked_io::TrackedIo;
 use crate::upstream::Tunnel;
 
-/// Passes bytes on until the end; `said` came behind the request already.
+/// Passes bytes on until the end; `said` came after the request already.
 pub(super) async fn pass<I>(io: TrackedIo<I>, said: Bytes, tunnel: Tunnel) -> Result<(), EndCause>
 where
     I: AsyncRead + AsyncWrite + Unpin,
@@ -23,7 +23,7 @@ where
     let up = async {
         copy(&mut from_viewer, &mut to_upstream).await?;
         to_upstream.shutdown().await?;
-        // The upstream may still have something to say.
+        // The upstream may still send.
         pending::<io::Result<()>>().await
     };
     let down = async {

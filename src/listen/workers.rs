@@ -1,4 +1,4 @@
-//! The threads that serve viewers.
+//! Threads that serve viewers.
 //!
 //! Each worker is a thread with a runtime of its own. A connection is given to the worker that has the fewest, and
 //! stays there: its requests, its timers and the connections that carry them upstream never change the thread, so that
@@ -15,7 +15,7 @@ use std::thread;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// Workers. Their threads end when it is dropped.
+/// Threads that serve connections; they end when the pool is dropped.
 #[derive(Debug)]
 pub struct WorkerPool {
     workers: Vec<Worker>,
@@ -25,7 +25,7 @@ pub struct WorkerPool {
 struct Worker {
     runtime: Handle,
     connections: Arc<AtomicUsize>,
-    /// Dropped: the thread ends, and with it what is left on it.
+    /// Dropped: the thread ends, with its remaining connections.
     _ends: Option<oneshot::Sender<()>>,
 }
 
@@ -40,7 +40,8 @@ impl Drop for WorkerSlot {
 }
 
 impl WorkerPool {
-    /// As many workers, or one for each core if `workers` is zero; a single one is the caller's own runtime, and no thread is started.
+    /// Starts as many workers, or one for each core if `workers` is zero; a single one is the caller's own runtime, and no
+    /// thread is started.
     pub fn start(workers: usize) -> io::Result<Arc<Self>> {
         let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let workers = if workers == 0 { cores() } else { workers };
@@ -51,13 +52,13 @@ impl WorkerPool {
         Ok(Arc::new(Self { workers }))
     }
 
-    /// Everything on the caller's own runtime.
+    /// Pool that runs everything on the caller's own runtime.
     pub fn on_current_runtime() -> Arc<Self> {
         let here = Worker { runtime: Handle::current(), connections: Arc::default(), _ends: None };
         Arc::new(Self { workers: vec![here] })
     }
 
-    /// Where the next connection lives: with the worker that has the fewest.
+    /// Worker for the next connection: the one with the fewest.
     pub(super) fn assign(&self) -> (Handle, WorkerSlot) {
         let least = self.workers.iter().min_by_key(|worker| worker.connections.load(Relaxed));
         match least {
@@ -65,7 +66,7 @@ impl WorkerPool {
                 worker.connections.fetch_add(1, Relaxed);
                 (worker.runtime.clone(), WorkerSlot(Arc::clone(&worker.connections)))
             }
-            // There is always one.
+            // Not reached: a pool has at least one worker.
             None => (Handle::current(), WorkerSlot(Arc::new(AtomicUsize::new(1)))),
         }
     }
@@ -78,7 +79,7 @@ impl Worker {
         let (end, ended) = oneshot::channel();
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             let _ = runtime.block_on(ended);
-            // A file system that hangs must not keep the process.
+            // A file system that hangs must not keep the process from ending.
             runtime.shutdown_background();
         })?;
         Ok(Self { runtime: handle, connections: Arc::default(), _ends: Some(end) })

@@ -1,4 +1,4 @@
-//! What is counted of the cache.
+//! Metrics of the cache.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use prometheus_client::registry::Registry;
 
 use super::labels::LabelValue;
 
-/// What is asked for on an image route, as the label `target` says it.
+/// Values of the label `target`: the kind of request on an image route.
 const TARGETS: [&str; 2] = ["image", "info"];
 
-/// How the cache answered a request.
+/// Way in which the cache answered a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheResult {
     /// From memory, while fresh.
@@ -27,7 +27,7 @@ pub enum CacheResult {
     Collapsed,
     /// By the image server.
     Miss,
-    /// By the image server, past the cache: the request is not one for it.
+    /// By the image server, past the cache: the request is not cacheable.
     Bypass,
 }
 
@@ -80,11 +80,11 @@ pub struct CacheMetrics {
     removed: Family<CauseLabel, Counter>,
     prefetched: Counter,
     prefetch_refused: Counter,
-    /// Bytes of what is kept.
+    /// Bytes of stored answers.
     pub bytes: Gauge,
-    /// Answers that are kept.
+    /// Stored answers.
     pub entries: Gauge,
-    /// Readers who wait for another one's request for the same tile.
+    /// Readers who wait for another reader's request for the same tile.
     pub waiting: Gauge,
 }
 
@@ -116,7 +116,7 @@ impl CacheMetrics {
         self.sent.inc_by(bytes);
     }
 
-    /// Counts an answer that is kept from now on.
+    /// Counts a newly stored answer.
     pub fn stored(&self) {
         self.stored.inc();
     }
@@ -126,7 +126,7 @@ impl CacheMetrics {
         if is_sent { &self.prefetched } else { &self.prefetch_refused }.inc();
     }
 
-    /// Counts an answer that is kept no longer: `size`, `expired`, `purged` or `replaced`.
+    /// Counts a removed answer: `size`, `expired`, `purged` or `replaced`.
     pub fn removed(&self, cause: &'static str) {
         self.removed.get_or_create(&CauseLabel { cause: LabelValue(cause) }).inc();
     }

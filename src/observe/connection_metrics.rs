@@ -1,4 +1,4 @@
-//! What is counted at the edge: connections that we closed, and configurations that we read.
+//! Metrics of the edge: connections that we closed, and configurations that we read.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -37,17 +37,17 @@ impl ConnectionMetrics {
         self.degraded.register(registry);
     }
 
-    /// A viewer's connection was closed, and not by him.
+    /// Counts a viewer's connection that we closed.
     pub fn connection_cut(&self, kind: &'static str) {
         self.cut.get_or_create(&KindLabel { kind: LabelValue(kind) }).inc();
     }
 
-    /// The configuration was read anew: `applied`, `refused` or `unchanged`.
+    /// Counts a reload of the configuration: `applied`, `refused` or `unchanged`.
     pub fn config_reload(&self, result: &'static str) {
         self.reloads.get_or_create(&ReloadLabel { result: LabelValue(result) }).inc();
     }
 
-    /// The configuration in use was read now.
+    /// Sets the time at which the configuration in use was read.
     pub fn config_is_loaded(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         self.loaded.set(i64::try_from(now).unwrap_or(i64::MAX));

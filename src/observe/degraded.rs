@@ -1,4 +1,4 @@
-//! Degraded parts: out of order, while traffic is served all the same.
+//! Degraded parts: out of order, while traffic is still served.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,12 +29,12 @@ pub struct Degraded {
     gauge: Family<PartLabel, Gauge>,
 }
 
-/// Why a part is out of order.
+/// Reason why a part is degraded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DegradedReason {
     /// Unix seconds.
     pub since: u64,
-    /// What is wrong.
+    /// Description of the fault.
     pub why: String,
 }
 
@@ -50,7 +50,7 @@ impl Degraded {
         );
     }
 
-    /// Marks a part as out of order. The log has one line, and another one when the reason changes.
+    /// Marks a part as degraded. The log has one line, and another one when the reason changes.
     pub fn begins(&self, part: &'static str, why: &str) {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut parts = self.parts.lock();
@@ -63,7 +63,7 @@ impl Degraded {
         self.gauge.get_or_create(&PartLabel { part: LabelValue(part) }).set(1);
     }
 
-    /// A part is in order again, or never was not.
+    /// Marks a part as in order.
     pub fn ends(&self, part: &'static str) {
         if self.parts.lock().remove(part).is_some() {
             tracing::info!(part, "in order again");
@@ -71,7 +71,7 @@ impl Degraded {
         }
     }
 
-    /// Whether a part is out of order.
+    /// True if a part is degraded.
     pub fn is(&self, part: &str) -> bool {
         self.parts.lock().contains_key(part)
     }

@@ -28,7 +28,7 @@ event_kinds! {
     AdminRefused = "admin_refused",
     /// 429 to operators: acts, wrong tokens, live pages.
     AdminTooMany = "admin_too_many",
-    /// A page behind the one being read was found expired, and its heal was started.
+    /// A page after the one being read was found expired, and its heal was started.
     Ahead = "ahead",
     /// A page ahead was not healed, because `heal.max_waiting` heals run.
     AheadRefused = "ahead_refused",
@@ -36,27 +36,27 @@ event_kinds! {
     BookHealed = "book_healed",
     /// A canvas service only failed, and is left alone for `heal.breaker_open`.
     BreakerOpened = "breaker_opened",
-    /// A request that took longer than `heal.hang_after` gave its place to another.
+    /// A request that took longer than `heal.hang_after` passed its permit on.
     CanvasHangs = "canvas_hangs",
-    /// A broken image is not remembered, or another one for it: `heal.max_broken` are, or its name is too long.
+    /// A broken image, or another one in its place, was dropped: `heal.max_broken` is reached, or its name is too long.
     BrokenDropped = "broken_dropped",
     /// Very many heals from one address.
     ClientDemoted = "client_demoted",
     /// Too far behind the other nodes: sources, or the edition, are read again.
     ClusterBehind = "cluster_behind",
-    /// This node joined the others.
+    /// The node joined the others.
     ClusterJoined = "cluster_joined",
     /// A document or file URL came from another node.
     ClusterLearned = "cluster_learned",
-    /// This node lost the others, and goes on alone.
+    /// The node lost the others, and goes on alone.
     ClusterLost = "cluster_lost",
     /// A request of another node helped here.
     ClusterShared = "cluster_shared",
-    /// A document is too long to be told to other nodes.
+    /// A document is too long for the other nodes' stream.
     ClusterTooLong = "cluster_too_long",
-    /// A document came in a coding that is not read here, although it was not asked for: it passes, and nothing more.
+    /// A document came in an unknown content coding that was not requested: it passes unread.
     CodingOther = "coding_other",
-    /// A viewer shared another one's request for a presentation.
+    /// A viewer shared another viewer's request for a presentation.
     Collapsed = "collapsed",
     /// A rebuild did not bring back the images of a document.
     CureFailed = "cure_failed",
@@ -64,17 +64,17 @@ event_kinds! {
     CureRefused = "cure_refused",
     /// A document has its images again.
     Cured = "cured",
-    /// The canvas service asked for info.json through us while it built a canvas.
+    /// The canvas service requested info.json through us while it built a canvas.
     Echo = "echo",
     /// A part of the edition of another node could not be read: the own index stays.
     EditionBroken = "edition_broken",
     /// The edition of this node was not published: too long, or the disk.
     EditionFailed = "edition_failed",
-    /// This node published the index of all nodes.
+    /// The node published the index of all nodes.
     EditionPublished = "edition_published",
-    /// This node read the index of all nodes.
+    /// The node read the index of all nodes.
     EditionRead = "edition_read",
-    /// A request waited for what others find: `heal.first_asks`.
+    /// A request waited for the first answer: `heal.first_asks`.
     FirstAskHeld = "first_ask_held",
     /// A request waited for the first one of its document for `heal.wait`, and went on.
     FirstDocumentLate = "first_document_late",
@@ -98,21 +98,21 @@ event_kinds! {
     LearnDropped = "learn_dropped",
     /// Very many images expired at once (`heal.mass_expiry`).
     MassExpiry = "mass_expiry",
-    /// A document that lacked images was built anew and is all there is.
+    /// A document that lacked images was built anew and is complete.
     PoisonRefuted = "poison_refuted",
-    /// Something stood in for an image whose file is gone (`heal.missing_image`).
+    /// A placeholder was sent for an image whose file is gone (`heal.missing_image`).
     Placeholder = "placeholder",
     /// A document lacked images that the index knows.
     PoisonSeen = "poison_seen",
     /// A canvas came back without the image that it should have.
     Poisoned = "poisoned",
-    /// The image server was asked whether an image is alive.
+    /// The image server was probed for an image.
     Probe = "probe",
-    /// A probe called an image alive that is gone: another one is looked for.
+    /// A probe called an image alive that is gone: another one is sought.
     ProbeDistrusted = "probe_distrusted",
     /// 429: `server.rate`.
     RateLimited = "rate_limited",
-    /// Nothing was rebuilt, because the service is not well.
+    /// A rebuild was withheld, because the service is not well.
     RebuildWithheld = "rebuild_withheld",
     /// `/resources` called an image expired that the image server shows.
     ResourcesDistrusted = "resources_distrusted",

@@ -18,7 +18,7 @@ use super::span_context::{SpanCounters, attribute};
 /// Spans in one request at most.
 const MOST: usize = 512;
 
-/// How long the first span of a batch waits for others.
+/// Time that the first span of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(500);
 
 /// Sends what was recorded.
@@ -33,8 +33,8 @@ impl Export {
         Self { waiting, counted }
     }
 
-    /// Sends batches with `post`, each once, until `last` is dropped; then what still waits, and ends. `post` has
-    /// deadlines of its own, and says why it failed.
+    /// Sends batches with `post`, each once, until `last` is dropped; then the rest. `post` has deadlines of its own, and
+    /// returns the reason of a failure.
     pub async fn run<P, F>(mut self, post: P, mut last: oneshot::Receiver<()>)
     where
         P: Fn(Bytes) -> F,
@@ -70,8 +70,8 @@ impl Export {
     }
 }
 
-/// A full batch, or what came within a moment of the first; nothing when no more can come. What it took stays in
-/// `batch` when it is not waited for.
+/// Gathers a full batch, or the spans that came within a moment of the first; returns with none when the queue is closed.
+/// Cancel-safe: spans already taken stay in `batch`.
 async fn gather(waiting: &mut mpsc::Receiver<Written>, batch: &mut Vec<Written>) {
     if batch.is_empty() && waiting.recv_many(batch, MOST).await == 0 {
         return;

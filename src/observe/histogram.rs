@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 use super::labels::{KindLabel, LabelValue, RequestLabels};
 use crate::outcome::Outcome;
 
-/// The first bucket ends at 0.5 ms, each other at twice the one before, the last at 65 s.
+/// End of the first bucket in nanoseconds: 0.5 ms. Each other ends at twice the one before, the last at 65 s.
 const FIRST: u64 = 500_000;
 
 /// Buckets with an upper bound.
@@ -22,7 +22,7 @@ pub(super) fn bounds() -> impl Iterator<Item = f64> {
     (0..BOUNDED).map(|at| 0.0005 * f64::from(1_u32 << at))
 }
 
-/// How long something took, how often. No lock: an update is two additions.
+/// Histogram of durations. No lock: an update is two additions.
 #[derive(Debug, Default)]
 pub(super) struct AtomicHistogram {
     buckets: [AtomicU64; BOUNDED as usize + 1],
@@ -55,7 +55,7 @@ fn bucket(nanos: u64) -> usize {
     (doubled as usize).min(BOUNDED as usize)
 }
 
-/// A histogram for each of a few kinds, told apart by their position.
+/// Histograms of a few kinds, by position.
 #[derive(Debug, Clone)]
 pub(super) struct HistogramVec {
     kinds: &'static [&'static str],
@@ -87,10 +87,10 @@ impl EncodeMetric for HistogramVec {
     }
 }
 
-/// Where requests belong, as labels say it.
+/// Values of the label `route`.
 pub(super) const ROUTES: [&str; 5] = ["image", "presentation", "plain", "manifests", "none"];
 
-/// What is unknown counts as `none`.
+/// Position of a route in `ROUTES`; an unknown one counts as `none`.
 pub(super) fn route_position(route: &str) -> usize {
     ROUTES.iter().position(|known| *known == route).unwrap_or(ROUTES.len() - 1)
 }

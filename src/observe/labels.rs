@@ -1,4 +1,4 @@
-//! Labels of metrics. Their values come from closed lists only: a viewer must not be able to make a new series.
+//! Labels of metrics. Values come from closed lists only: a viewer must not be able to make a new series.
 
 use std::fmt::{self, Write as _};
 
@@ -21,7 +21,7 @@ impl EncodeLabelValue for LabelValue {
 pub struct RequestLabels {
     /// `image`, `presentation`, `plain`, `manifests` or `none`.
     pub route: LabelValue,
-    /// How it ended.
+    /// Outcome of the request.
     pub outcome: Outcome,
     /// `2xx`, `3xx`, …
     pub status: LabelValue,

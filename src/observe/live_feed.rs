@@ -10,13 +10,13 @@ use tokio::sync::broadcast;
 /// A point every so often.
 pub const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 
-/// Points that are kept: half an hour.
+/// Number of points: half an hour.
 const POINTS: usize = 360;
 
 /// Events that a slow listener may lag behind before it loses some.
 const NEWS: usize = 256;
 
-/// A sample of the last half hour. Counts are what came since the sample before.
+/// Sample of the last half hour. Counts are those since the sample before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Sample {
     /// Unix milliseconds.
@@ -25,13 +25,13 @@ pub struct Sample {
     pub requests: u64,
     /// Answers with an image that had to be brought back.
     pub healed: u64,
-    /// Answers without the image that was asked for: missing, cooling, pending, failed.
+    /// Answers without the requested image: missing, cooling, pending, failed.
     pub broken: u64,
     /// Requests that we answered ourselves.
     pub refused: u64,
     /// Requests to the canvas services that make them work.
     pub canvas_requests: u64,
-    /// Viewers kept waiting then.
+    /// Viewers waiting at that time.
     pub waiting: i64,
     /// Heals under way then.
     pub flights: i64,
@@ -39,17 +39,17 @@ pub struct Sample {
     pub connections: i64,
 }
 
-/// Something happened.
+/// Event of the live feed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PublishedEvent {
     /// Unix milliseconds.
     pub at: i64,
-    /// What.
+    /// Content of the event.
     #[serde(flatten)]
     pub event: LiveEvent,
 }
 
-/// What can happen. `request` is the id of the request in whose name it does, as in the log and the history.
+/// Kinds of live events. `request` is the id of the request that caused the event, as in the log and the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum LiveEvent {
@@ -59,7 +59,7 @@ pub enum LiveEvent {
         request: String,
         /// Lookup key of the image.
         identifier: String,
-        /// For whom.
+        /// Lane of the heal.
         lane: &'static str,
     },
     /// A request of a heal ended.
@@ -70,11 +70,11 @@ pub enum LiveEvent {
         identifier: String,
         /// The rung.
         rung: &'static str,
-        /// What the canvas service answered.
+        /// Answer of the canvas service.
         answer: &'static str,
-        /// Why it did not help, in words: the status, or the error.
+        /// Reason why the step did not help, in words: the status, or the error.
         reason: Option<String>,
-        /// How long that took.
+        /// Duration in milliseconds.
         duration_ms: u64,
     },
     /// A climb ended.
@@ -83,20 +83,20 @@ pub enum LiveEvent {
         request: String,
         /// Lookup key of the image.
         identifier: String,
-        /// For whom.
+        /// Lane of the heal.
         lane: &'static str,
-        /// How it ended.
+        /// Verdict of the heal.
         verdict: &'static str,
         /// The rung that helped, or `none`.
         rung: &'static str,
-        /// How long it took.
+        /// Duration in milliseconds.
         duration_ms: u64,
-        /// Viewers who waited for it.
+        /// Viewers who waited for the heal.
         waiting: u32,
-        /// Why the image is not back; `None`: it is.
+        /// Reason why the image is not back; `None`: it is.
         reason: Option<String>,
     },
-    /// A canvas service is left alone, or asked again.
+    /// A breaker opened or closed.
     Breaker {
         /// Host and port of the service.
         upstream: String,

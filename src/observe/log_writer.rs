@@ -1,7 +1,7 @@
-//! From an event to a line of the log: secrets blacked out, control characters made visible, written by another thread.
+//! Log lines of events: secrets blacked out, control characters made visible, written by another thread.
 //!
-//! A line of JSON is JSON and a line of text is one line, whatever stands in their values. In text [`ValueWriter`] cleans each
-//! value as it is written; in JSON each string is cleaned when the object is whole.
+//! A line of JSON is JSON and a line of text is one line, whatever stands in their values. In text [`ValueWriter`] cleans
+//! each value as it is written; in JSON each string is cleaned when the object is whole.
 
 use std::borrow::Cow;
 use std::fmt::{self, Debug, Write as _};
@@ -15,14 +15,14 @@ use tracing_subscriber::fmt::{FormatFields, MakeWriter};
 
 use super::redact::redacted;
 
-/// Makes lines of events and queues them. What the queue does not hold is dropped and counted.
+/// Formats events as lines and queues them. Lines that do not fit into the queue are dropped and counted.
 #[derive(Debug, Clone)]
 pub(super) struct LogWriter {
     pub(super) queue: NonBlocking,
     pub(super) form: LineForm,
 }
 
-/// What events are written as.
+/// Format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LineForm {
     /// Text without colours.
@@ -82,11 +82,11 @@ fn json(object: &str) -> String {
         }
     }
     out.push_str(rest);
-    // Outside of strings an object has nothing that is not ASCII.
+    // Outside of strings a JSON object is ASCII.
     if out.is_ascii() || out.chars().all(|c| !is_hidden(c)) { out } else { whole(object) }
 }
 
-/// What is no object after all, as the message of one. tracing-subscriber writes none such.
+/// Wraps a line that is no JSON object as the message of one. tracing-subscriber writes none such.
 fn whole(line: &str) -> String {
     let mut out = "{\"message\":".to_owned();
     push_string(&mut out, &redacted("message", line));
@@ -94,7 +94,7 @@ fn whole(line: &str) -> String {
     out
 }
 
-/// Where a JSON string ends that begins before this text.
+/// Position of the quote that ends the JSON string at the start of this text.
 fn end_of_string(text: &str) -> Option<usize> {
     let mut is_escaped = false;
     text.bytes().position(|byte| {
@@ -124,10 +124,10 @@ fn push_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// SECURITY: whoever can put a line break into a log can write lines of his own, and an escape can do worse to the
-/// terminal of who reads it. In text they are shown as they are written in Rust.
+/// SECURITY: a client that can put a line break into a log can forge lines, and an escape sequence can attack the reader's
+/// terminal. In text both are shown as Rust writes them.
 fn visible(line: &str, coloured: bool) -> Cow<'_, str> {
-    // Those of values are gone by now; what is left are our own colours.
+    // Escapes in values were replaced before; the rest are our own colours.
     let stays = |c: char| !is_hidden(c) || (coloured && c == '\u{1b}');
     if line.chars().all(stays) {
         return Cow::Borrowed(line);
@@ -159,7 +159,7 @@ impl<'writer> FormatFields<'writer> for ValueWriter {
     }
 }
 
-/// Fields, one after the other: `name=value`, the message without its name.
+/// Formats fields, one after the other: `name=value`, the message without its name.
 struct FieldWriter<'writer> {
     writer: Writer<'writer>,
     is_first: bool,
@@ -168,7 +168,7 @@ struct FieldWriter<'writer> {
 
 impl FieldWriter<'_> {
     fn pair(&mut self, name: &str, value: &str) {
-        // Fields of the `log` crate's records: where they come from.
+        // Fields of the `log` crate's records: source location, not wanted.
         if name.starts_with("log.") || self.result.is_err() {
             return;
         }
@@ -201,7 +201,7 @@ impl Visit for FieldWriter<'_> {
     }
 }
 
-/// What the log makes of a request's line; for fuzzing.
+/// Formats one value as the log would; for fuzzing.
 #[doc(hidden)]
 pub fn line_of(name: &str, value: &str, as_json: bool) -> String {
     if as_json {

@@ -10,13 +10,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::log_writer::{LineForm, LogWriter, ValueWriter};
 use crate::config::settings::{LogFormat, LogSettings};
 
-/// Why logging could not be set up.
+/// Errors of setting up logging.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
     /// The filter is not one.
     #[error("[log] filter: {0}; write e.g. \"info\" or \"iiif_mender=debug,warn\"")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// Something else in the process logs already.
+    /// Subscriber of this process, installed already.
     #[error("logging is set up already: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
     /// The subscriber is gone.
@@ -24,7 +24,7 @@ pub enum LoggingError {
     Reload(#[from] tracing_subscriber::reload::Error),
 }
 
-/// Writes on drop what is still queued, unless the pipe is not read.
+/// Guard that writes the queued lines on drop, unless the pipe is not read.
 #[derive(Debug)]
 #[must_use = "what is queued is lost without it"]
 pub struct LogGuard {
@@ -65,7 +65,7 @@ pub fn install(log: &LogSettings) -> Result<LogGuard, LoggingError> {
         lines.finish().try_init()?;
         Box::new(move |new| filter.reload(new))
     };
-    // The first subscriber is the only one.
+    // Only the first call installs a subscriber, so these are set once.
     let _ = SET_FILTER.set(set);
     let _ = LOST.set(lost);
     Ok(LogGuard { _worker: worker })
@@ -76,7 +76,7 @@ type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), tracing_subscriber::reload:
 /// Changes the filter of the one subscriber of this process.
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
-/// Logs what this filter says from now on. Where nothing logs, nothing changes.
+/// Sets the log filter. Without a subscriber, nothing changes.
 pub fn set_filter(filter: &str) -> Result<(), LoggingError> {
     let filter = EnvFilter::try_new(filter)?;
     match SET_FILTER.get() {

@@ -1,7 +1,7 @@
 //! Counters, gauges and histograms.
 //!
-//! Labels come from closed lists only: a viewer must not be able to make a new series. What nearly every request
-//! touches is found by its position and has no lock ([`super::histogram`]); the rest may look itself up.
+//! Labels come from closed lists only: a viewer must not be able to make a new series. Metrics of nearly every request are
+//! found by position and have no lock ([`super::histogram`]); the rest may use a look-up.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -40,10 +40,10 @@ type TimedHistogram = HistogramWithExemplars<HealExemplar>;
 const OUTCOMES: [&str; Outcome::ALL.len()] =
     ["served", "healed", "unknown", "missing", "cooling", "pending", "failed", "refused"];
 
-/// Everything that is counted. Cheap to share; counting never blocks for long.
+/// Metrics of the process. Cheap to share; counting never blocks for long.
 pub struct Metrics {
     registry: Registry,
-    /// Of the process: their names have no prefix of ours.
+    /// Registry of process metrics, whose names have no prefix of ours.
     process: Registry,
     pub(super) requests: RequestCounts,
     request_seconds: HistogramVec,
@@ -252,12 +252,12 @@ impl Metrics {
         self.request_seconds.observe(outcome as usize, took);
     }
 
-    /// An upstream answered a viewer's request on a route of this kind.
+    /// Counts an upstream answer to a viewer's request on a route of this kind.
     pub fn upstream_answered(&self, route: &'static str, took: Duration) {
         self.upstream_seconds.observe(route_position(route), took);
     }
 
-    /// An upstream gave no answer; `error` is the RFC 9209 error type.
+    /// Counts a request without an answer; `error` is the RFC 9209 error type.
     pub fn upstream_error(&self, error: &'static str) {
         self.upstream_errors.get_or_create(&KindLabel { kind: LabelValue(error) }).inc();
     }
@@ -277,7 +277,7 @@ impl Metrics {
         observe(&self.heal_seconds.get_or_create(&KindLabel { kind: LabelValue(rung) }), took, of);
     }
 
-    /// Counts a viewer that was kept waiting for `took`.
+    /// Counts a viewer that waited for `took`.
     pub fn waited(&self, took: Duration, of: &RequestTrace) {
         observe(&self.wait_seconds, took, of);
     }
@@ -297,17 +297,17 @@ impl Metrics {
         observe(&self.canvas_seconds.get_or_create(&KindLabel { kind: LabelValue(rung) }), took, of);
     }
 
-    /// The canvas service was asked whether an identifier is alive.
+    /// Counts a request to the canvas service for a registration.
     pub fn resource_check(&self, answer: &'static str) {
         self.resource_checks.get_or_create(&KindLabel { kind: LabelValue(answer) }).inc();
     }
 
-    /// The index was asked for an identifier.
+    /// Counts a look-up in the index.
     pub fn index_lookup(&self, found: &'static str) {
         self.index_lookups.get_or_create(&KindLabel { kind: LabelValue(found) }).inc();
     }
 
-    /// A document that passed through was read.
+    /// Counts a passing document that was read.
     pub fn learned(&self, what: &'static str) {
         self.learned.get_or_create(&KindLabel { kind: LabelValue(what) }).inc();
     }
@@ -318,18 +318,18 @@ impl Metrics {
         gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Whether the check of the setup has such a finding now.
+    /// Sets whether the setup check has such a finding now.
     pub fn setup_finding(&self, about: &'static str, state: &'static str, is_so: bool) {
         let labels = SetupLabels { about: LabelValue(about), state: LabelValue(state) };
         self.setup_findings.get_or_create(&labels).set(i64::from(is_so));
     }
 
-    /// Something rare happened.
+    /// Counts a rare event.
     pub fn event(&self, kind: EventKind) {
         self.events.get_or_create(&KindLabel { kind: LabelValue(kind.as_str()) }).inc();
     }
 
-    /// How often something rare happened.
+    /// Number of rare events of this kind.
     pub(super) fn events(&self, kind: EventKind) -> u64 {
         self.events.get(&KindLabel { kind: LabelValue(kind.as_str()) }).map_or(0, |count| count.get())
     }
@@ -339,7 +339,7 @@ impl Metrics {
         self.live.publish(event);
     }
 
-    /// Subscribes to events from now on. A subscriber that is too slow loses the oldest and gets an error that says so.
+    /// Subscribes to future events. A subscriber that is too slow loses the oldest and gets an error for it.
     pub fn listen(&self) -> broadcast::Receiver<PublishedEvent> {
         self.live.listen()
     }
@@ -368,7 +368,7 @@ impl Metrics {
             .and_then(|()| encode_registry(&mut page, &self.process))
             .and_then(|()| encode_eof(&mut page));
         if written.is_err() {
-            // Writing to a string does not fail; a cut page must not look whole.
+            // Writing to a string does not fail; a truncated page must not look whole.
             page.clear();
         }
         if format == ScrapeFormat::Text { as_text(&page) } else { page }

@@ -1,4 +1,5 @@
-//! Observability: metrics, logs, spans, and how numbers are written for people. A leaf: every module may use it, it uses none of them.
+//! Observability: metrics, logs, spans, and number formats for people. A leaf: every module may use it, and it uses none of
+//! them.
 
 mod cache_metrics;
 mod connection_metrics;

@@ -1,4 +1,4 @@
-//! What the operating system says of this process, under the names that Prometheus clients agree on.
+//! Process metrics of the operating system, under the names that Prometheus clients agree on.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -13,11 +13,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 /// Clock ticks a second in `/proc`: Linux shows times to user space in hundredths on every architecture (`USER_HZ`).
 const TICKS: f64 = 100.0;
 
-/// Reads `/proc/self` when it is asked; says nothing where there is none.
+/// Collector that reads `/proc/self` at each scrape; empty where there is none.
 #[derive(Debug)]
 pub(super) struct Process;
 
-/// What is read.
+/// Values read from `/proc`.
 #[derive(Debug, Default, PartialEq)]
 struct ProcStat {
     cpu_seconds: f64,
@@ -51,7 +51,7 @@ impl Collector for Process {
     }
 }
 
-/// What we say of ourselves.
+/// Metrics of the build and the start.
 #[derive(Debug)]
 pub(super) struct BuildInfo {
     started: std::time::Instant,
@@ -75,7 +75,7 @@ impl Collector for BuildInfo {
     }
 }
 
-/// When this process began to count.
+/// Time of the first call, which is the start of the process.
 pub(super) fn started() -> SystemTime {
     static STARTED: OnceLock<SystemTime> = OnceLock::new();
     *STARTED.get_or_init(SystemTime::now)
@@ -95,7 +95,7 @@ impl ProcStat {
     /// hold anything.
     fn read(stat: &str, status: &str) -> Option<Self> {
         let (_, behind) = stat.rsplit_once(") ")?;
-        // The first behind the name is field 3.
+        // The first field after the name is field 3.
         let mut ticks = behind.split_whitespace().skip(14 - 3).map(str::parse::<u32>);
         let (user, system) = (ticks.next()?.ok()?, ticks.next()?.ok()?);
         Some(Self {

@@ -1,13 +1,13 @@
 //! Secrets in values of log lines, blacked out field by field.
 //!
-//! A value is cleaned before it becomes part of a line: what a viewer writes into one value never hides another one.
+//! A value is cleaned before it becomes part of a line: text that a viewer writes into one value never hides another one.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-/// Words that a secret's name ends with, so that `access_token` and `X-Amz-Signature` are found as well.
+/// Endings of a secret's name, so that `access_token` and `X-Amz-Signature` are found as well.
 const NAMED: &str =
     r"(?:token|secret|password|passwd|pwd|signature|sig|api[_-]?key|apikey|session(?:id)?|jwt)";
 

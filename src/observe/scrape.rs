@@ -1,17 +1,17 @@
-//! The page that a monitoring system reads, in the format that it asks for.
+//! Scrape page for monitoring systems, in the format of their choice.
 
 /// Formats of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScrapeFormat {
     /// OpenMetrics 1.0, with exemplars.
     OpenMetrics,
-    /// Prometheus text 0.0.4, for everybody else.
+    /// Prometheus text 0.0.4, the default.
     Text,
 }
 
 impl ScrapeFormat {
-    /// The one that `Accept` prefers. Prometheus asks for OpenMetrics by name; curl and browsers name neither, and get
-    /// the older one, as from other exporters.
+    /// Format that `Accept` prefers. Prometheus names OpenMetrics; curl and browsers name neither, and get the older one,
+    /// as from other exporters.
     pub fn accepted(accept: &str) -> Self {
         let open = weight(accept, "application/openmetrics-text");
         if open > 0.0 && open >= weight(accept, "text/plain") { Self::OpenMetrics } else { Self::Text }
@@ -26,7 +26,7 @@ impl ScrapeFormat {
     }
 }
 
-/// How much this type is wanted (RFC 9110 section 12.4.2); zero where it is not named.
+/// Quality value of this type (RFC 9110 section 12.4.2); zero where it is not named.
 fn weight(accept: &str, wanted: &str) -> f64 {
     let of = |range: &str| {
         let mut parts = range.split(';').map(str::trim);
@@ -60,7 +60,7 @@ pub(super) fn as_text(page: &str) -> String {
             }
             Some(_) => {}
             None if line == "# EOF" => {}
-            // Values of labels hold no " # ": they come from closed lists.
+            // Label values hold no " # ": they come from closed lists.
             None => text.extend([line.split(" # ").next().unwrap_or(line), "\n"]),
         }
     }

@@ -15,7 +15,7 @@ use crate::outcome::Outcome;
 /// Counts since the start, gauges as they stand, and the last half hour. Cheap: a few hundred loads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
-    /// Which program this is.
+    /// Version of the program.
     pub version: &'static str,
     /// Seconds since the start.
     pub uptime_seconds: u64,
@@ -25,7 +25,7 @@ pub struct Snapshot {
     pub canvas_requests: u64,
     /// Rare events so far, those that an operator should know of.
     pub events: BTreeMap<&'static str, u64>,
-    /// What the cache did so far, and what it holds.
+    /// Counts of the cache, and its content.
     pub cache: CacheSnapshot,
     /// Current values of gauges.
     pub now: CurrentGauges,
@@ -35,18 +35,18 @@ pub struct Snapshot {
     pub points: Vec<Sample>,
 }
 
-/// What the cache did so far, and what it holds.
+/// Counts of the cache, and its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct CacheSnapshot {
     /// Requests on image routes that are ones for the cache.
     pub requests: u64,
-    /// Of these, requests that were answered from memory while the answer was fresh.
+    /// Requests answered from memory while the answer was fresh.
     pub hits: u64,
-    /// Of these, requests that were answered from memory because the image server or a heal failed.
+    /// Requests answered from memory because the image server or a heal failed.
     pub stale: u64,
-    /// Answers that are kept.
+    /// Stored answers.
     pub entries: u64,
-    /// Their bytes.
+    /// Bytes of these answers.
     pub bytes: u64,
 }
 
@@ -63,7 +63,7 @@ pub struct CurrentGauges {
     pub breakers_open: i64,
     /// Images of manifests that readers did not get lately, and that were not seen well since.
     pub broken_images: i64,
-    /// The same of images that no manifest names.
+    /// Broken images that no manifest names.
     pub unknown_images: i64,
     /// Requests with an upstream.
     pub upstream_in_flight: i64,
@@ -135,7 +135,7 @@ impl Metrics {
         }
     }
 
-    /// Makes a point of what came since the last one. Call it every [`super::SAMPLE_EVERY`].
+    /// Adds a sample of the counts since the last one. To be called every [`super::SAMPLE_EVERY`].
     pub fn sample(&self) {
         let of = self.requests.by_outcome();
         let count = |outcome: Outcome| of[outcome as usize];

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::labels::{KindLabel, LabelValue};
 
-/// Spans by what became of them. Cheap to clone.
+/// Counts of spans by result. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SpanCounters(pub(super) Family<KindLabel, Counter>);
 
@@ -23,7 +23,7 @@ impl SpanCounters {
     }
 }
 
-/// Where spans go.
+/// Queue of finished spans.
 #[derive(Debug)]
 pub(super) struct SpanSender {
     pub(super) sample: u32,
@@ -31,7 +31,7 @@ pub(super) struct SpanSender {
     pub(super) counted: SpanCounters,
 }
 
-/// Where the next spans of a trace hang.
+/// Context of the next spans of a trace.
 #[derive(Debug)]
 pub(super) struct SpanContext {
     pub(super) outlet: Arc<SpanSender>,

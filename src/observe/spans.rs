@@ -1,7 +1,7 @@
-//! Spans: what a sampled request went through, step by step, for a collector (OpenTelemetry).
+//! Spans: the steps of a sampled request, for a collector (OpenTelemetry).
 //!
-//! A request that is not sampled has no spans and allocates nothing for them. A span that ends goes into a bounded
-//! queue; where that is full it is dropped and counted: no request ever waits for it.
+//! A request that is not sampled has no spans and allocates nothing for them. A span that ends goes into a bounded queue;
+//! where that is full it is dropped and counted: no request ever waits for it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -22,7 +22,7 @@ use super::labels::KindLabel;
 use super::span_context::{SpanContext, SpanCounters, SpanSender, attribute};
 use super::trace::{RequestTrace, fresh_number};
 
-/// Where spans come from; none do until there is an export.
+/// Source of spans; there are none until an export is opened.
 #[derive(Debug, Default)]
 pub struct Spans {
     outlet: OnceLock<Arc<SpanSender>>,
@@ -34,21 +34,21 @@ impl Spans {
         self.counted.0.clone()
     }
 
-    /// From now on one of `sample` requests has spans; at most `queue` of them wait to be sent. `None`: it is so
-    /// already.
+    /// Opens the export: one of `sample` requests has spans from now on; at most `queue` of them wait to be sent. `None`:
+    /// open already.
     pub fn open(&self, sample: u32, queue: usize) -> Option<Export> {
         let (sender, waiting) = mpsc::channel(queue.max(1));
         let outlet = SpanSender { sample: sample.max(1), queue: sender, counted: self.counted.clone() };
         self.outlet.set(Arc::new(outlet)).ok()?;
-        // The first scrape shows them, at zero.
+        // Set to zero, so that the first scrape shows them.
         for kind in ["sent", "dropped", "failed"] {
             self.counted.count(kind, 0);
         }
         Some(Export::new(waiting, self.counted.clone()))
     }
 
-    /// The span of a whole request, and the trace as it goes on below it. What a trusted proxy decided about
-    /// sampling holds (W3C Trace Context section 3.2.2.5); where it said nothing, one of so many is taken.
+    /// Begins the span of a whole request, and returns the trace as it goes on below it. The sampling decision of a trusted
+    /// proxy holds (W3C Trace Context section 3.2.2.5); without one, one of `sample` requests is taken.
     pub fn begin(&self, trace: RequestTrace) -> (RequestTrace, Span) {
         let Some(outlet) = self.outlet.get() else { return (trace, Span::default()) };
         let parent = trace.remote_parent();
@@ -94,7 +94,7 @@ impl Span {
         Self(Some(Box::new(OpenSpan { written, trace, started: Instant::now() })))
     }
 
-    /// A step of our own within what `trace` stands for.
+    /// Begins a step below the span of `trace`.
     pub fn step(trace: &RequestTrace, name: &'static str) -> Self {
         trace.place().map_or_else(Self::default, |at| Self::start(trace, at, name, SpanKind::Internal))
     }
@@ -108,7 +108,7 @@ impl Span {
         span
     }
 
-    /// Is anything written of it?
+    /// True if the span is written.
     pub fn is_sampled(&self) -> bool {
         self.0.is_some()
     }
@@ -118,7 +118,7 @@ impl Span {
         self.0.as_ref().map_or(trace, |open| &open.trace).clone()
     }
 
-    /// The head as it goes out: it names this span as its parent.
+    /// Head for the upstream, which names this span as its parent.
     pub fn inject<'a>(&self, head: &'a Parts) -> Cow<'a, Parts> {
         let Some(open) = &self.0 else { return Cow::Borrowed(head) };
         let mut head = head.clone();
@@ -126,14 +126,14 @@ impl Span {
         Cow::Owned(head)
     }
 
-    /// Says more about it.
+    /// Adds an attribute.
     pub fn text(&mut self, key: &'static str, value: &str) {
         if self.0.is_some() {
             self.set(key, Value::StringValue(value.to_owned()));
         }
     }
 
-    /// How a request ended; 5xx is an error.
+    /// Sets the response status; 5xx is an error.
     pub fn status(&mut self, status: http::StatusCode) {
         self.set("http.response.status_code", Value::IntValue(i64::from(status.as_u16())));
         if status.is_server_error() {

@@ -20,13 +20,13 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Trace, parent span and flags (W3C Trace Context section 3.2).
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// What tracing systems add to it (W3C Trace Context section 3.3).
+/// `tracestate`: vendor data of tracing systems (W3C Trace Context section 3.3).
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The longest id that is taken from a proxy; a longer one is replaced.
 const LONGEST: usize = 128;
 
-/// The longest id that stands in an example.
+/// Longest id in an example.
 const LONGEST_EXAMPLE: usize = 64;
 
 /// Digits of an id of our own.
@@ -38,15 +38,15 @@ pub struct RequestTrace {
     id: HeaderValue,
     parent: Option<HeaderValue>,
     state: Option<HeaderValue>,
-    /// Where its spans hang, if it has any.
+    /// Parent of the trace's spans, if it has any.
     place: Option<Arc<SpanContext>>,
 }
 
 impl RequestTrace {
-    /// The trace of a request with these fields. A `trusted` proxy may have given it an id and a parent; what anybody
-    /// else says is left alone.
+    /// Trace of a request with these fields. A `trusted` proxy may set its id and parent; those of other clients are
+    /// ignored.
     ///
-    /// SECURITY: an id that a stranger chooses could be somebody else's, or 100 kB, or a line of its own in a log.
+    /// SECURITY: an id chosen by a client could be that of another request, or 100 kB, or a line of its own in a log.
     pub fn of(fields: &HeaderMap, trusted: bool) -> Self {
         if !trusted {
             return Self::generate();
@@ -58,7 +58,7 @@ impl RequestTrace {
         let id = one(REQUEST_ID).filter(|id| is_id(id.as_bytes())).cloned().unwrap_or_else(fresh_id);
         let parent =
             one(TRACEPARENT).filter(|parent| TraceParent::parse(parent.as_bytes()).is_some()).cloned();
-        // Without its parent it means nothing (W3C Trace Context section 4.3).
+        // `tracestate` without its `traceparent` means nothing (W3C Trace Context section 4.3).
         let state = one(TRACESTATE).filter(|_| parent.is_some()).cloned();
         Self { id, parent, state, place: None }
     }
@@ -78,7 +78,7 @@ impl RequestTrace {
         self.id.to_str().unwrap_or_default()
     }
 
-    /// The trace that it belongs to, where that has an id of its own.
+    /// Trace of the request, where that has an id of its own.
     pub fn continued(&self) -> Option<&str> {
         self.parent.as_ref()?.to_str().ok()?.get(3..35)
     }
@@ -95,12 +95,12 @@ impl RequestTrace {
         (!labels.is_empty()).then_some(labels)
     }
 
-    /// What the parent says.
+    /// Parsed parent.
     pub(super) fn remote_parent(&self) -> Option<TraceParent> {
         self.parent.as_ref().and_then(|parent| TraceParent::parse(parent.as_bytes()))
     }
 
-    /// The id as a trace id: one of ours is of that form.
+    /// Trace id of the request's id, if it has the form of ours.
     pub(super) fn number(&self) -> Option<u128> {
         let is_ours = self.as_str().len() == DIGITS;
         u128::from_str_radix(self.as_str(), 16).ok().filter(|number| is_ours && *number != 0)
@@ -114,7 +114,7 @@ impl RequestTrace {
         self.state.as_ref().and_then(|state| state.to_str().ok()).unwrap_or_default()
     }
 
-    /// The trace of this request below a span: that span is the parent from here on, and sampled.
+    /// Trace of this request below a span: that span is the parent from here on, and sampled.
     pub(super) fn below(&self, trace: u128, span: u64, place: SpanContext) -> Self {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
         write_hex(trace, &mut text[3..35]);
@@ -123,12 +123,12 @@ impl RequestTrace {
         Self { parent, place: Some(Arc::new(place)), ..self.clone() }
     }
 
-    /// Puts id and parent among the fields of a request that goes on, in place of what stands there.
+    /// Writes id and parent into the fields of an onward request, in place of existing ones.
     pub fn inject(&self, fields: &mut HeaderMap) {
         self.put(fields, true);
     }
 
-    /// Puts id and parent among the fields; `replaces`: what stands there goes.
+    /// Writes id and parent into the fields; `replaces`: existing ones are overwritten.
     pub fn put(&self, fields: &mut HeaderMap, replaces: bool) {
         fields.insert(REQUEST_ID, self.id.clone());
         for (name, value) in [(TRACEPARENT, &self.parent), (TRACESTATE, &self.state)] {
@@ -147,7 +147,7 @@ impl fmt::Display for RequestTrace {
     }
 }
 
-/// What a `traceparent` says.
+/// Fields of a `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TraceParent {
     pub(super) trace: u128,
@@ -179,7 +179,7 @@ impl TraceParent {
     }
 }
 
-/// Letters, digits and what else ids are made of: UUIDs, base64, `Root=1-…`.
+/// True for an id of letters, digits and other usual characters: UUIDs, base64, `Root=1-…`.
 fn is_id(id: &[u8]) -> bool {
     let plain = |byte: &u8| {
         byte.is_ascii_alphanumeric()
@@ -205,7 +205,7 @@ fn fresh_id() -> HeaderValue {
 /// Writes the lowest digits of `number`, as many as fit.
 #[expect(clippy::cast_possible_truncation, reason = "the halves of a number, and the lowest digit of one")]
 pub(super) fn write_hex(number: u128, digits: &mut [u8]) {
-    // 64 bits at a time: each shift of 128 bits is four of a processor's.
+    // 64 bits at a time: a shift of 128 bits costs four instructions.
     let (mut rest, high) = (number as u64, (number >> 64) as u64);
     let (mut at, mut written) = (digits.len(), 0);
     while at > 0 {

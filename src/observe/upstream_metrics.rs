@@ -74,13 +74,13 @@ impl UpstreamMetrics {
         registry.register("upstream_retries", "Requests that were sent once more", self.retries.clone());
     }
 
-    /// Whether a server is asked.
+    /// Sets whether a server gets requests.
     pub fn stands(&self, upstream: &Authority, server: &Authority, up: bool) {
         let labels = ServerLabels { upstream: upstream.to_string(), server: server.to_string() };
         self.up.get_or_create(&labels).set(i64::from(up));
     }
 
-    /// What is known of a canvas service, of all that may be known: does it build beside the stored canvas?
+    /// Sets the variant state of a canvas service, of all `states`: whether it builds beside the stored canvas.
     pub fn variants(&self, upstream: &str, states: &[&'static str], known: &str) {
         for state in states {
             let labels = VariantLabels { upstream: upstream.to_owned(), state: LabelValue(state) };
@@ -98,7 +98,7 @@ impl UpstreamMetrics {
         self.up.clear();
     }
 
-    /// A request was sent once more.
+    /// Counts a repeated request.
     pub fn retried(&self, why: &'static str) {
         self.retries.get_or_create(&KindLabel { kind: LabelValue(why) }).inc();
     }

@@ -19,7 +19,7 @@ pub(super) struct BufferedDocument {
     pub(super) head: response::Parts,
     pub(super) body: Bytes,
     pub(super) outcome: Outcome,
-    /// How long it took to get it rebuilt, where that was needed.
+    /// Duration of the rebuild, where one was needed.
     pub(super) cured: Option<Duration>,
 }
 
@@ -34,7 +34,7 @@ impl BufferedDocument {
         PresentationResponse { response, outcome: self.outcome, cured: self.cured }
     }
 
-    /// Another body in place of the one that came, and what the head says of it.
+    /// Replaces the body, and the fields that describe it.
     pub(super) fn replace(&mut self, body: Bytes) {
         changed(&mut self.head.headers);
         self.head.headers.remove(header::CONTENT_ENCODING);
@@ -48,10 +48,10 @@ impl BufferedDocument {
     }
 }
 
-/// What the head says of the exact bytes is not true any more.
+/// Removes the fields that describe the exact bytes.
 ///
-/// The validator stays as a weak one (RFC 9110 section 8.8.1): the upstream still tells by it whether the document
-/// changed, but no parts of two versions are put together.
+/// The validator stays as a weak one (RFC 9110 section 8.8.1): the upstream still tells by it whether the document changed,
+/// but no parts of two versions are put together.
 pub(super) fn changed(fields: &mut HeaderMap) {
     for name in ["content-length", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges"]
     {
@@ -68,22 +68,22 @@ pub(super) fn changed(fields: &mut HeaderMap) {
     }
 }
 
-/// How much of a body could be held.
+/// Result of buffering a body.
 pub(super) enum BufferResult {
     Whole(Bytes),
     /// Longer than allowed, or it broke: everything that came, and the rest.
     Longer(Body),
-    /// There is no memory for it now: everything that came, and the rest.
+    /// Not buffered, because memory is short: everything that came, and the rest.
     Refused(Body),
 }
 
-/// Takes in a body of at most `most` bytes, out of `budget`; nothing of another one is lost.
+/// Buffers a body of at most `most` bytes, out of `budget`; of a longer one no byte is lost.
 pub(super) async fn gather(mut body: Body, most: usize, budget: &MemoryBudget) -> BufferResult {
     let fits = |size: u64| usize::try_from(size).is_ok_and(|size| size <= most);
     if !fits(body.size_hint().lower()) {
         return BufferResult::Longer(body);
     }
-    // Each piece has its own share: what is passed on in the end still counts.
+    // Each piece has its own permit: a piece that is passed on in the end still counts.
     let (mut begun, mut size) = (VecDeque::new(), 0);
     loop {
         match body.frame().await {
@@ -100,7 +100,7 @@ pub(super) async fn gather(mut body: Body, most: usize, budget: &MemoryBudget) -
                     return BufferResult::Longer(Body::Chain(begun, Box::new(body)));
                 }
             }
-            // Its viewer sees an aborted message and not a clean short one.
+            // The viewer sees an aborted message and not a clean short one.
             Some(Err(error)) => {
                 return BufferResult::Longer(Body::Chain(begun, Box::new(Body::broken(error))));
             }
@@ -116,7 +116,7 @@ pub(super) async fn gather(mut body: Body, most: usize, budget: &MemoryBudget) -
     BufferResult::Whole(budget.count(size).keep(whole.into()))
 }
 
-/// Does the head announce JSON? (RFC 8259, RFC 6839 section 3.1)
+/// True if the head announces JSON. (RFC 8259, RFC 6839 section 3.1)
 pub(super) fn is_json(fields: &HeaderMap) -> bool {
     let kind = text(fields, header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
     let suffix = kind.len().checked_sub("+json".len()).and_then(|at| kind.get(at..));

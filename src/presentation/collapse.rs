@@ -1,4 +1,4 @@
-//! Collapse: who asks for the same document at the same time shares one upstream request.
+//! Collapse: concurrent requests for one document share one upstream request.
 //!
 //! UPSTREAM: the canvas service has no single flight. N concurrent requests for an uncached document build it N times
 //! and leave N duplicates in Redis, which later hide a cure behind one another (upstream.md "Load").
@@ -16,7 +16,7 @@ use super::PresentationResponse;
 use super::buffer::BufferedDocument;
 use crate::upstream::{Body, PARTIAL, UpstreamError};
 
-/// What the answer may depend on besides its target: the fields that the servers behind us name in `Vary`
+/// Request fields that the answer may depend on besides its target: those that the servers behind us name in `Vary`
 /// (upstream.md "Headers"), and those that they write into their answers.
 static CHOOSING: [HeaderName; 11] = [
     header::ORIGIN,
@@ -32,13 +32,13 @@ static CHOOSING: [HeaderName; 11] = [
     HeaderName::from_static("x-forwarded-port"),
 ];
 
-/// A request with one of these, or with a field of [`PARTIAL`], is about its viewer: it goes alone.
+/// A request with one of these, or with a field of [`PARTIAL`], is about its viewer: it is not shared.
 static OWN: [HeaderName; 2] = [header::AUTHORIZATION, header::COOKIE];
 
 /// A document behind the route with this mark: path and query as they go upstream.
 pub(super) type DocumentTarget = (u64, Arc<str>);
 
-/// What makes two requests the same.
+/// Key of a shared request: the target and the values of these fields.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct CollapseKey {
     pub(super) target: DocumentTarget,
@@ -46,7 +46,7 @@ pub(super) struct CollapseKey {
 }
 
 impl CollapseKey {
-    /// `None`: this request shares nothing.
+    /// Builds the key; `None`: this request shares nothing.
     pub(super) fn of(mark: u64, onward: &Parts, body: &Body) -> Option<Self> {
         let fields = &onward.headers;
         let shares = onward.method == Method::GET
@@ -60,11 +60,11 @@ impl CollapseKey {
     }
 }
 
-/// May an answer go out to others than the one who asked?
+/// True if an answer may go out to other viewers as well.
 ///
-/// SECURITY: an answer that depends on a field which is not in the key would reach the wrong viewer. Fields that a
-/// request which is shared never has (a cookie) are the same for all of them. A cookie that the answer sets is kept for
-/// one of them ([`SharedResponse::shared`]).
+/// SECURITY: an answer that depends on a field which is not in the key would reach the wrong viewer. Fields that a shared
+/// request never has (a cookie) are the same for all of them. A cookie that the answer sets goes to one of them only
+/// ([`SharedResponse::shared`]).
 pub(super) fn may_be_shared(head: &response::Parts) -> bool {
     let listed = |name: HeaderName| {
         let values = head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -76,14 +76,14 @@ pub(super) fn may_be_shared(head: &response::Parts) -> bool {
         && listed(header::VARY).filter(|name| !name.is_empty()).all(chosen)
 }
 
-/// How a shared request ended.
+/// Result of a shared request.
 #[derive(Debug, Clone)]
 pub(super) enum SharedResponse {
     /// Answer for all waiters, and the cookies that came with it, for the first waiter.
     Shared(Arc<BufferedDocument>, Arc<Mutex<Vec<HeaderValue>>>),
     /// Answer that is too long to be buffered, or private: for the first waiter. The others send their own requests.
     One(Arc<Mutex<Option<PresentationResponse>>>),
-    /// No answer, for anybody.
+    /// Failed for all who wait.
     Failed(Arc<UpstreamError>),
 }
 
@@ -101,8 +101,8 @@ impl SharedResponse {
     }
 }
 
-/// Requests that are shared beyond `presentation.max_flights`: the first of the viewers carries each, and when he leaves
-/// the next one begins it anew. So there are never more than there are viewers.
+/// Requests shared beyond `presentation.max_flights`: the first of the viewers carries each, and when he leaves the next
+/// one begins it anew. So there are never more than there are viewers.
 #[derive(Debug, Default)]
 pub(super) struct DirectFlights {
     all: Mutex<HashMap<CollapseKey, Arc<OnceCell<SharedResponse>>>>,
@@ -116,7 +116,7 @@ struct DirectFlight<'a> {
 }
 
 impl DirectFlights {
-    /// Whether a viewer carries a request for this document.
+    /// True if a request for this document is in flight.
     pub(super) fn has(&self, key: &CollapseKey) -> bool {
         self.all.lock().contains_key(key)
     }
@@ -140,7 +140,7 @@ impl Drop for DirectFlight<'_> {
     fn drop(&mut self) {
         let mut all = self.carried.all.lock();
         self.cell = None;
-        // What has landed is told to those who wait and to nobody later.
+        // A result is for those who wait, and for no later request.
         let is_last =
             |cell: &Arc<OnceCell<SharedResponse>>| cell.initialized() || Arc::strong_count(cell) <= 2;
         if all.get(self.key).is_some_and(is_last) {
@@ -186,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    /// Requests by viewers of whom the first leaves.
+    /// Test: the viewer that carries the shared request leaves.
     #[tokio::test]
     async fn who_carries_a_request_and_leaves_hands_it_to_the_next() {
         let (carried, begun) = (Arc::new(DirectFlights::default()), Arc::new(AtomicUsize::new(0)));

@@ -1,8 +1,8 @@
 //! CORS: a viewer on any web site may read manifests, canvases and info.json.
 //!
-//! IIIF asks for it: Presentation 3.0 section 7.3, Image 2.1 section 7.3 and 3.0 section 7.2. What the servers behind
-//! us say stays as it is; only where they say nothing is `*` added, and only preflights (Fetch standard, "CORS-preflight
-//! request") that they do not answer are answered here.
+//! IIIF asks for it: Presentation 3.0 section 7.3, Image 2.1 section 7.3 and 3.0 section 7.2. CORS fields of the servers
+//! behind us stay as they are; only where there are none is `*` added, and only preflights (Fetch standard, "CORS-preflight
+//! request") that the servers do not answer are answered here.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -12,10 +12,10 @@ use super::buffer::text;
 use crate::config::settings::RouteKind;
 use crate::upstream::Body;
 
-/// What may be asked for here.
+/// Methods that may be used here.
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
-/// How long a browser may remember its permission: as long as the longest of them do.
+/// `Access-Control-Max-Age` of a preflight in seconds: the longest that any browser accepts.
 const A_DAY: &str = "86400";
 
 /// Fields of ours that a script may read as well.
@@ -25,7 +25,7 @@ const EXPOSED: [&str; 6] =
 /// Value of `Access-Control-Expose-Headers` where the upstream exposes nothing.
 const ALL_EXPOSED: &str = "Retry-After, Heal-Status, Cache-Status, X-Request-ID, Server-Timing, Proxy-Status";
 
-/// Is this OPTIONS one that is answered here if the upstream does not?
+/// True if this OPTIONS request is answered here when the upstream does not answer it.
 pub fn is_preflight_for(kind: RouteKind, asked: &Parts) -> bool {
     asked.method == Method::OPTIONS
         && match kind {
@@ -49,7 +49,7 @@ pub fn options(asked: &Parts, answer: Option<Response<Body>>) -> Response<Body> 
     }
 }
 
-/// Permission to read, for everybody and with any field.
+/// Preflight answer that allows reading, to every origin and with any field.
 pub(super) fn permission(asked: &HeaderMap) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -69,7 +69,7 @@ pub(super) fn permission(asked: &HeaderMap) -> Response<Body> {
     response
 }
 
-/// Copies what an answer says of who may read it to another one that goes out in its place.
+/// Copies the CORS fields of an answer to another one that goes out in its place.
 pub fn copy(from: &HeaderMap, to: &mut HeaderMap) {
     let says_who = |name: &HeaderName| *name == header::VARY || name.as_str().starts_with("access-control-");
     for (name, value) in from.iter().filter(|(name, _)| says_who(name)) {
@@ -77,11 +77,11 @@ pub fn copy(from: &HeaderMap, to: &mut HeaderMap) {
     }
 }
 
-/// Lets everybody read, unless the upstream said who may. Who asks with credentials is named: a browser takes `*` for no
-/// permission then (Fetch standard, "CORS check").
+/// Lets every site read, unless the upstream said which may. The origin of a request with credentials is named: a browser
+/// takes `*` for no permission then (Fetch standard, "CORS check").
 ///
-/// SECURITY: what the upstream marks as one person's is not opened to the scripts of other sites that ask with that
-/// person's cookie.
+/// SECURITY: an answer that the upstream marks as one person's is not opened to the scripts of other sites that ask with
+/// that person's cookie.
 pub fn allow_any_origin(asked: &HeaderMap, fields: &mut HeaderMap) {
     if fields.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         return;
@@ -109,7 +109,7 @@ pub fn expose(fields: &mut HeaderMap) {
     let said = fields.get_all(NAMES).iter().filter_map(|value| value.to_str().ok());
     let mut names: Vec<&str> =
         said.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect();
-    // With credentials a star is a name like any other.
+    // With credentials `*` is a name like any other.
     if names.contains(&"*") && !fields.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS) {
         return;
     }
@@ -123,7 +123,7 @@ pub fn expose(fields: &mut HeaderMap) {
     }
 }
 
-/// The origin of a script that asks with credentials. (`null` is that of anybody's sandbox.)
+/// Origin of a script that asks with credentials. (`null` is that of any sandbox.)
 fn credentialed(asked: &HeaderMap) -> Option<&HeaderValue> {
     let origin =
         asked.get(header::ORIGIN).filter(|origin| !matches!(origin.as_bytes(), b"null" | b"*" | b""))?;
@@ -131,7 +131,7 @@ fn credentialed(asked: &HeaderMap) -> Option<&HeaderValue> {
     has_credentials.then_some(origin)
 }
 
-/// Does the upstream say that this answer is for one person?
+/// True if the upstream marks this answer as one person's.
 fn is_personal(fields: &HeaderMap) -> bool {
     let says = |name: header::HeaderName, words: &[&str]| {
         let values = fields.get_all(name).iter().filter_map(|value| value.to_str().ok());

@@ -12,7 +12,7 @@ use crate::upstream::coding::ContentCoding;
 use crate::upstream::{Body, UpstreamError};
 
 impl PresentationInner {
-    /// Asks upstream; holds what is to be held.
+    /// Sends the request upstream; buffers the answer if it is to be read.
     pub(super) async fn fetch(
         &self,
         wanted: &PresentationRequest,
@@ -49,7 +49,7 @@ impl PresentationInner {
         })
     }
 
-    /// Sends it, in its turn: the canvas service builds what it has not stored, and not more at once than it can.
+    /// Sends the request in its turn: the canvas service builds documents that are not stored, and only so many at once.
     async fn send(
         &self,
         wanted: &PresentationRequest,
@@ -78,7 +78,7 @@ impl PresentationInner {
         }
     }
 
-    /// What passes is learned from, and its pages are looked after.
+    /// Records that a manifest was viewed, so that its pages are looked after, and passes its body to the learner.
     fn heard(&self, wanted: &PresentationRequest, answer: Response<Body>) -> Response<Body> {
         if wanted.onward.method != Method::GET || answer.status() != StatusCode::OK {
             return answer;
@@ -95,7 +95,7 @@ impl PresentationInner {
     }
 }
 
-/// Is it a whole JSON document?
+/// True for a whole JSON document.
 pub(super) fn is_document(method: &Method, head: &http::response::Parts) -> bool {
     *method == Method::GET && head.status == StatusCode::OK && is_json(&head.headers)
 }

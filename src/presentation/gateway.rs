@@ -1,8 +1,8 @@
-//! The gateway for stored manifests: those that are hosted elsewhere and indexed from files are served here as well, with
-//! image URLs that lead through us. So an existing collection gets healing images by changing one URL.
+//! Gateway for stored manifests: those that are hosted elsewhere and indexed from files are served here as well, with image
+//! URLs that lead through us. So an existing collection gets healing images by changing one URL.
 //!
-//! SECURITY: a manifest is asked for by its id, looked up in the index. Nothing that comes with the request becomes part
-//! of a path or of a URL, so this is neither a file server nor an open proxy.
+//! SECURITY: a manifest is asked for by its id, looked up in the index. No part of the request becomes part of a path or of
+//! a URL, so this is neither a file server nor an open proxy.
 
 use std::borrow::Cow;
 use std::io;
@@ -33,7 +33,7 @@ use crate::observe::EventKind;
 use crate::upstream::coding::GZIP;
 use crate::upstream::{Body, BodyError, Client, MemoryBudget};
 
-/// Where the manifests are.
+/// Path prefix of stored manifests.
 const PREFIX: &str = "/manifests";
 
 /// Manifests listed in one collection; more are listed in several, in a collection of collections.
@@ -42,12 +42,12 @@ const LISTED: usize = 1_000;
 /// Bytes read from a file at once.
 const PIECE: usize = 64 << 10;
 
-/// What became of a request.
+/// Result of a request.
 #[derive(Debug)]
 pub enum GatewayResult {
     /// The request is none for the gateway.
     Elsewhere,
-    /// There is no such manifest.
+    /// No manifest has this name.
     Unknown,
     /// The answer.
     Answer(PresentationResponse),
@@ -55,7 +55,7 @@ pub enum GatewayResult {
 
 impl PresentationProxy {
     /// Answers a request for `/manifests/…`, where that is switched on. `base`: scheme and host that the viewer knows;
-    /// `client`: who asks.
+    /// `client`: its address.
     pub async fn gateway(
         &self,
         asked: &Parts,
@@ -97,10 +97,10 @@ fn not_allowed(asked: &HeaderMap) -> Response<Body> {
     response
 }
 
-/// Where the collection of them is.
+/// Path of the collection of stored manifests.
 pub const ROOT: &str = "/manifests/";
 
-/// What a segment of a path may hold as it is (RFC 3986 section 2.3).
+/// Characters that a path segment may hold unencoded (RFC 3986 section 2.3).
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// The path of a manifest here: the name of its file, or where another file is found by that its id, in an alphabet that
@@ -112,7 +112,7 @@ pub fn path_of(manifest: &StoredManifest) -> String {
     }
 }
 
-/// The id of the manifest that is asked for by this name. Nothing but ids is found by it.
+/// Finds the id of the manifest with this name. A name leads to ids of the index alone.
 fn asked_for(index: &Index, name: &str) -> Result<Option<String>, IndexError> {
     if let Ok(name) = percent_decode_str(name).decode_utf8()
         && let Some(uri) = index.stored_named(&name)?
@@ -130,7 +130,7 @@ impl PresentationInner {
         }
     }
 
-    /// The manifests as a collection (Presentation 3.0 section 5.1). Its pages are collections, too.
+    /// Returns the manifests as a collection (Presentation 3.0 section 5.1). Its pages are collections, too.
     async fn collection(self: &Arc<Self>, query: Option<&str>, base: &str) -> Option<Response<Body>> {
         let page: Option<usize> = match query {
             None | Some("") => None,
@@ -241,7 +241,8 @@ impl PresentationInner {
     }
 }
 
-/// Files may be packed, or UTF-16: viewers read neither, unless it is said, or at all (RFC 8259 section 8.1).
+/// Unpacks and decodes a file: it may be packed, or UTF-16, which viewers cannot read without a field, or at all (RFC 8259
+/// section 8.1).
 fn as_text(mut whole: BufferedDocument, most: usize) -> BufferedDocument {
     let Some(plain) = whole.plain(most) else { return whole };
     match manifest::utf8(&plain) {
@@ -264,13 +265,13 @@ struct OpenedFile {
     size: u64,
     /// Validator of the file (`ETag`).
     tag: String,
-    /// Whether the file is compressed with gzip.
+    /// True if the file is compressed with gzip.
     is_packed: bool,
 }
 
 /// Opens the file.
 ///
-/// SECURITY: what the index remembers is looked at again: a link that was put there since must not lead out of the source.
+/// SECURITY: the path from the index is resolved again: a link that was put there since must not lead out of the source.
 fn open(stored: &LocalManifest) -> io::Result<OpenedFile> {
     let (file, source) = (stored.file.canonicalize()?, stored.source.canonicalize()?);
     if !is_below(&file, &source) {
@@ -320,7 +321,7 @@ impl HttpBody for FileBody {
             return Poll::Ready(Some(Err(BodyError::Unreadable(error))));
         }
         if size == 0 {
-            // Shorter than it said it was: the viewer must not take it for whole.
+            // The file is shorter than its length said: the viewer must not take it for whole.
             own.left = 0;
             return Poll::Ready(Some(Err(BodyError::Unreadable(io::ErrorKind::UnexpectedEof.into()))));
         }

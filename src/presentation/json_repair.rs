@@ -1,8 +1,8 @@
-//! Repair: an answer that says JSON and is not becomes JSON on the way.
+//! Repair of answers whose type is JSON and whose body is not.
 //!
 //! UPSTREAM: the service writes a backslash, newline or tab of a label as it is (upstream.md "Errors of the canvas
-//! service"), and one such label costs a viewer the whole book. Only what makes the document invalid is changed
-//! ([`json_repair::repair_json`]); what cannot be repaired goes out as it came.
+//! service"), and one such label costs a viewer the whole book. Only the characters that make the document invalid are
+//! changed ([`json_repair::repair_json`]); a document beyond repair goes out as it came.
 
 use std::borrow::Cow;
 
@@ -14,10 +14,10 @@ use crate::iiif::json_repair;
 use crate::observe::{EventKind, Metrics};
 use crate::upstream::MemoryBudget;
 
-/// Tells that a document was changed, and in which respect.
+/// Field that names the change of a repaired document.
 const REPAIRED: HeaderName = HeaderName::from_static("iiif-mender-repaired");
 
-/// What was found.
+/// Result of the check.
 #[derive(Debug, PartialEq, Eq)]
 enum JsonCheck {
     /// JSON, or in a coding that is not read here.
@@ -34,7 +34,7 @@ pub(super) async fn repair(
     metrics: &Metrics,
 ) {
     let held = whole.clone();
-    // A long document takes milliseconds to read, and other viewers are served by this thread.
+    // A long document takes milliseconds to parse, and other viewers are served by this thread.
     match tokio::task::spawn_blocking(move || look(&held, most)).await {
         Ok(JsonCheck::Mended(body)) => {
             metrics.event(EventKind::JsonRepaired);
@@ -50,7 +50,7 @@ fn look(whole: &BufferedDocument, most: usize) -> JsonCheck {
     let Some(plain) = whole.plain(most) else { return JsonCheck::Nothing };
     match json_repair::repair_json(&plain) {
         Some(Cow::Borrowed(same)) if same.len() == plain.len() => JsonCheck::Nothing,
-        // A byte order mark stood before it.
+        // A byte order mark stood before the document.
         Some(Cow::Borrowed(rest)) => JsonCheck::Mended(plain.slice_ref(rest)),
         Some(Cow::Owned(mended)) => JsonCheck::Mended(mended.into()),
         None => JsonCheck::Hopeless,

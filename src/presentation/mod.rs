@@ -1,4 +1,5 @@
-//! Manifests and canvases on their way to a viewer: asked for once, whole, and under the host name that the viewer knows.
+//! Manifests and canvases on their way to a viewer: requested once, complete, and under the host name that the viewer
+//! knows.
 //!
 //! [`PresentationProxy::answer`] is the only entry. Concurrent requests for a document share one flight (`collapse`). The
 //! document is fetched and learned from (`fetch`), buffered up to a limit (`buffer`), made valid JSON where it is not
@@ -37,10 +38,10 @@ use buffer::BufferedDocument;
 use collapse::{CollapseKey, DirectFlights, SharedResponse};
 use fetch::is_document;
 
-/// How often a document is repaired for one viewer if it comes back with other images missing.
+/// Repairs of a document for one viewer if it comes back with other images missing.
 const MENDS: usize = 2;
 
-/// Answers what is asked for on presentation routes. Cheap to clone.
+/// Answers requests on presentation routes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PresentationProxy {
     inner: Arc<PresentationInner>,
@@ -49,7 +50,7 @@ pub struct PresentationProxy {
 #[derive(Debug)]
 struct PresentationInner {
     settings: Arc<Settings>,
-    /// In the order of `settings.routes`.
+    /// Upstreams in the order of `settings.routes`.
     upstreams: Vec<Arc<Upstream>>,
     healer: Healer,
     index: Arc<Index>,
@@ -59,12 +60,12 @@ struct PresentationInner {
     flights: SingleFlight<CollapseKey, SharedResponse>,
     rewrite: Option<Arc<RewriteRule>>,
     carried: Arc<DirectFlights>,
-    /// Hash of the settings that make documents what they are: one under another host name, or repaired no longer, is
-    /// another document.
+    /// Hash of the settings that determine a document's content: a document under another host name, or no longer repaired,
+    /// is a different one.
     kind: u64,
 }
 
-/// What lasts as long as the process: a document that is asked for under one configuration is not asked for once more under
+/// State that lasts as long as the process: a document requested under one configuration is not requested once more under
 /// the next. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PresentationState {
@@ -87,7 +88,7 @@ impl PresentationState {
 pub struct PresentationRequest {
     /// Position in `settings.routes`.
     pub route: usize,
-    /// What the viewer asked for.
+    /// URL that the viewer asked for.
     pub public: Uri,
     /// The head as it goes upstream.
     pub onward: Parts,
@@ -102,16 +103,16 @@ pub struct PresentationRequest {
 /// An answer, and how it came about.
 #[derive(Debug)]
 pub struct PresentationResponse {
-    /// What goes out.
+    /// Response to the viewer.
     pub response: Response<Body>,
-    /// How it ended.
+    /// Outcome of the request.
     pub outcome: Outcome,
-    /// How long it took to get it rebuilt, where that was needed.
+    /// Duration of the rebuild, where one was needed.
     pub cured: Option<Duration>,
 }
 
 impl PresentationRequest {
-    /// Takes out of it what would have a document built anew: during a fault that makes a good one worse.
+    /// Removes the parameters that would have a document built anew: during a fault a rebuild makes a good one worse.
     fn never_builds_anew(&mut self) -> Result<(), UpstreamError> {
         for uri in [&mut self.public, &mut self.onward.uri] {
             let Some(plain) = uri.path_and_query().and_then(|target| without_update(target.as_str())) else {
@@ -131,10 +132,10 @@ impl From<Response<Body>> for PresentationResponse {
     }
 }
 
-/// What became of one upstream request.
+/// Result of one upstream request.
 enum UpstreamDocument {
     Whole(BufferedDocument),
-    /// Not held: too long, or nothing is to be done with it.
+    /// Not buffered: too long, or not to be read.
     Streams(Response<Body>),
 }
 
@@ -234,12 +235,12 @@ impl PresentationProxy {
 }
 
 impl PresentationInner {
-    /// What the route of this request is known by.
+    /// Mark of the request's route: its identity across reloads.
     fn mark(&self, wanted: &PresentationRequest) -> u64 {
         self.settings.routes[wanted.route].mark()
     }
 
-    /// Whether anything here depends on what documents say.
+    /// True if anything here depends on the content of documents.
     fn reads_documents(&self) -> bool {
         let presentation = &self.settings.presentation;
         self.learner.is_some() || presentation.watch || presentation.repair || self.rewrite.is_some()
@@ -289,8 +290,8 @@ impl PresentationInner {
         })
     }
 
-    /// Asks upstream and does what is to be done. `holds`: it is for several viewers, and held even where there is nothing to
-    /// do with it.
+    /// Fetches the document from upstream, and repairs and compares it. `holds`: several viewers wait for it, so it is
+    /// buffered even without a repair.
     async fn make(
         &self,
         wanted: &PresentationRequest,
@@ -307,7 +308,7 @@ impl PresentationInner {
                 return Ok(UpstreamDocument::Whole(whole));
             };
             let outcome = match self.healer.mend_document(poisoned).await {
-                // Mended for the sake of one image; whether it has all of them is seen when it is here.
+                // Rebuilt for the sake of one image; the next answer shows whether all are back.
                 DocumentRepair::Whole(took) => match self.repaired(wanted, Body::Empty, holds).await? {
                     UpstreamDocument::Whole(mended) => {
                         let cured = whole.cured.map_or(took, |before| before + took);
@@ -319,7 +320,7 @@ impl PresentationInner {
                 DocumentRepair::Pending => Outcome::Pending,
                 DocumentRepair::Cooling => Outcome::Cooling,
                 DocumentRepair::Failed => Outcome::Failed,
-                // It is all there is; of one that was mended before, the last time.
+                // Final answer; for a document repaired before, after the last repair.
                 DocumentRepair::Truth | DocumentRepair::Off => whole.outcome,
             };
             let cured = whole.cured.filter(|_| outcome == Outcome::Healed);
@@ -328,7 +329,7 @@ impl PresentationInner {
         Ok(UpstreamDocument::Whole(BufferedDocument { outcome: Outcome::Failed, cured: None, ..whole }))
     }
 
-    /// Asks upstream; what says JSON and is not is repaired.
+    /// Fetches the document from upstream; broken JSON is repaired.
     async fn repaired(
         &self,
         wanted: &PresentationRequest,
@@ -347,7 +348,7 @@ impl PresentationInner {
         Ok(made)
     }
 
-    /// Does it lack what the index knows?
+    /// Finds images that the index knows and the document lacks.
     async fn suspect(
         &self,
         wanted: &PresentationRequest,

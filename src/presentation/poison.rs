@@ -1,4 +1,4 @@
-//! Is a document poisoned? Compared with what the index knows of it (upstream.md "Poison").
+//! Poisoned documents, found by comparison with the index (upstream.md "Poison").
 
 use crate::heal::{PoisonedDocument, fingerprint};
 use crate::index::Index;
@@ -7,13 +7,13 @@ use crate::observe::RequestTrace;
 /// Missing images that are reported at most: each is probed before a shorter document is believed.
 const TOLD: usize = 500;
 
-/// May a document that was asked for with this query be compared? `allow` and `disallow` leave images out on purpose.
+/// True if a document with this query may be compared. `allow` and `disallow` leave images out on purpose.
 pub(super) fn is_comparable(query: Option<&str>) -> bool {
     query.is_none_or(|query| query.is_empty() || query.starts_with("page=") && !query.contains('&'))
 }
 
-/// What this document lacks of the images that the index knows by one of its names, if anything. `names`: public URLs
-/// that it may be known by. Blocks for as long as a few index lookups take.
+/// Returns the images that the index knows for one of this document's names and the document lacks. `names`: public URLs
+/// that the document may be known by. Blocks for as long as a few index look-ups take.
 pub(super) fn find_missing_images(
     index: &Index,
     names: Vec<String>,
@@ -21,7 +21,7 @@ pub(super) fn find_missing_images(
     plain: &[u8],
 ) -> Option<PoisonedDocument> {
     let read = index.read_document(plain).ok()?;
-    // What it calls itself comes last: the canvases of a PDF's pages all call themselves the same.
+    // The document's own id comes last: the canvases of a PDF's pages all have the same.
     let names = names.into_iter().chain(read.document.id.clone());
     let (name, mut missing) = index.lacking(read.document.kind, names, &read.canvases, TOLD + 1).ok()??;
     let is_cut_short = missing.len() > TOLD;

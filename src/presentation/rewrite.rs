@@ -1,8 +1,8 @@
-//! Another host: URLs that name us become URLs of the host that the viewer knows, in JSON as it streams by.
+//! Rewriting of hosts: URLs that name us get the host that the viewer knows, in JSON as it streams by.
 //!
 //! In JSON a URL can stand in a string only, so no tree is needed: it is enough to look at every `:` that is followed by
-//! two slashes, plain or escaped (`https:\/\/`), and at what stands around it. What is kept back between two pieces is
-//! a few bytes longer than the longest host.
+//! two slashes, plain or escaped (`https:\/\/`), and at its surroundings. The bytes kept back between two pieces are a few
+//! more than the longest host.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::config::settings::UpstreamUrl;
 /// The longest scheme, and the byte before it.
 const BEFORE: usize = 6;
 
-/// What is rewritten, and into what.
+/// Rule of rewriting: hosts to replace, and the URL to put in their place.
 #[derive(Debug)]
 pub struct RewriteRule {
     /// Host names, lower case, with a port only where it is not the scheme's own.
@@ -29,7 +29,7 @@ pub struct RewriteRule {
     reach: usize,
     /// The longest document that is held to be unpacked.
     pub(super) longest: usize,
-    /// The public URL, as `X-Forwarded-*` say it.
+    /// Public URL, as `X-Forwarded-*` fields.
     pub(super) told: [(HeaderName, HeaderValue); 3],
 }
 
@@ -106,14 +106,14 @@ enum UrlMatch {
     Unclear,
 }
 
-/// Can two slashes stand here, as far as it is seen?
+/// True if two slashes may begin here, as far as the text is known.
 fn may_begin(behind: &[u8]) -> bool {
     let begins = |with: &[u8]| behind.iter().zip(with).all(|(one, other)| one == other);
     begins(b"//") || begins(b"\\/\\/")
 }
 
-/// The length of `http` or `https` at the end, and its own port. A URL in the path of another one
-/// (`https://web.archive.org/web/2020/https://…`) is that one's business.
+/// Length of `http` or `https` at the end, and its default port. A URL in the path of another one
+/// (`https://web.archive.org/web/2020/https://…`) is left alone.
 fn scheme_before(text: &[u8]) -> Option<(usize, &'static [u8])> {
     let ends =
         |with: &[u8]| text.len() >= with.len() && text[text.len() - with.len()..].eq_ignore_ascii_case(with);
@@ -125,17 +125,17 @@ fn scheme_before(text: &[u8]) -> Option<(usize, &'static [u8])> {
     (text.len() == scheme || text[text.len() - scheme - 1] != b'/').then_some((scheme, port))
 }
 
-/// Is the host over here? `api.library.tamu.edu.evil`, `….edu:8080`, `….edu@evil` go on.
+/// True if the host ends here. `api.library.tamu.edu.evil`, `….edu:8080`, `….edu@evil` go on.
 fn ends_host(rest: &[u8]) -> bool {
     match rest {
         [] => true,
-        // An escaped character that could be anything.
+        // An escaped character may be any character.
         [b'\\', b'u', ..] => false,
         [byte, ..] => !byte.is_ascii_alphanumeric() && byte.is_ascii() && !b"-._~%@:".contains(byte),
     }
 }
 
-/// Scheme, host and port of a URL. What cannot be written in a field is left empty.
+/// X-Forwarded fields with scheme, host and port of a URL. A value that cannot be written in a field is left out.
 fn forwarded_url(url: &UpstreamUrl) -> [(HeaderName, HeaderValue); 3] {
     let default = if url.scheme == Scheme::HTTPS { 443 } else { 80 };
     let port = url.authority.port_u16().unwrap_or(default).to_string();
@@ -154,7 +154,7 @@ fn forwarded_url(url: &UpstreamUrl) -> [(HeaderName, HeaderValue); 3] {
 #[derive(Debug)]
 pub struct Rewriter {
     rewrite: Arc<RewriteRule>,
-    /// What is not judged yet, and the bytes before it that matter.
+    /// Bytes that are not judged yet, and the bytes before them that matter.
     kept: Vec<u8>,
 }
 
@@ -164,10 +164,10 @@ impl Rewriter {
         Self { rewrite, kept: Vec::new() }
     }
 
-    /// Takes a piece, gives what is certain.
+    /// Takes a piece, and writes the bytes that are certain.
     pub fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         let (mut piece, reach) = (piece, self.rewrite.reach);
-        // Only the seam between two pieces is copied together; the rest is read where it stands.
+        // Only the seam between two pieces is copied together; the rest is read in place.
         if !self.kept.is_empty() {
             let (seam, rest) = piece.split_at(piece.len().min(2 * (BEFORE + reach)));
             self.kept.extend_from_slice(seam);
@@ -176,7 +176,7 @@ impl Rewriter {
                 self.kept = kept[self.run(&kept, false, out)..].to_vec();
                 return;
             }
-            // What the seam leaves over stands in the piece, too: it is never longer than `BEFORE + reach`.
+            // The unread rest of the seam lies within the piece: it is never longer than `BEFORE + reach`.
             let kept = std::mem::take(&mut self.kept);
             let left = kept.len() - self.run(&kept, false, out);
             piece = &piece[seam.len().saturating_sub(left)..];
@@ -184,13 +184,13 @@ impl Rewriter {
         self.kept = piece[self.run(piece, false, out)..].to_vec();
     }
 
-    /// Nothing follows.
+    /// Ends the text: the bytes kept back are judged without more.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         let kept = std::mem::take(&mut self.kept);
         self.run(&kept, true, out);
     }
 
-    /// Writes what is certain; gives where the rest begins.
+    /// Writes the bytes that are certain; returns where the rest begins.
     fn run(&self, text: &[u8], last: bool, out: &mut Vec<u8>) -> usize {
         let (mut done, mut next) = (0, 0);
         let mut until = if last { text.len() } else { text.len().saturating_sub(BEFORE) };

@@ -1,4 +1,4 @@
-//! Answers under another host: which ones are rewritten, and what their heads say then.
+//! Answers under another host: which ones are rewritten, and the fields that change.
 
 use std::io;
 use std::pin::Pin;
@@ -23,17 +23,17 @@ const LINKING: [HeaderName; 3] = [header::LOCATION, header::CONTENT_LOCATION, he
 pub(super) struct AlreadyRewritten;
 
 impl RewriteRule {
-    /// Asks for a document in a form that can be rewritten: not packed, and as a whole.
+    /// Asks for a document in a form that can be rewritten: unpacked and whole.
     pub fn prepare(&self, onward: &mut HeaderMap) {
         onward.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         onward.remove(header::RANGE);
         onward.remove(header::IF_RANGE);
     }
 
-    /// Tells the server behind us what it is called (upstream.md "Headers").
+    /// Tells the server behind us its public name (upstream.md "Headers").
     ///
-    /// Cantaloupe builds absolute URLs from these; with another host name they are that one's for everybody, whichever
-    /// name the request came by.
+    /// Cantaloupe builds absolute URLs from these fields; with another host name configured, every URL gets that name,
+    /// whichever name the request came by.
     pub fn set_forwarded_host(&self, onward: &mut HeaderMap) {
         for (name, value) in &self.told {
             onward.insert(name, value.clone());
@@ -42,14 +42,14 @@ impl RewriteRule {
 
     /// Rewrites the URLs of an answer. Anything but JSON keeps its body.
     ///
-    /// `no-transform` is not heeded: for its viewers this gateway is the origin, and whoever configures another host
-    /// name wants its URLs (RFC 9110 section 7.7 is about intermediaries that nobody asked).
+    /// `no-transform` is not heeded: for its viewers this gateway is the origin, and an operator who configures another
+    /// host name wants its URLs (RFC 9110 section 7.7 is about intermediaries that the origin did not choose).
     pub fn apply(self: &Arc<Self>, mut answer: Response<Body>) -> Response<Body> {
         if answer.extensions().get::<AlreadyRewritten>().is_some() {
             return answer;
         }
         self.links(answer.headers_mut());
-        // Nearly all answers are images: they are not taken apart.
+        // Nearly all answers are images: these are not taken apart.
         if !is_json(answer.headers()) {
             return answer;
         }
@@ -60,7 +60,7 @@ impl RewriteRule {
         };
         changed(&mut head.headers);
         let body = match body {
-            // The answer to a HEAD, or a 304: there is nothing to unpack.
+            // HEAD or 304: there is nothing to unpack.
             Body::Empty => Body::Empty,
             Body::Full(bytes) if coding == ContentCoding::Identity => Bytes::from(self.whole(&bytes)).into(),
             Body::Full(bytes) => match coding.unpack(&bytes, self.longest) {
@@ -84,7 +84,7 @@ impl RewriteRule {
     }
 
     fn links(self: &Arc<Self>, fields: &mut HeaderMap) {
-        // One look at each field; nearly no image has one of these.
+        // One pass over the fields: nearly no image has one of these.
         let links =
             |name: &HeaderName| matches!(*name, header::LOCATION | header::CONTENT_LOCATION | header::LINK);
         if !fields.keys().any(links) {
@@ -102,7 +102,7 @@ impl RewriteRule {
     }
 }
 
-/// A body that is rewritten as it goes by; of each piece only a few bytes are kept.
+/// Body that is rewritten as it streams; of each piece only a few bytes are kept back.
 #[derive(Debug)]
 struct RewritingBody {
     body: Body,

@@ -1,4 +1,4 @@
-//! Which request bodies are taken, and how much of them.
+//! Limits of request bodies.
 
 use http::Method;
 use hyper::body::{Body as _, Incoming};
@@ -8,7 +8,7 @@ use super::route::RoutedRequest;
 use crate::config::settings::{RouteKind, ServerSettings};
 use crate::upstream::Body;
 
-/// What the viewer sends, as far as the route takes it.
+/// Body of the viewer's request, as far as the route allows one.
 pub(super) fn request_body(
     asked: &RoutedRequest<'_>,
     method: &Method,
@@ -16,7 +16,7 @@ pub(super) fn request_body(
     server: &ServerSettings,
 ) -> Result<Body, Refusal> {
     let most = match asked.route_kind {
-        // SECURITY: no image request needs one, and what the image server does not expect it may leave unread.
+        // SECURITY: no image request needs a body, and the image server may leave one unread that it does not expect.
         RouteKind::Image => 0,
         RouteKind::Presentation | RouteKind::Plain => server.max_body_bytes,
     };

@@ -1,4 +1,4 @@
-//! `Cache-Status`: what the cache did about a request.
+//! `Cache-Status`: the cache's handling of a request.
 
 use http::header::HeaderValue;
 
@@ -16,7 +16,7 @@ pub(super) struct CacheStatusValues {
 }
 
 impl CacheStatusValues {
-    /// `name` is what we call ourselves.
+    /// `name` is our name in the field.
     pub(super) fn new(name: &str) -> Self {
         let value = |told: &str| {
             HeaderValue::try_from(format!("{name}; {told}")).unwrap_or(HeaderValue::from_static("-"))

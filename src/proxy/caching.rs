@@ -1,5 +1,5 @@
-//! The cache on the way of an image request: what is kept goes out at once, readers of one cold tile share a request, and where
-//! the image server fails what is stale goes out.
+//! Cache on the way of an image request: a stored answer goes out at once, readers of one cold tile share a request, and
+//! where the image server fails a stale answer goes out.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -25,20 +25,20 @@ use crate::upstream::{Body, Caller, MemoryBudget, connection_options};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// After so many answers in a row of which none may be kept, requests for tiles of a route are not shared any more: those who
-/// wait would wait for nothing.
+/// Number of uncacheable answers in a row after which requests for tiles of a route are not shared any more: the followers
+/// would wait in vain.
 const NEVER_KEPT: u32 = 16;
 
-/// Such a route passes by the cache while nothing at all is kept: a look-up costs a sixth of a request's instructions. One
-/// request of so many looks whether the image server allows more by now.
+/// Interval, in requests, at which such a route tries the cache again: the image server may allow more by now. The others
+/// skip a cache that is empty, because a look-up costs a sixth of a request's instructions.
 const LOOKS_AGAIN: u32 = 64;
 
-/// What the cache knows of a route.
+/// State of the cache for a route.
 #[derive(Debug)]
 pub(super) struct CacheRoute {
-    /// Hash of the settings that decide what goes upstream, and how what is kept looks.
+    /// Hash of the settings that decide the upstream request, and the form of stored answers.
     scope: u64,
-    /// Whole answers in a row that were not kept, and requests that passed by for that reason.
+    /// Whole answers in a row that were not stored, and requests that bypassed the cache for that reason.
     not_kept: AtomicU32,
 }
 
@@ -49,17 +49,17 @@ impl CacheRoute {
         Self { scope: scope.finish(), not_kept: AtomicU32::new(0) }
     }
 
-    /// True if nothing was kept for long.
+    /// True if no answer was stored for long.
     pub(super) fn is_never_kept(&self) -> bool {
         self.not_kept.load(Relaxed) >= NEVER_KEPT
     }
 
-    /// Counts an answer that was not kept, or a request that passed by.
+    /// Counts an answer that was not stored, or a bypass.
     fn count_not_kept(&self) -> u32 {
         self.not_kept.fetch_add(1, Relaxed)
     }
 
-    /// True for all but one of `LOOKS_AGAIN` requests, where nothing was kept for long. Counts the request.
+    /// True for all but one of `LOOKS_AGAIN` requests, where no answer was stored for long. Counts the request.
     fn passes_by(&self) -> bool {
         self.is_never_kept() && !self.count_not_kept().is_multiple_of(LOOKS_AGAIN)
     }
@@ -69,7 +69,7 @@ impl CacheRoute {
 #[derive(Debug, Clone)]
 pub(super) struct CacheLookup {
     pub(super) wanted: CacheRequest,
-    /// What is kept for it, and is not fresh.
+    /// Stored answer that is stale.
     stale: Option<CachedResponse>,
     /// The count of purges when the request began.
     purges: u64,
@@ -77,10 +77,10 @@ pub(super) struct CacheLookup {
 }
 
 impl ProxyInner {
-    /// This request as the cache sees it; `None`: the cache has nothing to do with it.
+    /// Prepares the cache look-up of a request; `None`: the request bypasses the cache.
     ///
-    /// SECURITY: the key is made of the head as it came, and must tell all of it that goes upstream and may decide the answer.
-    /// A field that `Connection` names does not go upstream, so a request that names one passes by.
+    /// SECURITY: the key is made of the head as it came, and must hold all of it that goes upstream and may decide the
+    /// answer. A field that `Connection` names does not go upstream, so a request that names one bypasses the cache.
     pub(super) fn cache_lookup(&self, exchange: &Exchange<'_>, head: &Parts) -> Option<CacheLookup> {
         let Exchange { sender, asked, image, .. } = exchange;
         let image = image.as_ref().filter(|image| self.cache.is_on() && image.request.is_healable())?;
@@ -108,7 +108,8 @@ impl ProxyInner {
         Some(CacheLookup { wanted, stale: None, purges: self.cache.purges(), is_info })
     }
 
-    /// The answer that is kept, if it is fresh. One that is not is noted. Where the client holds too much already there is none.
+    /// Returns the stored answer, if it is fresh, and records a stale one. `None` as well where the client holds too much
+    /// already.
     pub(super) fn cached(
         &self,
         exchange: &Exchange<'_>,
@@ -130,7 +131,7 @@ impl ProxyInner {
         self.budget.of(exchange.sender.caller(exchange.asked.route_kind, head.version).holder())
     }
 
-    /// The answer to a request for a tile that is kept.
+    /// Answers a request for a tile from the cache.
     pub(super) fn tile_hit(
         &self,
         exchange: &Exchange<'_>,
@@ -218,8 +219,8 @@ impl ProxyInner {
         LeaderRequest::new(request, flight).await
     }
 
-    /// Waits for the request of another reader for the same tile. `Ok`: a request of one's own is to be sent, perhaps for all who
-    /// come after.
+    /// Waits for the request of another reader for the same tile. `Err` is the answer; `Ok`: this reader sends a request,
+    /// as the leader (`Some`) for all who come after.
     async fn share(
         &self,
         exchange: &Exchange<'_>,
@@ -227,7 +228,7 @@ impl ProxyInner {
         (onward, caller): (&Parts, &Caller),
     ) -> Result<Option<FlightLeader>, ProxyResponse> {
         let is_never_kept = self.cache_routes[exchange.asked.route].is_never_kept();
-        // SECURITY: a client who has no permit left would have others wait for his own queue.
+        // SECURITY: a client without a free permit would make others wait in its own queue.
         if lookup.is_info || is_never_kept || !caller.has_room() {
             return Ok(None);
         }
@@ -238,7 +239,7 @@ impl ProxyInner {
             let follower = match self.cache.join(&lookup.wanted) {
                 None => return Ok(None),
                 Some(FlightRole::Follower(follower)) => follower,
-                // Another leader may have ended since this request looked.
+                // Another leader may have ended since the look-up.
                 Some(FlightRole::Leader(leader)) => {
                     let now = Instant::now();
                     return match self.cached(exchange, lookup, onward, now) {
@@ -271,7 +272,7 @@ impl ProxyInner {
         }
     }
 
-    /// What is kept and not fresh, where something failed.
+    /// Stored stale answer, where a request failed.
     fn stale_answer(&self, lookup: &CacheLookup, onward: &Parts) -> Option<ProxyResponse> {
         let now = Instant::now();
         let stale = lookup.stale.as_ref()?;
@@ -279,7 +280,7 @@ impl ProxyInner {
         Some(self.finish_cached(lookup, answer, CacheResult::Stale))
     }
 
-    /// Has the request answered by the image server, or healed, and keeps what may be kept.
+    /// Has the request answered by the image server, or healed, and stores a cacheable answer.
     async fn fetch(
         &self,
         exchange: &Exchange<'_>,
@@ -300,7 +301,7 @@ impl ProxyInner {
             }
         };
         if answer.response.extensions().get::<FromCache>().is_some() {
-            // What the gate found out of the image stays: an info.json whose tiles are gone must not look well.
+            // The gate's finding about the image is kept: an info.json whose tiles are gone must not look well.
             return Ok(self.finish_cached(&lookup, answer, CacheResult::Hit));
         }
         if is_in_need(answer.outcome, answer.response.status())
@@ -315,7 +316,7 @@ impl ProxyInner {
         Ok(self.marked(&lookup, answer, (CacheResult::Miss, told)))
     }
 
-    /// Keeps the answer if it may be kept, and shares it. Returns it with what `Cache-Status` is to say.
+    /// Stores the answer if it is cacheable, and shares it. Returns the answer, and the value of `Cache-Status`.
     pub(super) fn keep(
         &self,
         exchange: &Exchange<'_>,
@@ -325,7 +326,7 @@ impl ProxyInner {
     ) -> (ProxyResponse, &HeaderValue) {
         let route = &self.cache_routes[exchange.asked.route];
         let (was_stale, status) = (lookup.stale.is_some(), answer.response.status());
-        // Behind a placeholder stands a 404, whatever its own status is.
+        // A placeholder stands for a 404, whatever its own status is.
         let noted = if answer.is_placeholder { StatusCode::NOT_FOUND } else { status };
         self.cache.note(&lookup.wanted, &onward.headers, noted);
         // An info.json may be 200 although its tiles are gone.
@@ -362,19 +363,19 @@ impl ProxyInner {
 #[derive(Debug, Clone, Copy)]
 struct FromCache;
 
-/// The same answer, marked as one that came from the cache.
+/// Marks an answer as one from the cache.
 pub(super) fn from_cache(mut response: Response<Body>) -> Response<Body> {
     response.extensions_mut().insert(FromCache);
     response
 }
 
-/// Whether a stale answer goes out in the place of this one: the image server failed, or a heal, and there is no picture.
+/// True if a stale answer is to replace this one: the image server or a heal failed, and there is no picture.
 pub(super) fn is_in_need(outcome: Outcome, status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
         || matches!(outcome, Outcome::Failed | Outcome::Cooling) && !status.is_success()
 }
 
-/// Whether `Connection` names fields of the request.
+/// True if `Connection` names fields of the request.
 fn names_fields(head: &Parts) -> bool {
     let plain = [&b"keep-alive"[..], b"close", b""];
     connection_options(&head.headers)

@@ -3,15 +3,15 @@
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Version};
 
-/// What we add to `ViaValue` (RFC 9110 section 7.6.3), made once.
+/// `Via` entries that we add (RFC 9110 section 7.6.3), made once.
 #[derive(Debug)]
 pub(super) struct ViaValue {
-    /// For each version that a message may come in.
+    /// Entries by version of the message.
     own: [HeaderValue; 4],
 }
 
 impl ViaValue {
-    /// `name` is what we call ourselves; one that cannot be written stands as `-`.
+    /// Makes the entries. `name` is our own name; one that cannot be written in a field stands as `-`.
     pub(super) fn new(name: &str) -> Self {
         let own = |version| {
             let value = HeaderValue::try_from(format!("{version} {name}"));
@@ -20,7 +20,7 @@ impl ViaValue {
         Self { own: ["1.0", "1.1", "2.0", "3.0"].map(own) }
     }
 
-    /// What we add to a message that came in this version.
+    /// Entry for a message that came in this version.
     pub(super) fn own(&self, version: Version) -> &HeaderValue {
         match version {
             Version::HTTP_10 => &self.own[0],
@@ -44,8 +44,8 @@ impl ViaValue {
     }
 }
 
-/// Slot of a name, 0 to 63, by length and first letter: `content-length` and `http2-settings` are of one length, and every answer
-/// has the one.
+/// Slot of a name, 0 to 63, by length and first letter: `content-length` and `http2-settings` have equal lengths, and every
+/// answer has the former.
 #[expect(clippy::cast_possible_truncation, reason = "less than 64")]
 const fn slot(name: &str) -> u32 {
     let first = if name.is_empty() { 0 } else { name.as_bytes()[0] as usize };
@@ -56,7 +56,7 @@ const fn slot(name: &str) -> u32 {
 #[derive(Debug)]
 pub(super) struct HeaderNameSet<const N: usize> {
     names: [&'static str; N],
-    /// Which slots they have, as bits: most fields of a message are passed over at a glance.
+    /// Slots in use, as bits: most fields of a message are ruled out by one test.
     slots: u64,
 }
 
@@ -76,7 +76,7 @@ impl<const N: usize> HeaderNameSet<N> {
         if may_be { self.names.iter().position(|other| *other == name) } else { None }
     }
 
-    /// Which of these fields are there, as bits in their order.
+    /// Set of these fields that are present, as bits in their order.
     pub(super) fn found_in(&self, headers: &HeaderMap) -> u32 {
         let positions = headers.keys().filter_map(|name| self.position(name.as_str()));
         positions.fold(0, |found, at| found | 1 << at)
@@ -102,7 +102,7 @@ const WATCHED: HeaderNameSet<16> = HeaderNameSet::new([
     "cookie",
     "traceparent",
     "tracestate",
-    // From here on: fields for one connection only.
+    // Hop-by-hop fields from here on.
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -114,8 +114,8 @@ const WATCHED: HeaderNameSet<16> = HeaderNameSet::new([
     "proxy-authorization",
 ]);
 
-/// Which of the fields that mean something to a proxy a request came with, seen in one pass: each look-up of a field that
-/// is not there costs half as much as the pass.
+/// Fields of a request that mean something to a proxy, found in one pass: each look-up of an absent field costs half as
+/// much as the pass.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProxyFields(u32);
 
@@ -127,25 +127,25 @@ impl ProxyFields {
     pub(super) const COOKIE: u32 = 1 << 4;
     /// `traceparent` or `tracestate`.
     pub(super) const TRACE: u32 = 1 << 5 | 1 << 6;
-    /// What belongs to one connection only, `Connection` among them.
+    /// Hop-by-hop fields, `Connection` among them.
     pub(super) const HOP_BY_HOP: u32 = !0 << 7 | Self::TRANSFER_ENCODING;
 
     pub(super) fn of(headers: &HeaderMap) -> Self {
         Self(WATCHED.found_in(headers))
     }
 
-    /// Did the request come with any of these?
+    /// True if the request came with any of these.
     pub(super) fn has(self, fields: u32) -> bool {
         self.0 & fields != 0
     }
 }
 
-/// Is this server the last one that the request wants to reach (RFC 9110 section 7.6.2)?
+/// True if this server is the last one that the request wants to reach (RFC 9110 section 7.6.2).
 pub(super) fn max_forwards_reached(headers: &HeaderMap) -> bool {
     max_forwards(headers) == Some(0)
 }
 
-/// How many servers it may pass yet.
+/// Value of `Max-Forwards`: servers that the request may still pass.
 pub(super) fn max_forwards(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::MAX_FORWARDS)?.to_str().ok()?.trim().parse().ok()
 }

@@ -1,7 +1,7 @@
 //! `Forwarded` (RFC 7239), read and written. Pure.
 //!
 //! A field is a list of elements, one for each proxy, oldest first; an element is a list of `name=value`. Reading is
-//! strict: what stands left of a mistake was said by somebody that nobody vouches for.
+//! strict: entries to the left of a mistake cannot be trusted.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 /// Elements that are read at most, over all fields; real chains are shorter.
 const MOST: usize = 32;
 
-/// An element of `Forwarded`: what a proxy says of the request that it was sent.
+/// Element of `Forwarded`: a proxy's description of the request that it received.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ForwardedElement {
     /// `for`: address that sent the request; `None`: hidden (`unknown`, `_name`) or absent.
@@ -36,7 +36,7 @@ pub fn parse(field: &[u8]) -> Option<Vec<ForwardedElement>> {
 /// Makes the element of this proxy: `for=192.0.2.7;host="iiif.example:8080";proto=https`.
 pub fn element(client: IpAddr, host: &str, proto: &str) -> String {
     let mut text = String::with_capacity(64);
-    // Only an IPv6 address has what a token may not hold (section 6).
+    // An IPv6 address has characters that a token must not hold (section 6).
     let _ = match client {
         IpAddr::V4(address) => write!(text, "for={address}"),
         IpAddr::V6(address) => write!(text, "for=\"[{address}]\""),
@@ -138,8 +138,8 @@ fn is_text(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }
 
-/// A node (section 6): an address with or without a port, `unknown`, or a made-up `_name`. The outer `None` is a
-/// mistake, the inner one somebody who hides.
+/// Node (section 6): an address with or without a port, `unknown`, or a made-up `_name`. The outer `None` is a mistake, the
+/// inner one an obfuscated node.
 #[expect(
     clippy::option_option,
     reason = "three things are told apart: a mistake, somebody who hides, an address"
@@ -147,7 +147,7 @@ fn is_text(byte: u8) -> bool {
 fn node(value: &[u8]) -> Option<Option<IpAddr>> {
     let text = std::str::from_utf8(value).ok()?;
     let (name, port) = match text.rsplit_once(':') {
-        // The colons of an IPv6 address stand inside its brackets.
+        // Colons of an IPv6 address stand inside its brackets.
         Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
         _ => (text, None),
     };
@@ -177,7 +177,7 @@ fn proto(value: &[u8]) -> Option<&'static str> {
     ["http", "https"].into_iter().find(|proto| proto.as_bytes().eq_ignore_ascii_case(value))
 }
 
-/// An address out of `X-Forwarded-For`, where it stands bare and some proxies add its port.
+/// Address out of `X-Forwarded-For`, where it stands bare and some proxies add its port.
 pub(super) fn bare_address(hop: &str) -> Option<IpAddr> {
     let bracketed = || hop.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
     let with_port = || {

@@ -28,7 +28,7 @@ pub struct ClientInfo {
     pub tls: bool,
     /// True if the client showed a valid certificate that was requested.
     pub certified: bool,
-    /// What it holds of the capacity that all share.
+    /// Share of the client in the capacity of all.
     pub client: Arc<Client>,
     /// Address of the client, as it stands in `X-Forwarded-For`: written once for all requests of the connection.
     address: HeaderValue,
@@ -43,10 +43,10 @@ impl ClientInfo {
     }
 }
 
-/// What only a trusted proxy may say, besides what begins with one of [`HEARSAY_FAMILIES`].
+/// Fields that only a trusted proxy may send, besides those that begin with one of [`HEARSAY_FAMILIES`].
 ///
 /// Cantaloupe takes the identifier from `X-IIIF-ID` as well, and Jetty, in which it runs, reads `X-Proxied-Https` and the
-/// two of `Proxy-`. The others are what content networks and gateways say of the viewer's address, host and scheme.
+/// two of `Proxy-`. In the others content networks and gateways send the viewer's address, host and scheme.
 const HEARSAY: [&str; 19] = [
     "cf-connecting-ip",
     "cf-connecting-ipv6",
@@ -73,11 +73,11 @@ const HEARSAY: [&str; 19] = [
 /// another path than the one that was routed.
 const HEARSAY_FAMILIES: [&str; 4] = ["x-forwarded-", "x-original-", "x-rewrite-", "x-real-"];
 
-/// Is this a field that only a trusted proxy may send? `name` is in small letters.
+/// True for a field that only a trusted proxy may send. `name` is in small letters.
 ///
 /// SECURITY: an underscore counts as a dash: servers with variables for fields cannot tell the two apart.
 fn is_hearsay(name: &str) -> bool {
-    // Nearly all other fields are passed over at a glance.
+    // One test of the first letter rules out nearly all other fields.
     if !matches!(name.as_bytes().first(), Some(b'c' | b'f' | b'p' | b't' | b'x')) {
         return false;
     }
@@ -89,7 +89,7 @@ fn is_hearsay(name: &str) -> bool {
         || HEARSAY.iter().any(|own| own.len() == name.len() && begins(own))
 }
 
-/// Is this a field by which a trusted proxy says how a request came: by which name, scheme, path, for which image?
+/// True for a field by which a trusted proxy describes the original request: name, scheme, path, image.
 pub(super) fn tells_how(name: &str) -> bool {
     is_hearsay(name) && !ADDRESS_FIELDS.contains(&name)
 }
@@ -105,7 +105,7 @@ fn remove_hearsay(headers: &mut HeaderMap) {
 /// The viewer's own address: the rightmost one in `X-Forwarded-For`, or in `Forwarded` where that is absent, that is
 /// no trusted proxy.
 ///
-/// SECURITY: a proxy that writes the one field passes the other on as the viewer made it up. So only one counts.
+/// SECURITY: a proxy that writes one of the fields passes the other on as the viewer made it up. So only one counts.
 pub fn client(headers: &HeaderMap, viewer: &ClientInfo, trusted: &[IpNet]) -> IpAddr {
     let peer = viewer.peer.ip().to_canonical();
     if !is_among(peer, trusted) {
@@ -116,7 +116,7 @@ pub fn client(headers: &HeaderMap, viewer: &ClientInfo, trusted: &[IpNet]) -> Ip
     }
     let hops = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
     let mut hops = hops.flat_map(|value| value.rsplit(',')).map(|hop| forwarded::bare_address(hop.trim()));
-    // The first hop that cannot be read ends the chain: what stands left of it is hearsay.
+    // The first hop that cannot be parsed ends the chain: entries to its left are not to be believed.
     let mut last = peer;
     while let Some(Some(hop)) = hops.next() {
         last = hop;
@@ -138,7 +138,7 @@ fn trusted_forwarded(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> (I
             match hop {
                 Some(hop) if is_among(hop, trusted) => last = hop,
                 Some(hop) => return (hop, said),
-                // Somebody who hides: what stands left of it is hearsay.
+                // An obfuscated identifier: entries to its left are not to be believed.
                 None => return (last, said),
             }
         }
@@ -146,7 +146,7 @@ fn trusted_forwarded(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> (I
     (last, said)
 }
 
-/// Writes `X-Forwarded-*` and `Forwarded`: added to what a trusted proxy says, in place of what anybody else says.
+/// Writes `X-Forwarded-*` and `Forwarded`: appended to the values of a trusted proxy, in place of any others.
 ///
 /// SECURITY: Cantaloupe writes `X-Forwarded-Host`, `-Path` and `-ID` into its answers (upstream.md "Headers").
 pub(super) fn forward(headers: &mut HeaderMap, host: &HeaderValue, viewer: &ClientInfo, trusted: &[IpNet]) {
@@ -162,7 +162,7 @@ pub(super) fn forward_client(
     trusted: &[IpNet],
 ) {
     let peer = viewer.peer.ip().to_canonical();
-    // Nearly nobody sends it; then nobody is sent it.
+    // `Forwarded` is rarely sent: a request without it goes on without it.
     let standard = headers.contains_key(header::FORWARDED);
     if is_among(peer, trusted) {
         apply_forwarded(headers, peer, trusted);
@@ -181,7 +181,7 @@ fn scheme(viewer: &ClientInfo) -> &'static str {
     if viewer.tls { "https" } else { "http" }
 }
 
-/// The part of [`forward`] that says by which scheme, host and port, where nobody who is trusted said so.
+/// Writes scheme, host and port, where no trusted proxy did: a part of [`forward`].
 pub(super) fn forward_host(headers: &mut HeaderMap, host: &HeaderValue, viewer: &ClientInfo) {
     let own = scheme(viewer);
     let proto = headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(own));
@@ -200,7 +200,7 @@ fn append_address(headers: &mut HeaderMap, own: &HeaderValue) {
     headers.insert(FORWARDED_FOR, chain);
 }
 
-/// What a trusted proxy says in `Forwarded` alone stands in the older fields from here on.
+/// Copies the values that a trusted proxy sent in `Forwarded` alone into the older fields.
 fn apply_forwarded(headers: &mut HeaderMap, peer: IpAddr, trusted: &[IpNet]) {
     if headers.contains_key(FORWARDED_FOR) || !headers.contains_key(header::FORWARDED) {
         return;

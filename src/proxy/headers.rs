@@ -1,4 +1,4 @@
-//! What changes in a request's head on its way on: as little as HTTP asks for.
+//! Changes to a request's head on its way to the upstream: as few as HTTP asks for.
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -32,14 +32,14 @@ pub(super) const HOP_BY_HOP: HeaderNameSet<10> = HeaderNameSet::new([
     "proxy-authorization",
 ]);
 
-/// What decides how a head goes on, besides the request itself.
+/// Context that decides the head of the onward request, besides the request itself.
 pub(super) struct OnwardRules<'a> {
     pub(super) settings: &'a Settings,
     pub(super) via: &'a ViaValue,
     pub(super) rewrite: Option<&'a RewriteRule>,
 }
 
-/// Makes the head of a request what goes upstream. `rewrite` decides which host the upstream gets.
+/// Turns the head of a request into the upstream's. `rewrite` decides which host the upstream gets.
 pub(super) fn prepare_upstream_head(
     head: &mut Parts,
     asked: &RoutedRequest<'_>,
@@ -69,7 +69,7 @@ pub(super) fn prepare_upstream_head(
         Some(rewrite) => rewrite.set_forwarded_host(headers),
         None => forward_host(headers, &host, viewer),
     }
-    // UPSTREAM: Cantaloupe writes its own path into `@id` and Location, with this one before it.
+    // UPSTREAM: Cantaloupe writes its own path into `@id` and Location, preceded by this one.
     if let Some(before) = path_before(route).and_then(|path| HeaderValue::from_str(path).ok()) {
         headers.entry(FORWARDED_PATH).or_insert(before);
     }
@@ -88,12 +88,12 @@ pub(super) fn prepare_upstream_head(
     headers.insert(header::HOST, host);
     head.uri = target(asked, &route.prefix, &route.upstream.path)?;
     head.version = Version::HTTP_11;
-    // hyper keeps things there that belong to the viewer's connection.
+    // hyper keeps parts of the viewer's connection there.
     head.extensions.clear();
     Ok(())
 }
 
-/// What of this head would go upstream, for fuzzing; `None` where it is refused.
+/// Applies the rules to this head, for fuzzing; `None` where the request is refused.
 #[doc(hidden)]
 pub fn rules(settings: &Settings, viewer: &ClientInfo, mut head: Parts) -> Option<Parts> {
     let found = ProxyFields::of(&head.headers);
@@ -107,8 +107,8 @@ pub fn rules(settings: &Settings, viewer: &ClientInfo, mut head: Parts) -> Optio
     Some(head)
 }
 
-/// What stands before the upstream's own path on an image route: `/library` where `/library/iiif/2/` leads to
-/// `/iiif/2/`. Without it the image server would name itself in a way that leads past us.
+/// Path before the upstream's own path on an image route: `/library` where `/library/iiif/2/` leads to `/iiif/2/`. Without
+/// it the image server would name itself by URLs that lead past us.
 fn path_before(route: &RouteSettings) -> Option<&str> {
     let before = route.prefix.strip_suffix(&route.upstream.path)?;
     (route.kind == RouteKind::Image && !before.is_empty()).then_some(before)
@@ -131,12 +131,12 @@ fn decrement_max_forwards(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes what belongs to one connection, in either direction.
+/// Removes hop-by-hop fields, in either direction.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = connection_options(headers)
             .filter_map(|name| HeaderName::from_bytes(name).ok())
-            // SECURITY: `Connection: host` and the like would take away what the next server needs to be safe.
+            // SECURITY: `Connection: host` and the like would remove fields that the next server needs to be safe.
             .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::VIA))
             .collect();
         for name in named {
@@ -146,7 +146,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     HOP_BY_HOP.remove_from(headers);
 }
 
-/// Scheme and host that the viewer asked by; a trusted proxy knows them better.
+/// Scheme and host of the viewer's request; a trusted proxy knows them better.
 pub(super) fn own_base(head: &Parts, viewer: &ClientInfo, settings: &Settings) -> String {
     let mut fields = head.headers.clone();
     let host = super::route::host(head).ok().filter(|host| !host.is_empty());
@@ -158,7 +158,7 @@ pub(super) fn own_base(head: &Parts, viewer: &ClientInfo, settings: &Settings) -
     format!("{}://{}", told(FORWARDED_PROTO), told(FORWARDED_HOST))
 }
 
-/// The host that the viewer asked for; where HTTP/1.0 names none, the one that we are known by.
+/// Host of the viewer's request; where HTTP/1.0 names none, our public one.
 fn host_value(head: &Parts, route: &RouteSettings, settings: &Settings) -> Result<HeaderValue, Refusal> {
     if let (None, Some(host)) = (head.uri.authority(), head.headers.get(header::HOST)) {
         return Ok(host.clone());

@@ -11,7 +11,7 @@ use crate::outcome::Outcome;
 use crate::upstream::{Body, Caller, one_client};
 
 impl ProxyInner {
-    /// The image, which is healed where it expired.
+    /// Sends the request for an image, and heals it where it expired.
     pub(super) async fn heal(
         &self,
         exchange: &Exchange<'_>,
@@ -22,7 +22,7 @@ impl ProxyInner {
         let client = one_client(exchange.sender.client);
         let (budget, waited) = (&self.budget, exchange.waited);
         let image = ImageExchange { image, head: onward, client, lane: priority_of, budget, caller, waited };
-        // Only what the reader gets is recorded: not a failure behind which something stale is kept.
+        // A failure that a stale answer hides from the reader is not recorded.
         let has_stale = exchange.has_stale;
         let send = || async {
             match &exchange.cached {

@@ -61,7 +61,7 @@ pub struct Proxy {
 #[derive(Debug)]
 struct ProxyInner {
     settings: Arc<Settings>,
-    /// In the order of `settings.routes`.
+    /// Upstreams in the order of `settings.routes`.
     upstreams: Vec<Arc<Upstream>>,
     healer: Healer,
     presenter: PresentationProxy,
@@ -71,14 +71,14 @@ struct ProxyInner {
     upgrades: Upgrades,
     budget: MemoryBudget,
     cache: TileCache,
-    /// In the order of `settings.routes`.
+    /// Cache states in the order of `settings.routes`.
     cache_routes: Box<[CacheRoute]>,
     cache_status: CacheStatusValues,
     prefetches: TilePrefetch,
     metrics: Arc<Metrics>,
 }
 
-/// What lasts as long as the process, whatever the configuration says. Cheap to clone.
+/// State that lasts as long as the process, whatever the configuration says. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ProxyState {
     rates: ClientRateLimiter,
@@ -101,31 +101,31 @@ struct Exchange<'a> {
     asked: RoutedRequest<'a>,
     /// On an image route, where the path names one.
     image: Option<RoutedImage<'a>>,
-    /// When the request began.
+    /// Start of the request.
     started: Instant,
-    /// How long it waited for the request of another reader: a heal must not add its whole wait.
+    /// Time spent waiting for the request of another reader: a heal must not add its whole wait.
     waited: Duration,
-    /// A stale answer is kept, which goes out where the image server or a heal fails.
+    /// True if a stale answer is stored, which goes out where the image server or a heal fails.
     has_stale: bool,
-    /// A fresh info.json that is kept: it goes out in the place of the image server's, unless the image expired.
+    /// Stored, fresh info.json: it goes out in the place of the image server's, unless the image expired.
     cached: Option<CachedResponse>,
 }
 
 impl Exchange<'_> {
-    /// Is it JSON for viewers: a manifest, a canvas, an info.json?
+    /// True for JSON for viewers: a manifest, a canvas, an info.json.
     fn is_document(&self) -> bool {
         self.asked.route_kind == RouteKind::Presentation
             || self.image.as_ref().is_some_and(|image| image.request.target == Target::Info)
     }
 }
 
-/// What goes out, and how the request ended.
+/// Response to the viewer, and how the request ended.
 #[derive(Debug)]
 struct ProxyResponse {
     response: Response<Body>,
     outcome: Outcome,
     healed: Option<(Option<Rung>, Duration)>,
-    /// Something stands in for an image that is gone.
+    /// True if a placeholder stands in for an image that is gone.
     is_placeholder: bool,
 }
 
@@ -174,7 +174,7 @@ impl Proxy {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Answers one request, whatever happens.
+    /// Answers one request, without an error.
     ///
     /// Synchronous work is done outside the future, which would otherwise hold the request twice.
     pub fn handle(
@@ -189,7 +189,7 @@ impl Proxy {
         let (trace, span) =
             inner.metrics.spans.begin(RequestTrace::of(&head.headers, sender.peer_is_trusted));
         let asking = reply::RequestContext::new(&head, sender.client, trace, started);
-        // First of all, because no other refusal ends the connection.
+        // Checked before all else, because no other refusal ends the connection.
         let checked = route::readable(&head)
             .and_then(|()| route::check_framing(&head, asking.found))
             .and_then(|()| inner.check_rate_limit(&sender));
@@ -207,7 +207,7 @@ impl Proxy {
 }
 
 impl ProxyInner {
-    /// Does this client ask no more often than it may?
+    /// Checks the client's request rate.
     fn check_rate_limit(&self, sender: &Sender) -> Result<(), Refusal> {
         // The canvas service must never wait for viewers who wait for it.
         if self.settings.server.rate == 0 || sender.is_trusted || sender.is_canvas_service {
@@ -299,7 +299,7 @@ impl ProxyInner {
         if asked.route_kind == RouteKind::Presentation {
             return Box::pin(self.present(exchange, onward, body, caller)).await;
         }
-        // A GET that comes with a body (nobody's viewer does that) cannot be repeated, so it is not healed.
+        // A GET with a body, which no viewer sends, cannot be repeated, so it is not healed.
         let repeatable = matches!(onward.method, Method::GET | Method::HEAD) && matches!(body, Body::Empty);
         let heals = |image: &&RoutedImage<'_>| repeatable && !raw && image.request.is_healable();
         if let Some(lookup) = lookup.filter(|_| repeatable) {
@@ -339,7 +339,7 @@ impl ProxyInner {
         Ok(ProxyResponse::of(presented.response, presented.outcome, healed))
     }
 
-    /// A trusted peer asks for the raw answer (`heal.skip_header`).
+    /// True if a trusted peer wants the raw answer (`heal.skip_header`).
     fn skips_healing(&self, head: &Parts, sender: &Sender) -> bool {
         let header = self.settings.heal.skip_header.as_ref();
         sender.peer_is_trusted && header.is_some_and(|name| head.headers.contains_key(name))

@@ -1,5 +1,5 @@
-//! What stands in for an image whose file is gone (`heal.missing_image`): a picture of the size that was asked for, and an
-//! info.json. Viewers stop at a page whose info.json is 404; so they go on.
+//! Placeholder for an image whose file is gone (`heal.missing_image`): a picture of the requested size, and an info.json.
+//! Viewers stop at a page whose info.json is 404; with a placeholder they go on.
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -32,7 +32,7 @@ impl ImageApi {
 }
 
 impl ProxyInner {
-    /// What stands in for an image that is gone (`heal.missing_image`), or the image server's own answer.
+    /// Returns a placeholder for an image that is gone (`heal.missing_image`), or the image server's own answer.
     pub(super) async fn placeholder(
         &self,
         exchange: &Exchange<'_>,
@@ -42,7 +42,7 @@ impl ProxyInner {
     ) -> ProxyResponse {
         let heal = &self.settings.heal;
         let Some(status) = heal.missing_image.status() else { return answer };
-        // What the image server remembers of its info.json tells the true size.
+        // The image server may still have the info.json, with the true size, in its cache.
         let is_not_found = heal.statuses.contains(&answer.response.status().as_u16());
         if exchange.sender.is_canvas_service || !is_not_found {
             return answer;
@@ -102,7 +102,7 @@ pub(super) fn answer(
     Some(response)
 }
 
-/// A size that is asked for by its pixels is made as it is or not at all; `full`, `max` and `pct:` become smaller.
+/// A size in pixels is made exactly or not at all; `full`, `max` and `pct:` may become smaller.
 fn bounded((width, height): (u32, u32), asked: &str) -> Option<(u16, u16)> {
     let pixels = u64::from(width) * u64::from(height);
     let is_free = matches!(asked.trim_start_matches('^'), "full" | "max") || asked.contains("pct:");

@@ -12,7 +12,7 @@ use moka::sync::Cache;
 use crate::config::settings::ServerSettings;
 use crate::upstream::one_client;
 
-/// Clients that are remembered at most; beyond it those that asked longest ago begin anew.
+/// Maximum of clients; of more, those with the oldest requests begin anew.
 const CLIENTS: u64 = 100_000;
 
 /// Idle time after which a client is forgotten: its burst is full again long before.
@@ -31,7 +31,7 @@ impl ClientRateLimiter {
         Self { clients, clock: DefaultClock::default() }
     }
 
-    /// May this client ask now? `Err`: after this time.
+    /// Checks whether this client may send a request now. `Err`: retry after this time.
     pub(super) fn check(&self, client: IpAddr, server: &ServerSettings) -> Result<(), Duration> {
         // Without a rate there is no bound.
         let bounds = NonZeroU32::new(server.rate).zip(NonZeroU32::new(server.rate_burst));

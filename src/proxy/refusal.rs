@@ -7,11 +7,11 @@ use http::StatusCode;
 use crate::outcome::Outcome;
 use crate::upstream::{BodyError, UpstreamError};
 
-/// Marks a request that stands for a head which could not be read, with the status that is due.
+/// Marks the substitute request for a malformed head, with the status of its answer.
 #[derive(Debug, Clone, Copy)]
 pub struct MalformedHead(pub StatusCode);
 
-/// Why we answer ourselves.
+/// Reasons for an answer of our own.
 #[derive(Debug)]
 pub enum Refusal {
     /// The request is not one that may be passed on.
@@ -22,7 +22,7 @@ pub enum Refusal {
     Method,
     /// `Expect` with something else than `100-continue`.
     Expectation,
-    /// OPTIONS that asks this server itself.
+    /// OPTIONS for this server itself.
     Options,
     /// The target is too long.
     UriTooLong,
@@ -38,19 +38,19 @@ pub enum Refusal {
     Pending(Duration),
     /// Too many viewers wait already.
     Crowded(Duration),
-    /// The client asks more often than it may (`server.rate`).
+    /// The client exceeds its rate (`server.rate`).
     TooOften(Duration),
     /// Too many connections speak another protocol already.
     Upgrades,
 }
 
 impl Refusal {
-    /// How the request ended.
+    /// Outcome of a refused request.
     pub(super) fn outcome(&self) -> Outcome {
         if matches!(self, Self::Pending(_)) { Outcome::Pending } else { Outcome::Refused }
     }
 
-    /// Whether the image was not to be had: neither the reader nor too many others are the reason.
+    /// True if the image could not be got: the cause is neither the reader nor the load.
     pub(super) fn is_about_the_image(&self) -> bool {
         match self {
             Self::Pending(_) => true,
@@ -59,7 +59,7 @@ impl Refusal {
         }
     }
 
-    /// Whether the image server or a heal failed, and not the viewer.
+    /// True if the image server or a heal failed, and not the viewer.
     pub(super) fn is_failure(&self) -> bool {
         match self {
             Self::Upstream(error) => !error.is_the_viewers(),

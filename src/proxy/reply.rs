@@ -21,23 +21,23 @@ const HEAL_STATUS: HeaderName = HeaderName::from_static("heal-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-/// What must be remembered of a request until its answer.
+/// Facts of a request that its answer needs.
 #[derive(Debug)]
 pub(super) struct RequestContext {
     method: Method,
     uri: Uri,
     is_http_1: bool,
-    /// What it came with.
+    /// Fields of the request.
     pub(super) found: ProxyFields,
     /// Address of the client.
     pub(super) client: IpAddr,
     /// Under which name it is followed.
     pub(super) trace: RequestTrace,
-    /// When it began.
+    /// Start of the request.
     pub(super) started: Instant,
 }
 
-/// How a request ended.
+/// End of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ResponseEnd {
     /// The kind of its route.
@@ -54,7 +54,7 @@ impl RequestContext {
         Self { method: head.method.clone(), uri: head.uri.clone(), is_http_1, found, client, trace, started }
     }
 
-    /// What is asked for, as it came.
+    /// Target as it came.
     pub(super) fn uri(&self) -> &Uri {
         &self.uri
     }
@@ -137,11 +137,11 @@ pub(super) fn finish(answer: ProxyResponse, via: &ViaValue) -> Response<Body> {
         }
         _ => {}
     }
-    // A script may see what was done for it.
+    // Scripts may read the fields about the heal.
     if !matches!(outcome, Outcome::Served | Outcome::Unknown) {
         cors::expose(fields);
     }
-    // The version is the upstream connection's; hyper writes that of the viewer's.
+    // The version is that of the upstream connection; hyper writes the viewer's.
     *response.version_mut() = Version::HTTP_11;
     response
 }
@@ -152,7 +152,7 @@ struct ProblemBody<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
-    /// `instance` (RFC 9457 section 3.1.5): what was asked for, and the id of the request.
+    /// `instance` (RFC 9457 section 3.1.5): the target, and the id of the request.
     instance: String,
     request: &'a str,
     code: &'a str,
@@ -161,7 +161,7 @@ struct ProblemBody<'a> {
 /// The methods that pass.
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS, POST, PUT, DELETE, PATCH");
 
-/// What this server itself says to OPTIONS.
+/// Answer of this server itself to OPTIONS.
 fn options() -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -206,14 +206,14 @@ pub(super) fn refuse(
     insert_header(fields, header::CONTENT_TYPE, kind);
     insert_header(fields, header::CONTENT_LENGTH, &text.len().to_string());
     insert_header(fields, header::CACHE_CONTROL, "no-store");
-    // Without it a browser hides the status from the viewer's script.
+    // Without this field a browser hides the status from the viewer's script.
     cors::allow_any_origin(asked, fields);
     insert_header(fields, PROXY_STATUS, &format!("{name}; error={}", refusal.kind()));
     if let Some(seconds) = refusal.retry_after() {
         insert_header(fields, header::RETRY_AFTER, &seconds.to_string());
     }
-    // SECURITY: where the request itself is in doubt, so is what stands behind it: it must not be read as another one.
-    // (hyper writes this field into HTTP/1 only.)
+    // SECURITY: after a request that cannot be trusted the following bytes must not be read as another one. (hyper writes
+    // this field into HTTP/1 only.)
     if matches!(refusal, Refusal::BadRequest(_) | Refusal::Malformed(_)) && asking.is_http_1 {
         insert_header(fields, header::CONNECTION, "close");
     }
@@ -236,10 +236,10 @@ fn insert_header(fields: &mut HeaderMap, name: HeaderName, value: &str) {
     }
 }
 
-/// Whether `Accept` names JSON, and not only `*/*`.
+/// True if `Accept` names JSON, and not only `*/*`.
 fn wants_json(headers: &HeaderMap) -> bool {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    // Nearly no image is asked for with JSON, or any other word with this letter, among the types.
+    // A cheap test: `Accept` of nearly no image request has this letter.
     let accepts = accepts.filter(|accept| accept.as_bytes().contains(&b'j'));
     accepts.flat_map(|accept| accept.split(',')).any(|range| {
         let kind = range.split(';').next().unwrap_or_default().trim();

@@ -1,4 +1,4 @@
-//! From a request's target to its route, or to a refusal. Pure; the path is never changed.
+//! Routing: from a request's target to its route, or to a refusal. Pure; the path is never changed.
 
 use http::request::Parts;
 use http::uri::Uri;
@@ -17,16 +17,16 @@ pub(super) struct RoutedRequest<'a> {
     /// Position in `settings.routes`.
     pub(super) route: usize,
     pub(super) route_kind: RouteKind,
-    /// What it came with.
+    /// Fields of the request.
     pub(super) found: ProxyFields,
     /// Id of the request.
     pub(super) trace: &'a RequestTrace,
     uri: &'a Uri,
-    /// Where the path goes on behind the route's prefix.
+    /// Offset at which the path goes on behind the route's prefix.
     rest_at: usize,
 }
 
-/// Where a request belongs, without the request.
+/// Route of a request, without the request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RoutePlace {
     route: usize,
@@ -36,7 +36,7 @@ pub(super) struct RoutePlace {
 }
 
 impl RoutePlace {
-    /// The request of this place, whose target is `uri`.
+    /// Request of this place with the target `uri`.
     pub(super) fn of<'a>(self, uri: &'a Uri, trace: &'a RequestTrace) -> RoutedRequest<'a> {
         let Self { route, route_kind, found, rest_at } = self;
         RoutedRequest { route, route_kind, found, trace, uri, rest_at }
@@ -44,7 +44,7 @@ impl RoutePlace {
 }
 
 impl<'a> RoutedRequest<'a> {
-    /// Where the request belongs.
+    /// Route of the request, without the request.
     pub(super) fn place(&self) -> RoutePlace {
         let Self { route, route_kind, found, rest_at, .. } = *self;
         RoutePlace { route, route_kind, found, rest_at }
@@ -66,7 +66,7 @@ impl<'a> RoutedRequest<'a> {
         self.uri
     }
 
-    /// The image that is asked for, on an image route. Reads the path: once for each request.
+    /// Requested image, on an image route. Reads the path: once for each request.
     pub(super) fn image(&self) -> Option<ImageRequest<'a>> {
         match self.route_kind {
             RouteKind::Image => ImageRequest::parse(self.rest_and_query()),
@@ -74,7 +74,7 @@ impl<'a> RoutedRequest<'a> {
         }
     }
 
-    /// The word used in labels and logs.
+    /// Name in labels and logs.
     pub(super) fn kind(&self) -> &'static str {
         match self.route_kind {
             RouteKind::Image => "image",
@@ -84,7 +84,7 @@ impl<'a> RoutedRequest<'a> {
     }
 }
 
-/// Finds the route of a request, whose target is `uri`.
+/// Finds the route of a request with the target `uri`.
 pub(super) fn route<'a>(
     settings: &Settings,
     head: &Parts,
@@ -123,20 +123,20 @@ pub(super) fn route<'a>(
     })
 }
 
-/// Is nothing expected, or only what is met? One expectation is defined (RFC 9110 section 10.1.1); hyper heeds the last
-/// line of several.
+/// True if the request expects nothing, or only `100-continue`. One expectation is defined (RFC 9110 section 10.1.1); hyper
+/// heeds the last line of several.
 fn is_expected(head: &Parts) -> bool {
     let Some(expected) = head.headers.get(header::EXPECT) else { return true };
     let is_only = head.headers.get_all(header::EXPECT).iter().nth(1).is_none();
     is_only && expected.as_bytes().eq_ignore_ascii_case(b"100-continue")
 }
 
-/// Refuses what stands for a head that could not be read.
+/// Refuses the substitute for a malformed head.
 pub(super) fn readable(head: &Parts) -> Result<(), Refusal> {
     head.extensions.get().map_or(Ok(()), |MalformedHead(status)| Err(Refusal::Malformed(*status)))
 }
 
-/// Refuses a request whose end is in doubt; asked before everything else, because only this refusal ends the connection.
+/// Refuses a request whose end is in doubt; checked before everything else, because only this refusal ends the connection.
 pub(super) fn check_framing(head: &Parts, found: ProxyFields) -> Result<(), Refusal> {
     if !found.has(ProxyFields::TRANSFER_ENCODING | ProxyFields::CONTENT_LENGTH) {
         return Ok(());
@@ -150,9 +150,9 @@ pub(super) fn check_framing(head: &Parts, found: ProxyFields) -> Result<(), Refu
     Ok(())
 }
 
-/// No `Content-Length`, or one of digits.
+/// True for no `Content-Length`, or one of digits.
 ///
-/// SECURITY: HTTP/2 ends a body by itself, so nobody looked at these fields; upstream, in HTTP/1.1, they end it.
+/// SECURITY: HTTP/2 has its own end of a body, so these fields were not checked; upstream, in HTTP/1.1, they end it.
 fn has_one_length(head: &Parts) -> bool {
     let Some(length) = head.headers.get(header::CONTENT_LENGTH) else { return true };
     let is_only = head.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_none();
@@ -169,8 +169,8 @@ fn is_framed_plainly(head: &Parts) -> bool {
     is_only && coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
-/// The host that the viewer means: the target's own where it has one, else the one `Host` (RFC 9112 section 3.2). Empty
-/// where HTTP/1.0 names none: then the routes for every host are left.
+/// Host that the viewer means: the target's own if it has one, else the one `Host` (RFC 9112 section 3.2). Empty where
+/// HTTP/1.0 names none: then the routes for every host are left.
 ///
 /// SECURITY: a request with two hosts, or none, is read differently by different servers.
 pub(super) fn host(head: &Parts) -> Result<&str, Refusal> {
@@ -182,8 +182,8 @@ pub(super) fn host(head: &Parts) -> Result<&str, Refusal> {
     let host =
         host.map(|host| host.to_str().map_err(|_| Refusal::BadRequest("Host is not a host"))).transpose()?;
     let host = match (head.uri.authority(), host) {
-        // In HTTP/1.1 the target's own counts and `Host` is passed over; HTTP/2 wants them equal (RFC 9113
-        // section 8.3.1).
+        // In HTTP/1.1 the target's authority counts and `Host` is ignored; HTTP/2 wants them equal (RFC 9113 section
+        // 8.3.1).
         (Some(authority), Some(host))
             if head.version == Version::HTTP_2 && !host.eq_ignore_ascii_case(authority.as_str()) =>
         {
@@ -191,7 +191,7 @@ pub(super) fn host(head: &Parts) -> Result<&str, Refusal> {
         }
         (Some(authority), _) => authority.as_str(),
         (None, Some(host)) => host,
-        // Health checks ask so.
+        // Health checks send neither.
         (None, None) if head.version == Version::HTTP_10 => return Ok(""),
         (None, None) => return Err(Refusal::BadRequest("no Host")),
     };
@@ -206,7 +206,7 @@ fn is_host(host: &str) -> bool {
         return !host.is_empty();
     }
     let (name, port) = match host.rsplit_once(':') {
-        // The colons of an IPv6 address stand inside its brackets.
+        // Colons of an IPv6 address stand inside its brackets.
         Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
         _ => (host, None),
     };
@@ -215,7 +215,7 @@ fn is_host(host: &str) -> bool {
         || !name.is_empty() && name.bytes().all(plain),
         |address| address.parse::<std::net::Ipv6Addr>().is_ok(),
     );
-    // An empty port is allowed by RFC 3986 and stands for the scheme's own.
+    // An empty port is allowed by RFC 3986 and means the scheme's own.
     is_name && port.is_none_or(|port| port.is_empty() || port.parse::<u16>().is_ok_and(|_| is_digits(port)))
 }
 
@@ -223,13 +223,13 @@ fn is_digits(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Does any segment read as `.` or `..`, with `%2e` for a dot, `%2f`, `%5c` or a backslash for a slash, and with
-/// or without parameters behind a `;`?
+/// True if any segment reads as `.` or `..`, with `%2e` for a dot, `%2f`, `%5c` or a backslash for a slash, and with or
+/// without parameters behind a `;`?
 ///
-/// SECURITY: `/iiif/2/../../admin` must not leave its route, whatever the upstream makes of it. (Servlet containers
-/// cut `;x` off a segment before they resolve it, so `/..;x/` climbs there.)
+/// SECURITY: `/iiif/2/../../admin` must not leave its route, however the upstream resolves it. (Servlet containers cut `;x`
+/// off a segment before they resolve it, so `/..;x/` climbs there.)
 fn has_dot_segment(path: &str) -> bool {
-    // Nearly every path has none of these but the point of a file's name; then nothing else is looked at.
+    // Nearly every path has none of these bytes but the dot of a file's name: then the checks below are skipped.
     let bytes = path.as_bytes();
     let is_suspect = |at: usize| bytes[at] != b'.' || at == 0 || bytes[at - 1] == b'/';
     if !memchr::memchr3_iter(b'.', b'%', b'\\', bytes).any(is_suspect) {
@@ -269,7 +269,7 @@ fn hex(digit: u8) -> Option<u8> {
 struct Segment {
     dots: usize,
     others: bool,
-    /// What follows are parameters, which count for nothing.
+    /// Set by `;`: parameters follow, which count for nothing.
     ended: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Sender of a request, and what the configuration says of it.
+//! Sender of a request, and its rights by the configuration.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ impl Sender {
         if is_peer { Arc::clone(&self.viewer.client) } else { self.viewer.client.at(self.client) }
     }
 
-    /// On whose behalf this request goes upstream. The canvas service asks on behalf of our own heals.
+    /// Caller for the upstream. The canvas service's requests count as our own heals'.
     pub(super) fn caller(&self, kind: RouteKind, version: Version) -> Caller {
         if self.is_canvas_service {
             return Caller::default();

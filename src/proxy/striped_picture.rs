@@ -1,7 +1,7 @@
-//! Grey stripes of any size, as JPEG and PNG: what is shown in the place of an image whose file is gone.
+//! Grey stripes of any size, as JPEG and PNG: the placeholder for an image whose file is gone.
 //!
-//! A picture is made of one value for each block of 8 × 8 pixels, so that it costs a fraction of what an encoder for
-//! photographs takes: 4 megapixels are 40 KB and less than a millisecond. Nothing has to be kept.
+//! A picture is made of one value for each block of 8 × 8 pixels, so that it costs a fraction of the time of an encoder for
+//! photographs: 4 megapixels are 40 KB and less than a millisecond. Pictures need not be kept.
 
 use std::io::{self, Write as _};
 
@@ -14,12 +14,14 @@ pub(super) const MOST: u64 = 4 << 20;
 /// Grey of the ground and of the stripes.
 const GREYS: [u8; 2] = [224, 208];
 
-/// Whether this block of 8 × 8 pixels belongs to a stripe. Stripes meet where tiles meet, as their sides are multiples of 32.
+/// True if this block of 8 × 8 pixels belongs to a stripe. Stripes meet where tiles meet, as their sides are multiples of
+/// 32.
 fn is_striped(across: u32, down: u32) -> bool {
     (across + down).is_multiple_of(4)
 }
 
-/// A picture of one channel (ITU-T T.81, baseline), whose blocks have no detail: a difference to the block before, and an end.
+/// Picture of one channel (ITU-T T.81, baseline), whose blocks have no detail: a difference to the block before, and an
+/// end.
 pub(super) fn jpeg(width: u16, height: u16) -> Vec<u8> {
     // Start, JFIF, and a table that divides everything by 8: a value is then a grey less 128.
     let mut out = b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0\xff\xdb\0\x43\0".to_vec();
@@ -28,7 +30,8 @@ pub(super) fn jpeg(width: u16, height: u16) -> Vec<u8> {
     out.extend(height.to_be_bytes());
     out.extend(width.to_be_bytes());
     out.extend(b"\x01\x01\x11\0");
-    // Differences: none is `0`, those of 5 bits begin with `10`, those of 7 with `110`. All else is the end: `0`.
+    // Huffman tables. DC differences: none is `0`, those of 5 bits begin with `10`, those of 7 with `110`. AC: only the end
+    // of the block, `0`.
     out.extend([0xff, 0xc4, 0, 22, 0, 1, 1, 1].into_iter().chain([0; 13]).chain([0, 5, 7]));
     out.extend([0xff, 0xc4, 0, 20, 16, 1].into_iter().chain([0; 16]));
     out.extend(b"\xff\xda\0\x08\x01\x01\0\0\x3f\0");
@@ -38,7 +41,7 @@ pub(super) fn jpeg(width: u16, height: u16) -> Vec<u8> {
         for across in 0..u32::from(width).div_ceil(8) {
             let now = is_striped(across, down);
             match before {
-                // The first one is a stripe: 208 less 128, with the end behind it.
+                // The first block is a stripe: 208 less 128, then the end of the block.
                 None => bits.write(0b110_1010_0000, 11),
                 Some(before) if before == now => bits.write(0b00, 2),
                 // 16 less.
@@ -66,7 +69,7 @@ impl BitWriter {
             self.byte |= u8::from(value >> at & 1 == 1) << self.free;
             if self.free == 0 {
                 self.out.push(self.byte);
-                // What looks like a mark is told from one.
+                // 0xff would begin a marker: a zero byte follows it.
                 if self.byte == 0xff {
                     self.out.push(0);
                 }
@@ -90,7 +93,7 @@ pub(super) fn png(width: u16, height: u16) -> io::Result<Vec<u8>> {
     let columns = u32::from(width).div_ceil(8);
     let row = |down: u32| {
         let bytes = (0..columns).map(move |across| if is_striped(across, down) { 0xff } else { 0 });
-        // No filter stands before each row.
+        // Filter type 0 (none) stands before each row.
         [0].into_iter().chain(bytes).collect::<Vec<u8>>()
     };
     let rows: [Vec<u8>; 4] = [0, 1, 2, 3].map(row);

@@ -3,7 +3,7 @@
 use crate::heal::Priority;
 use crate::iiif::Target;
 
-/// Thumbnails of a whole book come at once: they are healed after the page that somebody looks at.
+/// Thumbnails of a whole book come at once: they are healed after the page that a viewer shows.
 pub(super) fn priority_of(target: Target<'_>) -> Priority {
     match target {
         Target::Image { region: "full", size, .. } if is_thumbnail(size) => Priority::Prefetch,

@@ -1,6 +1,6 @@
-//! Requests of plain routes that ask for another protocol, such as WebSocket: who may, and how many.
+//! Upgrades: requests of plain routes that ask for another protocol, such as WebSocket, and their limits.
 //!
-//! Image and presentation routes never switch: there `Upgrade` is one of the fields of one hop, and goes no further.
+//! Image and presentation routes never switch: there `Upgrade` is one of the hop-by-hop fields, and goes no further.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -19,7 +19,7 @@ use crate::upstream::{ClientUpgrade, Upgrade, UpstreamError};
 
 const SWITCHES: HeaderValue = HeaderValue::from_static("upgrade");
 
-/// How many connections speak another protocol.
+/// Count of connections that speak another protocol.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Upgrades {
     open: Arc<AtomicUsize>,
@@ -58,16 +58,16 @@ fn words(headers: &HeaderMap, name: http::HeaderName) -> impl Iterator<Item = St
     words.filter(|word| !word.is_empty())
 }
 
-/// A protocol that is still HTTP, or one that the proxy itself would have to speak.
+/// True for a protocol that is still HTTP, or one that the proxy itself would have to implement.
 ///
-/// SECURITY: behind `h2c` requests would go upstream that nobody here reads.
+/// SECURITY: behind `h2c` requests would go upstream unread.
 fn is_ours(protocol: &str) -> bool {
     let name = protocol.split('/').next().unwrap_or_default();
     matches!(name, "h2c" | "h2" | "h3" | "http" | "tls")
 }
 
 impl ProxyInner {
-    /// The protocols that a request asks for and that may pass; `None`: it stays in HTTP.
+    /// Protocols of the request that may pass; `None`: it stays in HTTP.
     pub(super) fn protocols(&self, kind: RouteKind, head: &Parts, has_body: bool) -> Option<HeaderValue> {
         let may = kind == RouteKind::Plain && head.headers.contains_key(UPGRADE);
         if !may || has_body || head.version != Version::HTTP_11 || head.method != Method::GET {
@@ -84,7 +84,7 @@ impl ProxyInner {
         (!asked.is_empty()).then(|| HeaderValue::try_from(asked.join(", ")).ok())?
     }
 
-    /// Sends it on, and gives what came: a 101 with the upstream's side of the connection, or another answer.
+    /// Sends the request on; returns a 101 with the upstream's side of the connection, or another answer.
     pub(super) async fn upgrade(
         &self,
         exchange: &Exchange<'_>,
@@ -123,7 +123,7 @@ impl ProxyInner {
     }
 }
 
-/// Does the answer switch to protocols that were asked for, and to no other (RFC 9110 section 7.8)?
+/// True if the answer switches to requested protocols, and to no other (RFC 9110 section 7.8).
 fn is_among_those(answer: &HeaderMap, asked: &HeaderMap) -> bool {
     let asked: Vec<_> = words(asked, UPGRADE).collect();
     let mut chosen = words(answer, UPGRADE).peekable();

@@ -10,7 +10,7 @@ use crate::iiif::identifier::{Identifier, IdentifierKind};
 use crate::index::browse::CanvasRow;
 use crate::index::{Index, Owner};
 
-/// Canvases of the index that a check looks at.
+/// Canvases of the index that a check reads.
 const SAMPLE: u32 = 200;
 
 /// Images of one canvas that a check looks up.
@@ -19,19 +19,19 @@ const IMAGES: usize = 16;
 /// Hosts of canvases that are counted one by one.
 const HOSTS: usize = 32;
 
-/// Images whose info.json is asked for, until one is there.
+/// Images whose info.json is requested, until one is there.
 const WITNESSES: usize = 3;
 
-/// What was seen of a setup. `None`: it was not looked at.
+/// Observations about a setup. `None`: not checked.
 #[derive(Debug, Default)]
 pub(crate) struct SetupFacts {
     /// The index, or why it cannot be read.
     pub(crate) index: Option<Result<IndexFacts, String>>,
-    /// Canvases that were looked at, and those among them that cannot be asked for.
+    /// Checked canvases, and those among them that cannot be requested.
     pub(crate) canvases: UnmappedCanvases,
     /// Servers of image and presentation routes that give no answer.
     pub(crate) unreachable: Option<Vec<UnreachableServer>>,
-    /// What the services said of an image.
+    /// Answers of the services about an image.
     pub(crate) deployment: Option<DeploymentFacts>,
 }
 
@@ -39,11 +39,11 @@ pub(crate) struct SetupFacts {
 #[derive(Debug)]
 pub(crate) struct IndexFacts {
     pub(crate) is_empty: bool,
-    /// Sources that are looked at.
+    /// Sources in use.
     pub(crate) sources: usize,
     /// Sources that cannot be read (with the reason), or from which no image is known.
     pub(crate) useless: Vec<(String, Option<String>)>,
-    /// Images whose file is known, as `direct` and `register` need it, and images looked at. `None`: other rungs are on the
+    /// Images whose file is known, as `direct` and `register` need it, and checked images. `None`: other rungs are on the
     /// ladder.
     pub(crate) files: Option<(usize, usize)>,
 }
@@ -70,8 +70,8 @@ impl UnmappedCanvases {
     }
 }
 
-/// The canvas that a heal of one of these images would ask for and may not: the one that its manifest names, or where there
-/// is another one, such as that which the index derives from the image's file, that one. `None`: one may be asked for.
+/// Canvas that a heal of one of these images would request and may not: the one that its manifest names, or if there is
+/// another one, such as one derived from the image's file, that one. `None`: one may be requested.
 fn strange_canvas(healer: &Healer, canvas: &str, images: &[String]) -> Option<String> {
     let mut strange = canvas.to_owned();
     if healer.is_allowed_canvas(canvas) {
@@ -88,7 +88,7 @@ fn strange_canvas(healer: &Healer, canvas: &str, images: &[String]) -> Option<St
     Some(strange)
 }
 
-/// Facts of the index, and images that may be asked about.
+/// Facts of the index, and images for further requests.
 pub(super) fn look_at_index(
     healer: &Healer,
     index: &Index,
@@ -142,7 +142,7 @@ fn knows_file(index: &Index, key: &str) -> bool {
     }
 }
 
-/// Why this file or folder cannot be read.
+/// Reason why this file or folder cannot be read.
 fn unreadable(path: &Path) -> Option<String> {
     let is_folder = path.metadata().map(|found| found.is_dir());
     let read = match is_folder {

@@ -1,4 +1,4 @@
-//! What the facts about a setup mean, in a sentence or two, with what to do.
+//! Findings about a setup, made of its facts: a sentence or two each, with what to do.
 
 use std::fmt::Write as _;
 
@@ -10,12 +10,12 @@ use crate::config::settings::RouteKind;
 use crate::heal::UnreachableServer;
 use crate::iiif::CanvasUrl;
 
-/// How one thing about the setup is.
+/// State of one finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum FindingState {
-    /// As it should be.
+    /// Good: as it should be.
     Good,
     /// Works, but not as well as it could.
     Note,
@@ -24,7 +24,7 @@ pub enum FindingState {
 }
 
 impl FindingState {
-    /// The word used in reports, labels and logs.
+    /// Name in reports, labels and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Good => "good",
@@ -38,11 +38,11 @@ impl FindingState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SetupFinding {
-    /// What was looked at, out of a closed list.
+    /// Subject, out of a closed list.
     pub about: &'static str,
-    /// How it is.
+    /// State.
     pub state: FindingState,
-    /// In words, with what to do.
+    /// Description, with what to do.
     pub text: String,
 }
 
@@ -51,7 +51,7 @@ impl SetupFinding {
         Self { about, state, text: text.into() }
     }
 
-    /// Something is wrong.
+    /// True if the setup is wrong in this point.
     pub fn is_bad(&self) -> bool {
         self.state == FindingState::Bad
     }
@@ -72,7 +72,7 @@ const PUBLIC_ID: &str = "public @id";
 const RESOURCES: &str = "/resources";
 const CLOCK: &str = "clock";
 
-/// All that findings are about, each with its label in metrics.
+/// Subjects of findings, each with its label in metrics.
 pub(super) const ABOUT: [(&str, &str); 9] = [
     (LADDER, "ladder"),
     (SOURCES, "sources"),
@@ -199,7 +199,7 @@ fn index_and_sources(settings: &Settings, index: &IndexFacts) -> Vec<SetupFindin
     all
 }
 
-/// The finding about canvases: how many of the index's can be asked for.
+/// Finding about canvases: how many of the index's can be requested.
 fn canvases(settings: &Settings, unmapped: &UnmappedCanvases) -> SetupFinding {
     let UnmappedCanvases { canvases, strange, hosts } = unmapped;
     let mut text = format!("{} of {canvases} canvases belong to a presentation route", canvases - strange);
@@ -337,7 +337,7 @@ mod tests {
         let plain = read("");
         assert_eq!(image_base(&plain), "https://lib.example/iiif/2/");
         assert_eq!((state(&plain, old), state(&plain, new)), (FindingState::Good, FindingState::Bad));
-        // As `init` writes it: beside the old name, which is rewritten on the way.
+        // As `init` writes it: the public URL beside the old host name, which is rewritten on the way.
         let beside = read("[rewrite]\npublic_url = \"http://localhost:8080\"\n");
         assert_eq!(image_base(&beside), "http://localhost:8080/iiif/2/");
         assert_eq!((state(&beside, old), state(&beside, new)), (FindingState::Good, FindingState::Good));

@@ -1,7 +1,7 @@
 //! Setup: what must be right before an image can be healed. One list of findings, for `serve`, the commands and the dashboard.
 //!
-//! `facts` gathers what can be seen at a bounded cost: a sample of the index, and a few requests to each server. `findings` says
-//! what the facts mean, and what to do. [`SetupStatus`] holds the last findings of a process that serves.
+//! `facts` gathers observations at a bounded cost: a sample of the index, and a few requests to each server. `findings`
+//! interprets the facts, with advice. [`SetupStatus`] holds the last findings of a process that serves.
 
 mod facts;
 mod findings;
@@ -22,8 +22,8 @@ use crate::index::Index;
 use crate::observe::Metrics;
 use facts::look_at_index;
 
-/// Checks the setup: the index as [`check_index`] does, and each server by a few requests. Nothing is healed. `None`: the look
-/// at the index did not end (it panicked, or the process ends), so nothing is known.
+/// Checks the setup: the index as [`check_index`] does, and each server by a few requests. Nothing is healed. `None`: the
+/// look at the index did not end (it panicked, or the process ends), so no finding is known.
 pub async fn check(
     healer: &Healer,
     index: &Arc<Index>,
@@ -45,7 +45,7 @@ pub async fn check(
     Some(findings(settings, &facts))
 }
 
-/// Checks what the settings and the index say, without a request.
+/// Checks the settings and the index, without a request.
 pub fn check_index(healer: &Healer, index: &Index, settings: &Settings) -> Vec<SetupFinding> {
     findings(settings, &look_at_index(healer, index, settings).0)
 }
@@ -55,7 +55,7 @@ pub fn check_index(healer: &Healer, index: &Index, settings: &Settings) -> Vec<S
 pub struct SetupStatus(Arc<ArcSwap<Vec<SetupFinding>>>);
 
 impl SetupStatus {
-    /// What the last check found that is not as it should be.
+    /// Findings of the last check that are not good.
     pub fn problems(&self) -> Vec<SetupFinding> {
         self.0.load().iter().filter(|finding| !finding.is_good()).cloned().collect()
     }
@@ -67,7 +67,7 @@ impl SetupStatus {
             all.iter().filter(|other| (other.about, other.state) == (one.about, one.state)).count()
         };
         for finding in findings.iter().filter(|finding| !finding.is_good()) {
-            // Counts and seconds in a text may differ from check to check.
+            // Counts and seconds in a text may differ from check to check, so texts are compared without them.
             if like(findings, finding) > like(&before, finding) && !before.contains(finding) {
                 tracing::warn!(
                     about = finding.about,
@@ -97,7 +97,7 @@ impl SetupStatus {
     }
 }
 
-/// Writes each finding that is not as it should be, with what to do.
+/// Writes each finding that is not good, with advice.
 pub fn write_problems(findings: &[SetupFinding], out: &mut dyn Write) -> io::Result<()> {
     for finding in findings.iter().filter(|finding| !finding.is_good()) {
         let word = if finding.is_bad() { "wrong" } else { "note" };

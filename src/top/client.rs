@@ -1,4 +1,4 @@
-//! Asking the admin listener.
+//! Client of the admin listener.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::config::settings::Timeouts;
 use crate::iiif::CanvasUrl;
 use crate::upstream::{Body, ErrorChain, TlsError, Upstream, internal_request, server_of, whole};
 
-/// Why nothing can be shown.
+/// Errors of a request to the admin listener.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminClientError {
     /// `--url`.
@@ -29,41 +29,41 @@ pub enum AdminClientError {
     /// No answer.
     #[error("{name} gives no answer: {why}; does iiif-mender run there? ([admin] listen, or --url)")]
     Silent {
-        /// Whom we asked.
+        /// Name of the admin listener.
         name: String,
-        /// What went wrong.
+        /// Description of the error.
         why: String,
     },
     /// An answer with another status.
     #[error("{name} answers {status}; {advice}")]
     Status {
-        /// Whom we asked.
+        /// Name of the admin listener.
         name: String,
-        /// What it said.
+        /// Status of the answer.
         status: StatusCode,
-        /// What to do, or what it said of it.
+        /// Advice: what to do, or the detail of the answer.
         advice: String,
     },
     /// An answer that is not iiif-mender's.
     #[error("{name} does not answer as an iiif-mender does: {why}")]
     Strange {
-        /// Whom we asked.
+        /// Name of the admin listener.
         name: String,
-        /// What is wrong with it.
+        /// Description of the fault.
         why: String,
     },
 }
 
-/// The secret that the admin listener wants, where it wants one.
+/// Variable with the token of the admin listener.
 const TOKEN: &str = "IIIF_MENDER_TOKEN";
 
 /// The longest answer.
 const LONGEST: usize = 1 << 20;
 
-/// Heals that are asked for.
+/// Number of heals requested.
 const HEALS: usize = 8;
 
-/// How long an answer may take.
+/// Time limit of an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The admin listener of a running iiif-mender.
@@ -99,7 +99,7 @@ impl AdminClient {
         Ok(Self { upstream, base, name: url, us: settings.server.name.clone(), token, times })
     }
 
-    /// Whom we ask, as it was written.
+    /// Name of the admin listener, as it was written.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -112,7 +112,7 @@ impl AdminClient {
     /// Statistics and the last heals.
     pub(super) async fn look(&self) -> Result<TopStats, AdminClientError> {
         let stats: TopStats = self.get("stats").await?;
-        // Where the index cannot be read there are no heals, and all else can be shown.
+        // Without a readable index there are no heals, and all else can be shown.
         let heals = self.get::<TopHeals>(&format!("heals?limit={HEALS}")).await.unwrap_or_default();
         Ok(TopStats { heals: heals.items, ..stats })
     }
@@ -162,7 +162,7 @@ impl AdminClient {
     }
 }
 
-/// What to do about an answer with this status: what it says itself, where it is one of ours.
+/// Advice about an answer with this status: its own detail, where the answer is one of ours.
 fn advice(status: StatusCode, fields: &HeaderMap, body: &[u8]) -> String {
     let fixed = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "set IIIF_MENDER_TOKEN to the token of [admin]",

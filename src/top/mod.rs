@@ -1,4 +1,4 @@
-//! A running iiif-mender, asked from a terminal: `top` shows how it is doing, `purge` removes what it keeps.
+//! Commands on a running iiif-mender: `top` shows its state, `purge` removes cached answers.
 
 mod client;
 mod purge;
@@ -20,7 +20,7 @@ pub use purge::{PurgeArgs, purge};
 use stats::TopStats;
 use ui::draw;
 
-/// What `top` is told.
+/// Options of `top`
 #[derive(Debug, Args)]
 pub struct TopArgs {
     /// The admin listener to ask (default: the one of the configuration)
@@ -34,7 +34,7 @@ pub struct TopArgs {
     once: bool,
 }
 
-/// Why it ended.
+/// Errors that end `top`.
 #[derive(Debug, thiserror::Error)]
 pub enum TopError {
     /// The admin listener gave nothing that can be shown.
@@ -48,12 +48,12 @@ pub enum TopError {
     NoTerminal,
 }
 
-/// Size of what `--once` prints.
+/// Size of the output of `--once`.
 const PAGE: (u16, u16) = (80, 24);
 
-/// Shows it until `q`, Escape or Ctrl-C.
+/// Shows the screen until `q`, Escape or Ctrl-C.
 ///
-/// `json`: prints one look as the admin listener tells it.
+/// `json`: prints the admin listener's answer once.
 pub fn run(args: &TopArgs, settings: &Settings, json: bool, out: &mut dyn Write) -> Result<(), TopError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let admin = AdminClient::new(args.url.as_deref(), settings)?;
@@ -68,7 +68,7 @@ pub fn run(args: &TopArgs, settings: &Settings, json: bool, out: &mut dyn Write)
     if !io::stdout().is_terminal() {
         return Err(TopError::NoTerminal);
     }
-    // Who cannot be asked at all is told so in words, not in a full screen.
+    // An error of the first request is printed in words, not in a full screen.
     let mut told = Ok(look()?);
     let mut terminal = ratatui::try_init()?;
     let ended = loop {
@@ -85,7 +85,7 @@ pub fn run(args: &TopArgs, settings: &Settings, json: bool, out: &mut dyn Write)
     Ok(ended?)
 }
 
-/// Waits for the next look. True: somebody wants to leave.
+/// Waits for the next refresh. True: the user wants to leave.
 fn leaves(pause: Duration) -> io::Result<bool> {
     if !event::poll(pause)? {
         return Ok(false);

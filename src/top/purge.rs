@@ -1,4 +1,4 @@
-//! `iiif-mender purge`: has a running iiif-mender remove what it keeps of images.
+//! `iiif-mender purge`: removes cached answers from a running iiif-mender.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ use super::client::AdminClient;
 use super::{AdminClientError, TopError};
 use crate::config::Settings;
 
-/// What `purge` is told.
+/// Options of `purge`
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).args(["identifier", "manifest", "all"]))]
 pub struct PurgeArgs {
@@ -20,7 +20,7 @@ pub struct PurgeArgs {
     /// All images of an indexed manifest, by its id
     #[arg(long, value_name = "URL")]
     manifest: Option<String>,
-    /// Everything that is kept
+    /// Every cached answer
     #[arg(long)]
     all: bool,
     /// The admin listener to ask (default: the one of the configuration)
@@ -28,13 +28,13 @@ pub struct PurgeArgs {
     url: Option<String>,
 }
 
-/// What the admin listener says.
+/// Answer of the admin listener.
 #[derive(Debug, Deserialize)]
 struct PurgeResult {
     purged: u64,
 }
 
-/// Has it removed, and prints how many answers that were.
+/// Purges, and prints the number of removed answers.
 pub fn purge(args: &PurgeArgs, settings: &Settings, json: bool, out: &mut dyn Write) -> Result<(), TopError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done: Result<PurgeResult, AdminClientError> = runtime.block_on(async {

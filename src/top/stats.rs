@@ -1,10 +1,10 @@
-//! What is shown of `GET /api/v1/stats`.
+//! Part of `GET /api/v1/stats` that `top` shows.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// A snapshot, as far as it is shown. What an older or newer iiif-mender does not say is zero.
+/// Snapshot, as far as it is shown. A value that an older or newer iiif-mender does not send is zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct TopStats {
@@ -58,7 +58,7 @@ pub(super) struct GaugeValues {
     pub(super) cluster_connected: i64,
 }
 
-/// What came in a few seconds.
+/// Counts of a few seconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct SampleValues {

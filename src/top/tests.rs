@@ -27,7 +27,7 @@ fn one_look_says_how_things_stand() {
     assert!(text.lines().all(|line| line.chars().count() <= usize::from(PAGE.0)));
 }
 
-/// Everything that a look can hold, as long as it may be.
+/// Builds a screen with everything it can hold, as long as it may be.
 fn full() -> TopStats {
     let outcomes = ["served", "healed", "unknown", "missing", "cooling", "pending", "failed", "refused"];
     let heal = TopHeal {

@@ -1,4 +1,4 @@
-//! One look, drawn.
+//! Drawing of one screen.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use super::client::AdminClientError;
 use super::stats::{SampleValues, TopHeal, TopStats};
 use crate::observe::grouped;
 
-/// Draws the whole screen: the last look, or why there is none.
+/// Draws the whole screen: the last answer, or the error.
 pub(super) fn draw(frame: &mut Frame<'_>, told: &Result<TopStats, AdminClientError>, name: &str) {
     let [head, body, foot] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(0), Constraint::Length(1)])
@@ -28,7 +28,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, told: &Result<TopStats, AdminClientErr
     };
     let title = format!("iiif-mender {}  {name}  up {}", stats.version, duration(stats.uptime_seconds));
     frame.render_widget(Line::from(title).bold(), head);
-    // The tables need their lines; what is left is for charts and heals.
+    // The tables need their lines; the rest is for charts and heals.
     let [charts, tables, heals] =
         Layout::vertical([Constraint::Percentage(18), Constraint::Length(10), Constraint::Fill(1)])
             .areas(body);
@@ -96,7 +96,7 @@ fn last_heals(frame: &mut Frame<'_>, area: Rect, heals: &[TopHeal]) {
     frame.render_widget(text.block(framed("last heals (UTC)")), area);
 }
 
-/// Half an hour as bars, the last at the right, and what it comes to in a second.
+/// Draws half an hour as bars, the last at the right, with the rate per second.
 fn chart(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -131,7 +131,7 @@ fn framed(title: &str) -> Block<'static> {
         .title(format!("{title} ").bold())
 }
 
-/// In the two largest units.
+/// Writes a duration in its two largest units.
 fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {

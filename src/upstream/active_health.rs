@@ -1,4 +1,4 @@
-//! Active checks: each server is asked for a path on a schedule, apart from all traffic.
+//! Active checks: each server gets a request for a path on a schedule, apart from all traffic.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::config::settings::{HealthSettings, Timeouts};
 /// The longest body of a check that is read, so that its connection is kept; a longer one costs the connection.
 const LONGEST: usize = 64 << 10;
 
-/// How the servers of an upstream are checked.
+/// Health check of an upstream's servers: request, expected status, interval.
 #[derive(Debug)]
 pub(super) struct HealthCheck {
     head: Parts,

@@ -1,4 +1,4 @@
-//! A single attempt of a request at one server, and what happens to it when the client disconnects.
+//! A single attempt of a request at one server, and its fate when the client disconnects.
 
 use std::time::Duration;
 
@@ -41,10 +41,9 @@ impl Attempt {
         Self { admission: Some(admission), sent: Some((carrier, load)) }
     }
 
-    /// Sends the request to this server. Where a kept-alive connection turns out to have been closed under it, it goes out
-    /// once more on a new one: always if it was never written, and if it was, then only without a body and when no
-    /// byte of an answer came. `repeated`: it was written before and must not be written a third time. The body is
-    /// taken when it goes out.
+    /// Sends the request to this server. If its kept-alive connection turns out to be closed, the request is sent once more
+    /// on a new one: always if it was never written, and otherwise only without a body and when no byte of an answer came.
+    /// `repeated`: the request was written before and must not be written a third time. The body is taken when it is sent.
     pub(super) async fn ask(
         &mut self,
         load: InFlightGuard,
@@ -105,7 +104,7 @@ impl Attempt {
         sent
     }
 
-    /// The answer is here: what carries it, and its permits.
+    /// Ends the wait: the answer is here. Returns its carrier and permits.
     pub(super) fn answered(mut self, silence: Duration) -> Option<StreamingExchange> {
         let (carrier, load) = self.sent.take()?;
         Some(StreamingExchange {

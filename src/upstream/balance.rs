@@ -1,4 +1,4 @@
-//! Which server gets a request: the one with the least to do among those that are fit.
+//! Balancing: the choice of the server with the fewest requests among those that are fit.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::Upstream;
 use super::server::{InFlightGuard, UpstreamServer};
 
-/// Which servers one request was sent to already; their positions are bits.
+/// Servers that a request was sent to already, as bits of their positions.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct TriedServers {
     servers: u64,
@@ -27,8 +27,8 @@ impl TriedServers {
 }
 
 impl Upstream {
-    /// Chooses a server that this request was not sent to yet. Servers that are out are passed over; but if no other server
-    /// is left, one of them gets the request: to refuse it without a try could only make it worse.
+    /// Chooses a server that this request was not sent to yet. Servers that are out are skipped; but if no other server is
+    /// left, one of them gets the request, because a refusal without a try could only be worse.
     pub(super) fn choose(&self, tried: &mut TriedServers) -> Option<InFlightGuard> {
         let at = match &*self.servers {
             [_] => (!tried.has(0)).then_some(0),
@@ -48,7 +48,7 @@ impl Upstream {
         tried: TriedServers,
         may: impl Fn(&UpstreamServer) -> bool,
     ) -> Option<usize> {
-        // Only the first of equals is taken, so the beginning moves on.
+        // Of equals the first wins, so the start moves on.
         let first = self.turn.fetch_add(1, Ordering::Relaxed) % servers.len();
         let mut now = None;
         let turn = (first..servers.len()).chain(0..first).filter(|at| !tried.has(*at));

@@ -21,12 +21,12 @@ use super::transfer::Transfer;
 /// A body: nothing, some bytes, or a stream from either side.
 #[derive(Debug, Default)]
 pub enum Body {
-    /// Nothing.
+    /// No body.
     #[default]
     Empty,
     /// Bytes that are already here.
     Full(Bytes),
-    /// What a viewer sends.
+    /// Body from a viewer.
     Viewer(Box<RequestBody>),
     /// The beginning is here, the rest still streams.
     Chain(VecDeque<Bytes>, Box<Body>),
@@ -80,7 +80,7 @@ impl BodyAbort {
 }
 
 impl Body {
-    /// How it may be ended when others wait; `None`: it holds nothing that anybody waits for.
+    /// Transfer by which the body may be ended when others wait; `None`: the body holds nothing that others wait for.
     pub(super) fn transfer(&self) -> Option<&Arc<Transfer<()>>> {
         match self {
             Self::Viewer(upload) => Some(upload.transfer()),

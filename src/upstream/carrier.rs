@@ -1,4 +1,4 @@
-//! What carries one request and its answer: an HTTP/1.1 connection, or a stream of an HTTP/2 connection.
+//! Carrier of one request and its answer: an HTTP/1.1 connection, or a stream of an HTTP/2 connection.
 
 use std::task::{Context, Poll};
 
@@ -14,7 +14,7 @@ use super::http2::Http2Stream;
 use super::request_body::IdleTimer;
 use crate::config::settings::Timeouts;
 
-/// What carries one request and its answer.
+/// Carrier of one request and its answer.
 #[derive(Debug)]
 pub(super) enum ActiveConnection {
     /// An HTTP/1.1 connection, alone.
@@ -37,7 +37,7 @@ impl ActiveConnection {
         }
     }
 
-    /// Whether a request was sent on an unshared connection, and its answer has not come.
+    /// True if a request was sent on an unshared connection, and its answer has not come.
     pub(super) fn is_awaited(&self) -> bool {
         matches!(self, Self::Own(connection) if connection.is_awaited())
     }

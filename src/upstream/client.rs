@@ -68,7 +68,7 @@ impl Drop for ClientUpgrade {
 pub struct Caller {
     /// `None`: a request of our own, which has permits that no viewer can take.
     viewer: Option<(Arc<Client>, RouteKind)>,
-    /// A trusted proxy that does not say for whom it asks, and may ask for many.
+    /// A trusted proxy that does not name its client, and may ask for many.
     is_unbounded: bool,
     /// The connection carries other answers at the same time (HTTP/2).
     shares_connection: bool,
@@ -106,7 +106,8 @@ impl Caller {
         self.permit.as_ref()?.lock().take()
     }
 
-    /// Whether the client's next request would wait for none of its own. One that waits must not hold what others wait for.
+    /// True if the client's next request would not wait for the client's own requests. A request that waits must not hold
+    /// what others wait for.
     pub fn has_room(&self) -> bool {
         let (Some(client), Some(kind)) = (self.bounded(), self.kind()) else { return true };
         client.permits().has_room(kind)
@@ -130,7 +131,8 @@ impl Caller {
         self.viewer.as_ref().map(|(_, kind)| *kind)
     }
 
-    /// How many answers wait for the client is not bounded by its connections.
+    /// True on a connection that carries several answers at once: its client may have more answers waiting than
+    /// connections.
     pub(super) fn shares_connection(&self) -> bool {
         self.shares_connection
     }
@@ -149,7 +151,7 @@ impl Clients {
         Self { registry: Arc::new(Registry { by_address: DashMap::new(), budget, permits, ended }) }
     }
 
-    /// From now on `max_requests` is the number of permits of each upstream.
+    /// Sets the number of permits of each upstream to the clients' share of `max_requests`.
     pub fn resize(&self, max_requests: usize) {
         self.registry.permits.store(share_of(max_requests), Relaxed);
     }
@@ -159,7 +161,7 @@ impl Clients {
         self.registry.get(address)
     }
 
-    /// How many clients are known.
+    /// Number of known clients.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.registry.by_address.len()
@@ -207,12 +209,12 @@ impl Drop for Client {
 }
 
 impl Client {
-    /// Another client of the same registry: the one for whom a trusted proxy asks.
+    /// Client of the same registry at another address: the one for whom a trusted proxy asks.
     pub fn at(&self, address: IpAddr) -> Arc<Self> {
         self.registry.get(address)
     }
 
-    /// How many connections it has.
+    /// Number of the client's connections.
     pub fn connections(&self) -> usize {
         self.connections.load(Relaxed)
     }
@@ -263,9 +265,9 @@ impl Drop for ClientConnection {
     }
 }
 
-/// What counts as one client.
+/// Address that stands for the whole client.
 ///
-/// SECURITY: whoever has one IPv6 address has the 2^64 of its network, too.
+/// SECURITY: a client with one IPv6 address has the 2^64 of its network, too.
 pub fn one_client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),

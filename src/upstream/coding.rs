@@ -10,10 +10,10 @@ use http::{HeaderMap, HeaderValue, header};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
-/// How a document is packed.
+/// Content coding of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentCoding {
-    /// Not at all.
+    /// No coding.
     Identity,
     /// `gzip`
     Gzip,
@@ -25,10 +25,10 @@ pub enum ContentCoding {
     Zstd,
 }
 
-/// What all that is packed by `gzip` begins with, and no JSON does (RFC 1952 section 2.3.1).
+/// First bytes of every `gzip` file, and of no JSON (RFC 1952 section 2.3.1).
 pub(crate) const GZIP: &[u8; 2] = &[0x1f, 0x8b];
 
-/// What this file holds, unpacked where it is in `gzip`.
+/// Opens the content of a file, unpacked where it is in `gzip`.
 pub(crate) fn unpacked<'a>(mut file: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let is_packed = file.fill_buf()?.starts_with(GZIP);
     Ok(if is_packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
@@ -37,13 +37,13 @@ pub(crate) fn unpacked<'a>(mut file: impl BufRead + 'a) -> io::Result<Box<dyn Re
 /// The largest window of `zstd` that is read (RFC 9659 section 3).
 const ZSTD_WINDOW: u64 = 8 << 20;
 
-/// How a `br` document begins whose window is larger than those of RFC 7932 section 9.1: the seven low bits.
+/// Low seven bits of the first byte of a `br` document whose window is larger than those of RFC 7932 section 9.1.
 const LARGE_WINDOW: u8 = 0x11;
 
 /// The piece of a `br` document that is read at once.
 const BROTLI_PIECE: usize = 4 << 10;
 
-/// Why a document cannot be unpacked.
+/// Errors of unpacking a document.
 #[derive(Debug, thiserror::Error)]
 pub enum CodingError {
     /// The bytes are not what `Content-Encoding` says.
@@ -70,7 +70,7 @@ impl ContentCoding {
         }
     }
 
-    /// The document as it is meant, of at most `most` bytes.
+    /// Unpacks a document of at most `most` bytes.
     pub fn unpack(self, packed: &Bytes, most: usize) -> Result<Bytes, CodingError> {
         match self {
             Self::Identity => {
@@ -82,7 +82,7 @@ impl ContentCoding {
                 Err(CodingError::Broken(_)) => read(DeflateDecoder::new(&**packed), most),
                 other => other,
             },
-            // SECURITY: the decoder would allocate what such a window asks for.
+            // SECURITY: the decoder would allocate the whole window.
             Self::Brotli if packed.first().is_some_and(|head| head & 0x7f == LARGE_WINDOW) => {
                 Err(CodingError::Broken(io::Error::other("a window that HTTP does not have")))
             }
@@ -106,7 +106,7 @@ fn append(packed: impl Read, plain: &mut Vec<u8>, most: usize) -> Result<(), Cod
     if plain.len() > most { Err(CodingError::TooLong(most)) } else { Ok(()) }
 }
 
-/// Reads all frames, one after the other, and passes over those that are to be skipped (RFC 8878 section 3.1).
+/// Reads all frames, one after the other, and skips skippable ones (RFC 8878 section 3.1).
 fn zstd(mut packed: &[u8], most: usize) -> Result<Bytes, CodingError> {
     let (mut plain, mut is_begun) = (Vec::new(), false);
     let mut decoder = FrameDecoder::new();
@@ -137,7 +137,7 @@ pub struct Unpacker(UnpackState);
 enum UnpackState {
     Identity,
     Gzip(write::MultiGzDecoder<Vec<u8>>),
-    /// Which of its two forms it has shows in the first two bytes.
+    /// First two bytes, which tell the two forms of `deflate` apart.
     Deflate(Vec<u8>),
     Zlib(write::ZlibDecoder<Vec<u8>>),
     Raw(write::DeflateDecoder<Vec<u8>>),
@@ -145,7 +145,7 @@ enum UnpackState {
     Kept(ContentCoding, Vec<u8>, usize),
 }
 
-/// How much is unpacked at once at most: a small packed piece may be a very long one.
+/// Maximum that is unpacked at once: a small packed piece may be a very long one.
 const PACKED_PIECE: usize = 4 << 10;
 
 impl Unpacker {
@@ -166,7 +166,7 @@ impl Unpacker {
                 each(piece);
                 return Ok(());
             }
-            // What cannot be packed is a little longer when it is.
+            // Incompressible data grows a little when it is packed.
             UnpackState::Kept(_, kept, most) if kept.len() + piece.len() > most.saturating_mul(2) => {
                 return Err(io::Error::other(CodingError::TooLong(*most)));
             }
@@ -205,7 +205,7 @@ impl Unpacker {
         Ok(())
     }
 
-    /// Nothing follows.
+    /// Ends the document: no more bytes follow.
     pub fn finish(&mut self, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
         match &mut self.0 {
             UnpackState::Identity => {}
@@ -235,10 +235,10 @@ impl Unpacker {
     }
 }
 
-/// Asks only for codings that are read here, as far as the viewer takes them.
+/// Limits `Accept-Encoding` to codings that are read here, as far as the viewer accepts them.
 ///
-/// UPSTREAM: what stands between us and the canvas service packs by what a browser offers; a document in `br` would be
-/// neither learned nor watched nor repaired.
+/// UPSTREAM: a server between us and the canvas service packs as a browser's `Accept-Encoding` allows; a document in `br`
+/// would be neither learned nor watched nor repaired.
 pub fn narrow(fields: &mut HeaderMap) {
     let Some(offered) = fields.get(header::ACCEPT_ENCODING) else { return };
     let offered = offered.to_str().unwrap_or_default();
@@ -308,7 +308,7 @@ mod tests {
             packing.finish().unwrap()
         };
         let zstd = frame(&text);
-        // What is to be skipped, a frame, one of nothing, and another one (RFC 8878 sections 3.1 and 3.1.2).
+        // A frame to be skipped, a frame, an empty one, and another one (RFC 8878 sections 3.1 and 3.1.2).
         let frames = [SKIPPED, &frame(&text[..500]), &frame(b""), SKIPPED, &frame(&text[500..])].concat();
         // One block that is not compressed, and an empty last one (RFC 7932 section 9.2).
         let head = u32::try_from(text.len() - 1).unwrap() << 4 | 1 << 20;

@@ -1,4 +1,4 @@
-//! Opening a connection: name resolution, TCP, TLS. Where we connect and whom we name are two things.
+//! Dialling: name resolution, TCP, TLS. The address to connect to and the name in the request may differ.
 
 use std::error::Error;
 use std::path::Path;
@@ -21,7 +21,7 @@ use super::http1::{Http1Connection, Stream};
 use super::http2::Http2Pool;
 use crate::config::settings::{self, Http2, UpstreamUrl};
 
-/// Why the TLS settings for upstreams could not be made.
+/// Errors of the TLS settings for upstreams.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The extra CA file cannot be read as PEM.
@@ -31,7 +31,7 @@ pub enum TlsError {
     Ca {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// Cause.
         source: rustls_pki_types::pem::Error,
     },
     /// The client certificate or its key cannot be read as PEM.
@@ -39,7 +39,7 @@ pub enum TlsError {
     Identity {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// Cause.
         source: rustls_pki_types::pem::Error,
     },
     /// rustls refused a certificate or its own settings.
@@ -99,7 +99,7 @@ fn identity(
 #[derive(Debug, Clone)]
 pub(super) struct Dialer {
     connector: HttpsConnector<ConnectTo>,
-    /// For HTTP/1.1 only.
+    /// Connector for HTTP/1.1 only.
     alone: HttpsConnector<ConnectTo>,
     /// Scheme and authority of the upstream: Host and TLS name.
     target: Uri,
@@ -117,7 +117,7 @@ impl Dialer {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        // Shared by the addresses that a name has, so that the first, dead one does not use up the time of the rest.
+        // Shared by the addresses of a name, so that the first, dead one does not use up the time of the rest.
         tcp.set_connect_timeout(Some(bounds.connect_timeout));
         let connector = || HttpsConnectorBuilder::new().with_tls_config((**tls).clone()).https_or_http();
         let elsewhere = ConnectTo { tcp, connect };

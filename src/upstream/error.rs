@@ -1,9 +1,9 @@
-//! Errors of upstream requests and bodies. Which side failed and how is a variant, never a string.
+//! Errors of upstream requests and bodies. The failing side and the kind of failure are a variant, never a string.
 
 use std::error::Error;
 use std::{fmt, io};
 
-/// Why an upstream gave no answer.
+/// Reason why an upstream gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// The name could not be resolved, the connection was refused or TLS failed.
@@ -44,7 +44,7 @@ pub enum UpstreamError {
     Target,
 }
 
-/// Why a body ended before its end. The peer sees an aborted message, never a clean short one.
+/// Reason why a body broke off. The peer sees an aborted message, never a clean short one.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The upstream cut it.
@@ -79,7 +79,7 @@ pub enum BodyError {
 /// `SendFailure` says how a request failed before the head of an answer.
 #[derive(Debug)]
 pub(super) enum SendFailure {
-    /// Nothing was written; the body is whole again.
+    /// Not written; the body is whole again.
     Unsent,
     /// The connection was closed under a request without a body before any byte of an answer.
     Stale,
@@ -93,7 +93,7 @@ pub(super) enum SendFailure {
     Target,
     /// The end of the answer is not stated once and clearly.
     Framing(UpstreamError),
-    /// Anything else.
+    /// Other error.
     Broken(io::Error),
 }
 
@@ -130,12 +130,12 @@ impl UpstreamError {
         }
     }
 
-    /// Not the upstream failed but the viewer.
+    /// True if the viewer failed and not the upstream.
     pub fn is_the_viewers(&self) -> bool {
         matches!(self, Self::Viewer(_))
     }
 
-    /// Whether the connection was refused: no process listens there.
+    /// True if the connection was refused: no process listens there.
     pub fn is_refused(&self) -> bool {
         self.is_caused_by(io::ErrorKind::ConnectionRefused)
     }
@@ -149,14 +149,14 @@ impl UpstreamError {
         self.causes().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == kind))
     }
 
-    /// The upstream's certificate is not one that we believe.
+    /// True if we do not trust the upstream's certificate.
     fn is_distrust(&self) -> bool {
         self.causes().any(|cause| {
             matches!(cause.downcast_ref::<rustls::Error>(), Some(rustls::Error::InvalidCertificate(_)))
         })
     }
 
-    /// Iterates over the error and its causes. What an I/O error wraps is a cause as well, though `source` passes over it.
+    /// Iterates over the error and its causes. An error inside an I/O error is a cause as well, though `source` skips it.
     fn causes(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
         std::iter::successors(Some(self as &(dyn Error + 'static)), |&error| {
             let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);

@@ -16,7 +16,7 @@ use super::lease::ResponseLease;
 use super::tee::is_over;
 use super::transfer::{Release, Transfer};
 
-/// An answer that streams: what is to be given back when it is over.
+/// Streaming answer, with the resources to give back at its end.
 #[derive(Debug)]
 pub(super) struct StreamingExchange {
     pub(super) lease: ResponseLease,
@@ -55,7 +55,7 @@ impl Release for HeldExchange {
 }
 
 impl StreamingExchange {
-    /// What is to be given back when its client takes nothing while others wait.
+    /// Hands out the exchange, which is given back when its client takes nothing while others wait.
     pub(super) fn into_transfer(self, client: Option<Arc<Client>>) -> Arc<Transfer<HeldExchange>> {
         Transfer::new(client, Mutex::new(Some(self)))
     }
@@ -100,7 +100,7 @@ impl HttpBody for ResponseBody {
             };
         };
         let polled = Pin::new(&mut *exchange).poll_frame(cx);
-        // Given back as early as possible: the last frame, not the call after it.
+        // The lease is given back with the last frame, not with the call after it.
         let is_over = match &polled {
             Poll::Ready(frame) => is_over(&*exchange, frame.as_ref()),
             Poll::Pending => false,

@@ -27,13 +27,13 @@ use crate::observe::UpstreamMetrics;
 /// Redirects that are followed one after the other.
 const REDIRECTS: usize = 5;
 
-/// How long one document may take, from asking for it to its last byte, redirects among it.
+/// Time limit of one document, from the request to its last byte, redirects included.
 const WHOLE: Duration = Duration::from_mins(15);
 
 /// The longest document, as it comes and unpacked.
 const LONGEST: usize = 64 << 20;
 
-/// What fetching needs; makes a [`Fetcher`] for each piece of work. Cheap to clone.
+/// Context of fetching; makes a [`Fetcher`] for each piece of work. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct FetcherFactory {
     settings: Arc<Settings>,
@@ -41,8 +41,8 @@ pub struct FetcherFactory {
 }
 
 impl FetcherFactory {
-    /// Reads the configured certificates, where there are any: they may be of no use. Those of the system alone are read
-    /// when something is fetched: an index of local files needs none, and they are half a million instructions to read.
+    /// Reads the configured certificates, where there are any, to report mistakes in them. Those of the system alone are
+    /// read with the first fetch: an index of local files needs none, and they cost half a million instructions to read.
     pub fn new(settings: Arc<Settings>) -> Result<Self, TlsError> {
         let web = Self { settings, tls: Arc::default() };
         let bounds = &web.settings.upstream;
@@ -60,7 +60,7 @@ impl FetcherFactory {
         Ok(Arc::clone(self.tls.get_or_init(|| read)))
     }
 
-    /// The configuration by which is fetched.
+    /// Settings of the fetchers.
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings)
     }
@@ -86,7 +86,7 @@ type FetchOrigin = (Scheme, Authority, Vec<Authority>);
 pub struct FetchRequest<'a> {
     /// URL of the document.
     pub url: &'a str,
-    /// What is wanted.
+    /// Value of `Accept`.
     pub accept: &'static str,
     /// Fields that are sent to the host of `home`, and to no other.
     pub headers: &'a HeaderMap,
@@ -94,7 +94,7 @@ pub struct FetchRequest<'a> {
     pub home: &'a str,
     /// `ETag` and `Last-Modified` of the stored copy.
     pub validators: (Option<&'a str>, Option<&'a str>),
-    /// Whether a redirect may lead there.
+    /// True for a URL to which a redirect may lead.
     pub may_follow: &'a (dyn Fn(&CanvasUrl<'_>) -> bool + Sync),
 }
 
@@ -108,7 +108,7 @@ pub struct FetchedResponse {
     body: Bytes,
 }
 
-/// Why a document could not be fetched.
+/// Reasons why a document could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// Not an absolute http(s) URL of plain characters.
@@ -138,7 +138,7 @@ impl FetchedResponse {
             let named = self.field(&header::CONTENT_ENCODING).unwrap_or_default();
             FetchError::Body(format!("it is encoded as {named}, which was not asked for"))
         })?;
-        // A file that is packed, `manifest.json.gz`, is served as it is by servers that know nothing of it.
+        // A packed file, `manifest.json.gz`, is served without a coding by servers that do not know the format.
         let is_file = coding == ContentCoding::Identity && self.body.starts_with(GZIP);
         let coding = if is_file { ContentCoding::Gzip } else { coding };
         coding.unpack(&self.body, LONGEST).map_err(|error| match error {
@@ -161,13 +161,13 @@ pub fn retry_after(status: StatusCode, fields: &HeaderMap, now: SystemTime) -> O
     let text = fields.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
-        // A time that is over means now.
+        // A date in the past means now.
         Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
     };
     Some(pause.max(Duration::from_secs(1)))
 }
 
-/// A URL as it may be told.
+/// URL for logs and reports.
 ///
 /// SECURITY: a query may hold a key; a redirect to a login page repeats the whole URL in its own.
 pub fn without_query(url: &str) -> String {
@@ -190,7 +190,7 @@ impl Fetcher {
         for _ in 0..=REDIRECTS {
             let answer = self.once(&url, ask).await?;
             let to = if is_redirect(answer.status()) { answer.headers().get(header::LOCATION) } else { None };
-            // Servers write letters beyond ASCII into it as they are.
+            // Servers write letters beyond ASCII into `Location` unencoded.
             let Some(to) = to.and_then(|to| std::str::from_utf8(to.as_bytes()).ok()) else {
                 return fetched(answer).await;
             };
@@ -275,7 +275,9 @@ impl Fetcher {
     }
 }
 
-/// SECURITY: a source's fields are likely to be a key. Its own host sees them, on no worse a scheme.
+/// True if a URL is on the source's own host, with no worse scheme.
+///
+/// SECURITY: a source's fields are likely to hold a key, which no other host may see.
 fn is_home(url: &CanvasUrl<'_>, home: &str) -> bool {
     CanvasUrl::parse(home).is_some_and(|home| {
         let secure = |url: &CanvasUrl<'_>| url.scheme.eq_ignore_ascii_case("https");

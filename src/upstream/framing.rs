@@ -12,21 +12,21 @@ pub(super) enum StatedLength {
     Chunked,
     /// The body has this many bytes.
     Bytes(u64),
-    /// Nothing.
+    /// No framing.
     Unstated,
 }
 
-/// Leaves one length of an answer that says the same one several times, and none beside a transfer coding.
+/// Normalises the lengths of an answer: one, if it has several equal ones, and none beside a transfer coding.
 ///
-/// SECURITY: a coding below the chunks is not taken off: coded bytes would go out as plain ones. Lengths go out as they came,
-/// and whoever reads `2, 2` otherwise than we do sees another end.
+/// SECURITY: a coding below the chunks is not taken off: coded bytes would go out as plain ones. Lengths go out as they
+/// came, and a peer that reads `2, 2` otherwise than we do sees another end.
 pub(super) fn settle(fields: &mut HeaderMap) -> Result<StatedLength, UpstreamError> {
     if let Some(coding) = fields.get(TRANSFER_ENCODING) {
         let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
         if !is_chunked || fields.get_all(TRANSFER_ENCODING).iter().nth(1).is_some() {
             return Err(UpstreamError::Coding);
         }
-        // Where both stand, the length is wrong (RFC 9112 section 6.3).
+        // With both fields the length is wrong (RFC 9112 section 6.3).
         fields.remove(CONTENT_LENGTH);
         return Ok(StatedLength::Chunked);
     }
@@ -43,7 +43,7 @@ pub(super) fn settle(fields: &mut HeaderMap) -> Result<StatedLength, UpstreamErr
     Ok(StatedLength::Bytes(length))
 }
 
-/// As everybody writes and reads it: digits, no zero before others, certainly within 64 bits.
+/// True for a length that all implementations read alike: digits, no leading zero, within 64 bits.
 fn is_canonical(length: &[u8]) -> bool {
     matches!(length, [b'0'] | [b'1'..=b'9', ..]) && length.len() < 20 && length.iter().all(u8::is_ascii_digit)
 }
@@ -58,7 +58,7 @@ fn one(fields: &HeaderMap) -> Option<u64> {
 
 fn number(text: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?.trim_matches([' ', '\t']);
-    // A sign would be taken for a part of a number.
+    // `parse` would accept a sign.
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 

@@ -1,4 +1,4 @@
-//! From the name of a canvas to a request that may be sent.
+//! Guard: turns the name of a canvas into a request that may be sent.
 //!
 //! A canvas URL comes from a manifest, and a manifest may come from anywhere. It is a *name*, never an address
 //! to call: only its path and query are used, only if its host means us (or is the route's own upstream), and
@@ -14,7 +14,7 @@ use crate::iiif::canvas::uri;
 #[derive(Debug, Clone)]
 pub struct CanvasGuard {
     settings: Arc<Settings>,
-    /// Of each route.
+    /// Marks of the routes.
     marks: Arc<[u64]>,
 }
 
@@ -45,7 +45,7 @@ impl CanvasGuard {
     /// SECURITY: everything that an attacker can write into a manifest ends here: other hosts, other ports,
     /// userinfo, IP literals, dot segments in any spelling, paths outside the canvas service.
     pub fn allow(&self, canvas: &str) -> Option<CanvasTarget> {
-        // A name is encoded first and judged then.
+        // A name is encoded first and judged afterwards.
         let canvas = uri(canvas)?;
         let url = CanvasUrl::parse(&canvas)?;
         if url.has_dot_segments() {
@@ -63,9 +63,9 @@ impl CanvasGuard {
         })
     }
 
-    /// The URL names us: it belongs where a viewer's request for it would go.
+    /// Finds the route of a URL that names us: the one that a viewer's request for it would take.
     fn by_public_host<'a>(&self, url: &CanvasUrl<'a>) -> Option<(usize, &'a str)> {
-        // A manifest that was fetched through us and kept may name our other host.
+        // A manifest that was fetched through us and stored may name our other host.
         let own = self.settings.rewrite.public_url.as_ref().map(|own| own.authority.as_str());
         let hosts = self.settings.server.public_hosts.iter().map(String::as_str);
         let host = hosts.chain(own).find(|host| url.authority_is(host))?;

@@ -20,8 +20,8 @@ pub struct HeldResponse {
 }
 
 impl HeldResponse {
-    /// Takes in a body of at most `cap` bytes within `time`. `None`: it is longer, it takes longer, or the budget is used
-    /// up. Then the answer is given up: left in its connection it would keep its permit, and healing needs those.
+    /// Takes in a body of at most `cap` bytes within `time`. `None`: the body is longer, takes longer, or the budget is
+    /// used up. Then the answer is dropped: left in its connection it would keep its permit, and healing needs those.
     pub async fn hold(
         answer: Response<Body>,
         cap: usize,
@@ -66,7 +66,7 @@ impl HeldResponse {
         self.head.status
     }
 
-    /// Lets it go, as it was.
+    /// Releases the answer, unchanged.
     pub fn release(self) -> Response<Body> {
         Response::from_parts(self.head, self.body)
     }

@@ -26,7 +26,7 @@ use super::framing;
 use super::request_body::{IdleTimer, in_time};
 use crate::config::settings::{self, Http2, Timeouts};
 
-/// How much of one answer may be on its way unread: a whole tile.
+/// Window of one stream, bytes: a whole tile may be on its way unread.
 const STREAM_WINDOW: u32 = 1 << 20;
 
 /// Flow-control window of a connection in bytes. Viewers who read slowly share it, so it is many times that of a stream.
@@ -43,10 +43,10 @@ const LONGEST_HEAD: u32 = 64 << 10;
 struct Http2Connection {
     sender: http2::SendRequest<Body>,
     streams: AtomicUsize,
-    /// How many the server allows (`SETTINGS_MAX_CONCURRENT_STREAMS`), as the driver saw it last.
+    /// Limit of the server (`SETTINGS_MAX_CONCURRENT_STREAMS`), as the driver saw it last.
     allowed: Arc<AtomicUsize>,
     born: Instant,
-    /// When its last stream ended, in milliseconds after it was born.
+    /// End of the last stream, in milliseconds since the connection was opened.
     quiet_since: AtomicU64,
 }
 
@@ -55,7 +55,7 @@ struct Http2Connection {
 pub(super) struct Http2Stream {
     connection: Arc<Http2Connection>,
     scheme: Scheme,
-    /// How long it waits for the head of an answer, or the next piece of its body.
+    /// Timer for the head of an answer, or the next piece of its body.
     pub(super) waits: IdleTimer,
     /// Body of the answer.
     incoming: Option<Incoming>,
@@ -69,7 +69,7 @@ impl Drop for Http2Stream {
     }
 }
 
-/// What a server speaks; it is the same for all its connections.
+/// Protocols of a server, the same for all its connections.
 const UNKNOWN: u8 = 0;
 const HTTP_1: u8 = 1;
 
@@ -79,9 +79,9 @@ pub(super) struct Http2Pool {
     open: Mutex<Vec<Arc<Http2Connection>>>,
     scheme: Scheme,
     is_allowed: bool,
-    /// What the last dial found.
+    /// Protocol of the last dial.
     spoken: AtomicU8,
-    /// Held while dialling. Others wait, because they may share the new connection.
+    /// Lock held while dialling. Others wait, because they may share the new connection.
     pub(super) turn: tokio::sync::Mutex<()>,
     keep: Duration,
     max_age: Duration,
@@ -175,7 +175,7 @@ impl Http2Pool {
         Ok(stream)
     }
 
-    /// Closes what is closed already, too old, or was not used for a while.
+    /// Closes connections that are closed already, too old, or unused for a while.
     pub(super) fn prune(&self) {
         self.open.lock().retain(|connection| {
             let age = connection.born.elapsed();
@@ -246,7 +246,7 @@ impl Http2Stream {
     }
 }
 
-/// How it failed. Where nothing was written the body is put back.
+/// Kind of a failure. An unwritten body is put back.
 fn failed(mut failure: TrySendError<Request<Body>>, bodyless: bool, body: &mut Body) -> SendFailure {
     match failure.take_message() {
         Some(request) => {
@@ -258,7 +258,7 @@ fn failed(mut failure: TrySendError<Request<Body>>, bodyless: bool, body: &mut B
     }
 }
 
-/// Did the request break, or its answer?
+/// Tells whether the request broke, or its answer.
 fn is_client_error(error: hyper::Error) -> SendFailure {
     let mut cause = std::error::Error::source(&error);
     while let Some(error) = cause {
@@ -303,8 +303,8 @@ fn as_http2(head: &Parts, scheme: &Scheme) -> Option<Parts> {
     Some(head)
 }
 
-/// The server says that it did nothing for this request: refused, or sent after the last one of a connection that it
-/// closes (RFC 9113 sections 6.8 and 8.7).
+/// True if the server declares that it did not process this request: refused, or sent after the last one of a connection
+/// that it closes (RFC 9113 sections 6.8 and 8.7).
 fn was_refused(error: &hyper::Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
     cause.is_some_and(|error| {

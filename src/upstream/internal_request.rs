@@ -9,10 +9,10 @@ use crate::config::settings::{self, UpstreamUrl};
 use crate::iiif::CanvasUrl;
 use crate::observe::UpstreamMetrics;
 
-/// What we call ourselves.
+/// `User-Agent` of our own requests.
 const AGENT: &str = concat!("iiif-mender/", env!("CARGO_PKG_VERSION"));
 
-/// The head of a GET of our own to `host`: it says who asks, and `name` in `Via` shows a circle. The target is `/`.
+/// Head of a GET of our own to `host`, with our `User-Agent`; `name` in `Via` reveals a loop. The target is `/`.
 ///
 /// UPSTREAM: never `Authorization`: with one the canvas service answers 500 (upstream.md "Ways back to life").
 pub fn internal_request(host: &str, name: &str) -> Result<Parts, UpstreamError> {
@@ -32,8 +32,8 @@ pub fn server_of(url: &CanvasUrl<'_>) -> Option<UpstreamUrl> {
 }
 
 impl Upstream {
-    /// A server that no viewer's request goes to: a collector of spans, another iiif-mender. What is counted of the
-    /// viewers' upstreams says nothing of it.
+    /// Makes an upstream for a server that no viewer's request goes to: a collector of spans, another iiif-mender. Its
+    /// requests are not in the metrics of the viewers' upstreams.
     pub fn excluding(url: &UpstreamUrl, bounds: &settings::UpstreamSettings) -> Result<Self, TlsError> {
         Ok(Self::new(url, &[], bounds, &client_tls(bounds)?, &UpstreamMetrics::default()))
     }

@@ -1,4 +1,4 @@
-//! What an answer's body holds of its connection.
+//! Lease of a connection by the body of an answer.
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use super::carrier::ActiveConnection;
 use super::error::BodyError;
 use super::server::InFlightGuard;
 
-/// A connection that carries a body. Dropping it early closes the connection: what is left of the body can
-/// not be told from the next answer. (With HTTP/2 it can, and only the stream is reset.)
+/// Connection that carries a body. Dropping it early closes the connection: the rest of the body could not be told from the
+/// next answer. (With HTTP/2 it can, and only the stream is reset.)
 #[derive(Debug)]
 pub(super) struct ResponseLease {
     carrier: Option<ActiveConnection>,
@@ -46,7 +46,7 @@ impl ResponseLease {
         self.carrier.as_ref().map_or_else(SizeHint::default, ActiveConnection::size_hint)
     }
 
-    /// The body was read to its end: the connection may carry the next request.
+    /// Ends the lease after the whole body was read: the connection may carry the next request.
     pub(super) fn end(&mut self) {
         if let (Some(ActiveConnection::Own(connection)), Some(load)) = (self.carrier.take(), self.load.take())
         {

@@ -24,13 +24,13 @@ pub struct MemoryBudget {
 struct BudgetState {
     most: AtomicUsize,
     taken: AtomicUsize,
-    /// Of these, bytes that wait for their client. They may take half of the budget: with all of it taken by clients who
-    /// do not read, no document could be learned or repaired.
+    /// Bytes of these that wait for their client. At most half of the budget: with all of it taken by clients who do not
+    /// read, no document could be learned or repaired.
     waiting: AtomicUsize,
     shown: Gauge,
 }
 
-/// Some bytes of a [`MemoryBudget`]; given back when it is dropped.
+/// Permit for bytes of a [`MemoryBudget`]; given back when it is dropped.
 #[derive(Debug)]
 pub struct BudgetPermit {
     budget: MemoryBudget,
@@ -70,7 +70,7 @@ impl MemoryBudget {
         Self { budget_state: Arc::clone(&self.budget_state), client }
     }
 
-    /// Takes `bytes`; `None`: they would be too many.
+    /// Takes `bytes`; `None`: too many.
     pub fn take(&self, bytes: usize) -> Option<BudgetPermit> {
         self.try_take(bytes, self.client.clone(), false)
     }
@@ -123,7 +123,7 @@ impl MemoryBudget {
     }
 }
 
-/// Adds `bytes` (or whatever is counted) to `taken`; `None`: that would be more than `most`.
+/// Adds `bytes` (or any other unit) to `taken`; `None`: the sum would exceed `most`.
 pub(super) fn add(taken: &AtomicUsize, bytes: usize, most: usize) -> Option<()> {
     let fits = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= most);
     taken.fetch_update(Relaxed, Relaxed, fits).ok().map(drop)

@@ -1,7 +1,7 @@
 //! Requests to upstream servers: load balancing, dialling, kept-alive connections, limits and deadlines.
 //!
-//! Only this module opens connections to upstreams. [`Upstream`] is one server or several under one name; [`guard`]
-//! decides which canvas URLs may be asked for at all; [`Body`] is the body type of the whole program.
+//! Only this module opens connections to upstreams. [`Upstream`] is one server or several under one name; [`guard`] decides
+//! which canvas URLs may be requested at all; [`Body`] is the body type of the whole program.
 
 mod active_health;
 mod attempt;
@@ -93,14 +93,14 @@ enum UpstreamPermit {
 /// Minimum of permits for our own requests (heals, probes, health checks), which have 1/4 as many as viewers.
 const LEAST_OWN: usize = 4;
 
-/// What one scheme, host and port stand for: one server or several. Shared by all routes that lead there; cheap to
-/// use from many tasks.
+/// Upstream: one scheme, host and port, served by one server or several. Shared by all routes that lead there; cheap to use
+/// from many tasks.
 #[derive(Debug)]
 pub struct Upstream {
     scheme: Scheme,
     authority: Authority,
     servers: Box<[Arc<UpstreamServer>]>,
-    /// Where the choice among servers with the same load begins.
+    /// Position at which the choice among servers with the same load begins.
     turn: AtomicUsize,
     check: Option<HealthCheck>,
     permits: Arc<Permits>,
@@ -112,8 +112,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// An upstream at `url`; connections go to the servers at `connect` instead, where there are any. Nothing is
-    /// dialled yet.
+    /// Makes an upstream for `url`; connections go to the servers at `connect` instead, where there are any. Does not dial.
     pub fn new(
         url: &settings::UpstreamUrl,
         connect: &[Authority],
@@ -155,12 +154,12 @@ impl Upstream {
         &self.scheme
     }
 
-    /// Host and optional port as configured; what `Host` says unless the viewer's is preserved.
+    /// Host and optional port as configured; the value of `Host` unless the viewer's is preserved.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// How its servers stand, in the order of the configuration.
+    /// States of the servers, in the order of the configuration.
     pub fn servers(&self) -> Vec<ServerState> {
         self.servers.iter().map(|server| server.state()).collect()
     }
@@ -175,13 +174,13 @@ impl Upstream {
         self.send_for(&Caller::default(), head, body, times).await
     }
 
-    /// Sends one request and gives its answer: for a viewer with a body of up to `upstream.buffer` bytes that was read to
+    /// Sends one request and returns its answer: for a viewer with a body of up to `upstream.buffer` bytes that was read to
     /// its end already, otherwise as soon as the head is there.
     ///
-    /// `head` carries an origin-form target and a `Host`. A server that cannot be reached is passed over for the
-    /// next one: nothing was sent, so that is so for any request. A request whose connection was closed under it
-    /// is sent once more, if its body is [`Body::Empty`] and no byte of an answer came (RFC 9110 section 9.2.2;
-    /// [`Body::from_viewer`] says `Empty` for GET and HEAD only). An answer is never asked for again.
+    /// `head` carries an origin-form target and a `Host`. If a server cannot be reached, the next one is tried: no byte was
+    /// sent, so this holds for any request. A request whose connection turns out to be closed is sent once more, if its
+    /// body is [`Body::Empty`] and no byte of an answer came (RFC 9110 section 9.2.2; [`Body::from_viewer`] says `Empty`
+    /// for GET and HEAD only). After an answer the request is never repeated.
     pub async fn send_for(
         &self,
         caller: &Caller,
@@ -190,7 +189,7 @@ impl Upstream {
         times: Timeouts,
     ) -> Result<Response<Body>, UpstreamError> {
         if matches!(body, Body::Viewer(_)) {
-            // Before there is a permit: a slow upload would hold it without a need.
+            // Before the permit is taken: a slow upload would hold it without need.
             body = Box::pin(self.receive_upload(caller, body, times.body))
                 .await
                 .map_err(UpstreamError::Viewer)?;
@@ -259,7 +258,7 @@ impl Upstream {
         GaugeGuard::inc(&self.meters.in_flight)
     }
 
-    /// From now on this transfer is ended when others wait for its permits while it waits for its client.
+    /// Registers a transfer to be ended when others wait for its permits while it waits for its client.
     fn watch(&self, caller: &Caller, transfer: &Arc<Transfer<dyn Release>>) {
         if caller.kind().is_some() {
             self.permits.watch(transfer);

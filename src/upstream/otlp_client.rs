@@ -1,4 +1,4 @@
-//! A collector of spans: one URL that batches are posted to.
+//! OTLP client of a span collector: one URL that batches are posted to.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub struct OtlpClient {
 }
 
 impl OtlpClient {
-    /// The collector at `url`, as `[telemetry]` and `[upstream]` say. Nothing is dialled yet.
+    /// Makes a client of the collector at `url`, by the settings of `[telemetry]` and `[upstream]`. Does not dial.
     pub fn new(url: &UpstreamUrl, settings: &Settings) -> Result<Self, TlsError> {
         let mut fields = settings.telemetry.headers.clone();
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
@@ -37,8 +37,8 @@ impl OtlpClient {
         })
     }
 
-    /// Posts one batch; `Err` says why it was not taken. One that was lost with an old connection is sent once
-    /// more: a collector knows a span that comes twice by its id.
+    /// Posts one batch; `Err` says why it was not taken. A batch lost with an old connection is sent once more: a collector
+    /// knows a repeated span by its id.
     pub async fn post(&self, batch: Bytes) -> Result<(), String> {
         self.upstream.prune();
         let both = async {
@@ -65,7 +65,7 @@ impl OtlpClient {
         let times = Timeouts { connect: patience, first_byte: patience, body: patience };
         let answer = self.upstream.send(&head, Body::Full(batch), times).await?;
         let status = answer.status();
-        // Where it is too long or breaks, that only costs the connection.
+        // A body that is too long or breaks only costs the connection.
         let _read = answer.into_body().collect(LONGEST).await;
         Ok(status)
     }

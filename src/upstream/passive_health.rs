@@ -7,14 +7,14 @@ use parking_lot::Mutex;
 
 use crate::config::settings;
 
-/// How a server stands.
+/// Status of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerStatus {
-    /// In use.
+    /// Server in use.
     Up,
-    /// Was out and could be dialled: one request at a time tries it.
+    /// Trial: out before, and dialled since. One request at a time tries the server.
     Trial,
-    /// Passed over.
+    /// Excluded.
     Out,
 }
 
@@ -22,7 +22,7 @@ const UP: u8 = 0;
 const TRIAL: u8 = 1;
 const OUT: u8 = 2;
 
-/// What is known of one server's health. A healthy request costs two loads.
+/// Health of one server. A healthy request costs two loads.
 #[derive(Debug)]
 pub(super) struct PassiveHealth {
     standing: AtomicU8,
@@ -32,14 +32,14 @@ pub(super) struct PassiveHealth {
     bounds: settings::HealthSettings,
 }
 
-/// What matters only while something is wrong, or while it is checked.
+/// State that matters only while the server is unfit, or while it is checked.
 #[derive(Debug)]
 struct ColdState {
-    /// How long it is out the next time.
+    /// Length of the next time out.
     pause: Duration,
-    /// When it may be dialled again, while it is out.
+    /// Time of the next dial, while the server is out.
     due: Option<Instant>,
-    /// The active checks say that the server is not well.
+    /// True if the active checks find the server unwell.
     refuted: bool,
     good_checks: u32,
     bad_checks: u32,
@@ -70,7 +70,7 @@ impl PassiveHealth {
         }
         self.failures.store(0, Ordering::Relaxed);
         let mut rare = self.rare.lock();
-        // What its checks say counts more than one answer.
+        // Its checks count more than one answer.
         if rare.refuted {
             return None;
         }
@@ -95,7 +95,7 @@ impl PassiveHealth {
         self.set_status(OUT)
     }
 
-    /// True when the server is out and due for a dial: for one caller, who reports with [`HealthSettings::record_dial`].
+    /// True when the server is out and due for a dial: for one caller, who reports with [`PassiveHealth::record_dial`].
     pub(super) fn is_due(&self, now: Instant) -> bool {
         if self.standing.load(Ordering::Relaxed) != OUT {
             return false;
@@ -117,7 +117,7 @@ impl PassiveHealth {
         if worked {
             return self.set_status(TRIAL);
         }
-        // Dialling costs nobody anything, so the pause does not grow.
+        // A dial costs no viewer anything, so the pause does not grow.
         rare.due = Some(now + rare.pause);
         None
     }
@@ -147,7 +147,7 @@ impl PassiveHealth {
         None
     }
 
-    /// The lock is held.
+    /// Sets the status. The lock is held.
     fn set_status(&self, standing: u8) -> Option<ServerStatus> {
         let before = self.standing.swap(standing, Ordering::Relaxed);
         (before != standing).then(|| self.status())

@@ -1,4 +1,4 @@
-//! How many requests may be under way at once, shared fairly among kinds of routes and among clients.
+//! Limit on requests in flight, shared fairly among kinds of routes and among clients.
 
 #[cfg(test)]
 mod tests;
@@ -18,7 +18,7 @@ use super::client::Client;
 use super::transfer::{self, Release, Transfer};
 use crate::config::settings::RouteKind;
 
-/// How often transfers are looked for that may be ended in favour of requests that wait.
+/// Interval at which transfers are sought that may be ended in favour of requests that wait.
 const RECHECK: Duration = Duration::from_millis(RECHECK_MS);
 const RECHECK_MS: u64 = 25;
 
@@ -43,12 +43,12 @@ const MASK: u64 = (1 << BITS) - 1;
 pub(super) struct Permits {
     most: u64,
     most_of_a_kind: u64,
-    /// How many are taken, [`BITS`] for each kind.
+    /// Permits taken, [`BITS`] for each kind.
     taken: AtomicU64,
-    /// Length of the queue. Looked at without the lock.
+    /// Length of the queue, readable without the lock.
     waiting: AtomicUsize,
     queue: Mutex<Queue>,
-    /// When transfers were looked at last, in milliseconds of [`transfer::now`].
+    /// Time of the last search for such transfers, in milliseconds of [`transfer::now`].
     looked: AtomicU64,
     ended: Counter,
 }
@@ -130,7 +130,7 @@ impl Permits {
         Self::keeping(|most| most / 4, most, ended)
     }
 
-    /// Creates the permits of one client, which shares with nobody: few are kept free for requests of other kinds, so that many
+    /// Creates the permits of one client, which are not shared: few are kept free for requests of other kinds, so that many
     /// readers behind one address need not queue for a document one after another.
     pub(super) fn of_client(most: usize, ended: Counter) -> Arc<Self> {
         Self::keeping(|most| (most / 16).max(most.min(4) / 4), most, ended)
@@ -149,14 +149,14 @@ impl Permits {
         })
     }
 
-    /// How many are taken.
+    /// Number of permits taken.
     pub(super) fn taken(&self) -> usize {
         let taken = self.taken.load(SeqCst);
         let sum = (taken & MASK) + (taken >> BITS & MASK) + (taken >> (2 * BITS) & MASK);
         usize::try_from(sum).unwrap_or(usize::MAX)
     }
 
-    /// Whether a request on a route of this kind would have a permit at once.
+    /// True if a request on a route of this kind would have a permit at once.
     pub(super) fn has_room(&self, kind: RouteKind) -> bool {
         let of_kind = self.taken.load(SeqCst) >> shift(kind) & MASK;
         let is_taken = u64::try_from(self.taken()).map_or(true, |taken| taken >= self.most);
@@ -233,7 +233,7 @@ impl Permits {
             let waiters: Vec<_> = queue.waiters.iter().map(PermitWaiter::load).collect();
             (waiters, queue.transfers.iter().filter_map(Weak::upgrade).collect::<Vec<_>>())
         };
-        // Not under the lock: what a transfer holds is given back to this queue.
+        // Not under the lock: permits of a transfer come back to this queue.
         let stalled = transfers.iter().filter(|transfer| transfer.waits() >= STALLED);
         let mut stalled: Vec<_> =
             stalled.map(|transfer| (transfer.client_load(), transfer.waits(), transfer)).collect();
@@ -248,7 +248,7 @@ impl Permits {
         }
     }
 
-    /// Refuses the waiter of the client that asks for the most, where too many wait.
+    /// Refuses the waiter of the client with the most requests, where too many wait.
     fn shorten(&self, queue: &mut Queue) {
         let most = usize::try_from(self.most).unwrap_or(usize::MAX).saturating_mul(WAITERS_PER_PERMIT);
         if queue.waiters.len() <= most {
@@ -276,7 +276,7 @@ impl Permits {
             if let Err(mut permit) =
                 tell.send(ClientPermit { permits: Arc::clone(self), kind, is_returned: false })
             {
-                // Dropped, it would lock the queue once more.
+                // Its `drop` would lock the queue once more.
                 self.taken.fetch_sub(one(kind), SeqCst);
                 permit.is_returned = true;
             }

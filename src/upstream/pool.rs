@@ -1,4 +1,4 @@
-//! Kept-alive HTTP/1.1 connections to one server, the warmest first; and requests that wait for one.
+//! Pool of kept-alive HTTP/1.1 connections to one server, the warmest first; and requests that wait for one.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -36,7 +36,8 @@ struct ShardState {
     idle: Vec<Box<Http1Connection>>,
     /// Requests that wait for a connection.
     waiters: VecDeque<oneshot::Sender<DialResult>>,
-    /// Connections that are being opened. There are never fewer than requests that wait, and never more than once did.
+    /// Connections that are being opened: never fewer than requests that wait, never more than the most that ever waited at
+    /// once.
     dialling: usize,
 }
 
@@ -74,27 +75,27 @@ impl Pool {
         None
     }
 
-    /// Closes what is closed already or too old.
+    /// Closes connections that are closed already or too old.
     pub(super) fn prune(&self, now: Instant) {
         for shard in &self.shards {
             shard.0.lock().idle.retain_mut(|connection| self.is_good(connection, now));
         }
     }
 
-    /// The last answer was read to its end.
+    /// Takes back a connection whose last answer was read to its end.
     pub(super) fn checkin(&self, mut connection: Box<Http1Connection>) {
         if connection.mark_idle(Instant::now()) {
             self.keep(connection);
         }
     }
 
-    /// A connection that may carry the next request: of one that waits, if there is one.
+    /// Keeps a connection for the next request: that of a waiter, if there is one.
     pub(super) fn keep(&self, connection: Box<Http1Connection>) {
         self.offer(&mut self.local_shard(), ActiveConnection::Own(connection));
     }
 
-    /// Queues a waiter for the next connection. `Some`: the caller has to dial one. No dial is needed while enough are under
-    /// way, including dials for requests that were given up meanwhile.
+    /// Queues a waiter for the next connection. `Some`: the caller has to dial one. No dial is needed while enough are
+    /// under way, including dials for requests that were given up.
     pub(super) fn wait(&self) -> (oneshot::Receiver<DialResult>, Option<Dial>) {
         let (tell, told) = oneshot::channel();
         let shard = OWN.with(|own| *own);

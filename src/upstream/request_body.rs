@@ -1,4 +1,4 @@
-//! What a viewer sends, on its way to an upstream.
+//! Request bodies from viewers, on their way to an upstream.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -21,14 +21,14 @@ use super::transfer::Transfer;
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
-    /// How many more bytes are taken.
+    /// Bytes that may still be sent.
     left: usize,
     silence: IdleTimer,
-    /// How long [`PIECE`] may take.
+    /// Time in which [`PIECE`] bytes must come.
     pace: Duration,
-    /// What came of the piece that is under way.
+    /// Bytes of the current piece.
     piece: usize,
-    /// Tells once, when nothing more will be sent: because that was all, or because it broke off.
+    /// Notification, once, when no more bytes will be sent: the body has ended, or broke off.
     over: Arc<Notify>,
     transfer: Arc<Transfer<()>>,
 }
@@ -36,7 +36,7 @@ pub struct RequestBody {
 /// Bytes after which a client slower than `server.min_rate` is detected: 32 s with the default of 512 bytes a second.
 pub const PIECE: usize = 16 << 10;
 
-/// How long [`PIECE`] may take at `min_rate` bytes a second; without end where that is zero.
+/// Time for [`PIECE`] bytes at `min_rate` bytes a second; without end where that is zero.
 pub fn pace(min_rate: usize) -> Duration {
     let seconds = PIECE.checked_div(min_rate);
     seconds.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds as u64).max(Duration::from_secs(1)))
@@ -65,7 +65,7 @@ impl RequestBody {
         &self.transfer
     }
 
-    /// How long the viewer may be silent in the middle from now on, and what tells when nothing more will be sent.
+    /// Sets how long the viewer may be silent within the body; returns a notification of its end.
     pub(super) fn watch(&mut self, patience: Duration) -> Arc<Notify> {
         self.silence = IdleTimer::new(patience.min(self.pace));
         Arc::clone(&self.over)
@@ -141,15 +141,15 @@ pub(super) async fn in_time<A>(
     .await
 }
 
-/// The longest silence: within a body, or before the head of an answer. The timer is armed once and then left alone:
-/// when it rings it is looked whether the silence of this moment has lasted long enough. To arm one for each silence
-/// costs more than the rest of the bookkeeping of a request.
+/// Timer of the longest silence: within a body, or before the head of an answer. Armed once and then left alone: when it
+/// fires, the present silence is measured. Arming it for each silence costs more than the rest of the bookkeeping of a
+/// request.
 #[derive(Debug)]
 pub(super) struct IdleTimer {
     patience: Duration,
-    /// How much of the patience was used up before.
+    /// Time used up before this wait.
     used: Duration,
-    /// When this one began.
+    /// Start of this wait.
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -165,19 +165,19 @@ impl IdleTimer {
         self.broken();
     }
 
-    /// Something came.
+    /// Resets the timer: bytes came.
     pub(super) fn broken(&mut self) {
         (self.used, self.since) = (Duration::ZERO, None);
     }
 
-    /// Something came, but not enough: what was used up of the patience stays so.
+    /// Pauses the timer: bytes came, but not enough, so the time used up still counts.
     pub(super) fn pause(&mut self) {
         if let Some(since) = self.since.take() {
             self.used = self.used.saturating_add(since.elapsed());
         }
     }
 
-    /// Nothing came: ready once that was so for too long.
+    /// Runs the timer while no bytes come: ready when the time is over.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let Some(end) = since.checked_add(self.patience.saturating_sub(self.used)) else {
@@ -243,7 +243,7 @@ mod tests {
             assert!(!is_over(&mut silence));
             tokio::time::advance(PATIENCE / 10).await;
             silence.pause();
-            // The other side does not ask for more now; that is not the client's time.
+            // The other side does not ask for more now; such time is not the client's.
             tokio::time::advance(PATIENCE).await;
         }
         let lasted = lasts(&mut silence).await;

@@ -26,13 +26,13 @@ use super::tee::is_over;
 
 use crate::config::settings::RouteKind;
 
-/// A shorter piece is copied: it is a part of a read buffer, which it would keep in memory.
+/// A shorter piece is copied: it is a slice of a read buffer, which it would keep in memory.
 const SHORT: usize = 16 << 10;
 
 impl Upstream {
-    /// Takes in an answer. One for a viewer that is no longer than `upstream.buffer` is read to its end, so that its
-    /// connection and its permits are free before the viewer has taken a byte. A longer one streams, and is ended when others
-    /// wait for its permits while its viewer takes nothing.
+    /// Takes in an answer. An answer for a viewer that is no longer than `upstream.buffer` is read to its end, so that its
+    /// connection and its permits are free before the viewer has taken a byte. A longer one streams, and is ended when
+    /// others wait for its permits while its viewer takes nothing.
     ///
     /// Arguments are moved before the future is made, which would otherwise hold them twice.
     pub(super) fn receive<'a>(
@@ -87,7 +87,7 @@ impl Upstream {
             ReadResult::Begun(left) => {
                 let Some(begun) = exchange.take() else { return Body::Empty };
                 let transfer = begun.into_transfer(Some(Arc::clone(client)));
-                // hyper does not ask for a body whose client opens no window.
+                // hyper does not poll a body whose client opens no window.
                 transfer.waits_for_client(true);
                 self.watch(caller, &(Arc::clone(&transfer) as _));
                 let body = stream(transfer);
@@ -97,7 +97,7 @@ impl Upstream {
         pieces.followed_by(rest)
     }
 
-    /// Reads up to `upstream.buffer` bytes of an upload, before a permit is asked for.
+    /// Reads up to `upstream.buffer` bytes of an upload, before a permit is taken.
     pub(super) async fn receive_upload(
         &self,
         caller: &Caller,
@@ -111,7 +111,7 @@ impl Upstream {
         }
         let mut begun = ReadPieces { counts_short: true, ..ReadPieces::default() };
         match read(&mut body, self.buffer, client, BodyReading::Whole, &mut begun).await {
-            // A request whose method may not be repeated is told by its body, and it keeps its framing.
+            // The answer to a method that may not be repeated is checked by its body, and keeps its framing.
             ReadResult::Whole(Body::Empty) if begun.whole.is_none() => Ok(Body::Full(Bytes::new())),
             ReadResult::Whole(end) if begun.whole.is_none() => {
                 Ok(Body::Chain(VecDeque::from([Bytes::new()]), Box::new(end)))
@@ -123,7 +123,7 @@ impl Upstream {
     }
 }
 
-/// How a body that is not here yet is read.
+/// Way to read a body that is not here yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BodyReading {
     /// Wait for the whole body: nothing can be done with a part of it.
@@ -133,8 +133,8 @@ enum BodyReading {
 }
 
 impl BodyReading {
-    /// Viewers show an image when it is whole. Anything else may be made bit by bit: a page that grows, a stream of events.
-    /// What is told to be short (an error, an info.json) is on its way already.
+    /// Chooses by type and length. Viewers show an image when it is whole. Anything else may be made bit by bit: a page
+    /// that grows, a stream of events. A body that is short by its length (an error, an info.json) is on its way already.
     fn of(fields: &HeaderMap, length: Option<u64>) -> Self {
         let is_image = |kind: &HeaderValue| kind.as_bytes().starts_with(b"image/");
         let is_short = length.is_some_and(|length| length <= SHORT as u64);
@@ -142,17 +142,17 @@ impl BodyReading {
     }
 }
 
-/// What was read of a body.
+/// Part of a body that was read.
 enum ReadResult {
-    /// Whole body. The end of the pieces says whether the length was known, so that the head stays as it was.
+    /// Whole body. The end of the pieces records whether the length was known, so that the head stays as it was.
     Whole(Body),
     /// The body goes on; bytes that may still be read ahead.
     Begun(usize),
     Broken(BodyError),
 }
 
-/// How often a body that is to be passed on as it comes is looked at before a task is started for it. The task of an HTTP/2
-/// connection must run once in between; nearly all short answers are whole then.
+/// Polls of a body that is to be passed on as it comes, before a task is started for it. The task of an HTTP/2 connection
+/// must run once in between; nearly all short answers are whole then.
 const LOOKS: u32 = 2;
 
 /// Reads up to about `most` bytes of a body into the memory of this client; fewer where there is no memory for them.
@@ -228,7 +228,7 @@ fn read_ahead(mut body: Body, most: usize, client: Arc<Client>) -> Body {
             let mut pieces = ReadPieces { counts_short: true, ..ReadPieces::default() };
             has_room = pieces.push(bytes, &client) && pieces.end_short(&client);
             if is_whole {
-                // The last piece tells that it is: nobody asks once more where the length is known.
+                // With a known length the last piece is known to be the last: hyper does not poll again.
                 body = pieces.followed_by(Body::End);
                 break;
             }
@@ -245,14 +245,14 @@ fn read_ahead(mut body: Body, most: usize, client: Arc<Client>) -> Body {
 #[derive(Debug)]
 enum ReadAhead {
     Parts(mpsc::UnboundedReceiver<BodyPart>),
-    /// What the task did not read.
+    /// Rest of the body, which the task did not read.
     Rest(Body),
 }
 
 #[derive(Debug)]
 enum BodyPart {
     Piece(Bytes),
-    /// What the task did not read.
+    /// Rest of the body, which the task did not read.
     Rest(Body),
 }
 
@@ -306,7 +306,7 @@ impl ReadPieces {
     fn push(&mut self, bytes: Bytes, client: &Arc<Client>) -> bool {
         self.size += bytes.len();
         if bytes.len() >= SHORT {
-            // It is a part of a read buffer.
+            // The piece is a slice of a read buffer.
             return self.end_short(client) && self.keep(bytes, READ_BUFFER, client);
         }
         if !self.counts_short && self.size == bytes.len() {

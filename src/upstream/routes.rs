@@ -8,18 +8,18 @@ use crate::config::Settings;
 use crate::config::settings::RouteSettings;
 use crate::observe::UpstreamMetrics;
 
-/// What the configuration decides of where a request goes. Read once for each request.
+/// Routing by the configuration: settings and upstreams. Read once for each request.
 #[derive(Debug, Clone)]
 pub struct Routing {
     /// The configuration.
     pub settings: Arc<Settings>,
-    /// In the order of `settings.routes`.
+    /// Upstreams in the order of `settings.routes`.
     pub upstreams: Vec<Arc<Upstream>>,
 }
 
 impl Upstream {
-    /// Creates an upstream for each distinct set of servers, in the order of the routes. Servers that stand in `before` and are called
-    /// in the same way keep their connections and what is known of their health.
+    /// Creates an upstream for each distinct set of servers, in the order of the routes. Servers that are also in `before`,
+    /// with equal names, keep their connections and their health.
     pub fn for_routes(
         settings: &Settings,
         meters: &UpstreamMetrics,
@@ -63,8 +63,7 @@ impl Upstream {
     }
 }
 
-/// By what the servers of this route are checked. Routes that share their servers share what is known of them: one
-/// check is enough.
+/// Path of the health check of a route's servers. Routes that share their servers share their health: one check is enough.
 fn check_path<'s>(settings: &'s Settings, route: &RouteSettings) -> Option<&'s str> {
     let mut sharing = settings.routes.iter().filter(|other| other.shares_servers(route));
     sharing.find_map(|other| other.health.as_deref())

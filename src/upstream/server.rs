@@ -39,14 +39,14 @@ pub(super) struct UpstreamServer {
     pub(super) meters: UpstreamMetrics,
 }
 
-/// What is known of one server.
+/// State of one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerState {
     /// The upstream that it belongs to: host and port of its URL.
     pub upstream: String,
-    /// Where it is, `host:port`.
+    /// Address, `host:port`.
     pub server: String,
-    /// Whether it is asked.
+    /// Status.
     pub standing: ServerStatus,
     /// Failures in a row.
     pub failures: u32,
@@ -58,10 +58,10 @@ pub struct ServerState {
     pub shared_connections: usize,
 }
 
-/// Why one server gave no answer, and what may be done.
+/// Reason why one server gave no answer, and what may be done.
 #[derive(Debug)]
 pub(super) enum SendError {
-    /// Nothing was sent: another server may have the request. Its body is whole.
+    /// Not sent: another server may have the request. Its body is whole.
     Unreached(UpstreamError),
     /// The connection broke under a request without a body before any byte of an answer: another server may have
     /// it, once (RFC 9110 section 9.2.2).
@@ -127,7 +127,7 @@ impl UpstreamServer {
         self.load.load(Ordering::Relaxed)
     }
 
-    /// May it be asked? On trial it gets one request at a time.
+    /// True if the server may get a request. On trial it gets one at a time.
     pub(super) fn is_fit(&self) -> bool {
         match self.health.status() {
             ServerStatus::Up => true,
@@ -197,7 +197,7 @@ impl UpstreamServer {
             .or_else(|| self.pool.checkout().map(ActiveConnection::Own))
     }
 
-    /// A new connection, or one that becomes free meanwhile. A task opens it: when the request is given up, the
+    /// Takes a new connection, or one that becomes free in the meantime. A task opens it: when the request is given up, the
     /// connection serves the next one. (One client that resets its streams caused 12,000 dials in 5 s without that.)
     pub(super) async fn carrier(self: &Arc<Self>, time: Duration) -> Result<ActiveConnection, UpstreamError> {
         let (told, dial) = self.pool.wait();
@@ -211,7 +211,7 @@ impl UpstreamServer {
         told.await.unwrap_or(Err(UpstreamError::Closed))
     }
 
-    /// Opens a connection, or shares one that another request opened meanwhile, where that is possible.
+    /// Opens a connection, or shares one that another request has opened, where that is possible.
     async fn dial(&self) -> Result<ActiveConnection, UpstreamError> {
         if self.http2.may_be() {
             let turn = self.http2.turn.lock().await;
@@ -226,7 +226,7 @@ impl UpstreamServer {
         self.dialer.dial(&self.http2).await
     }
 
-    /// The connection whose answer was read to its end.
+    /// Returns a connection whose answer was read to its end.
     pub(super) fn give_back(&self, connection: Box<Http1Connection>) {
         self.pool.checkin(connection);
     }
@@ -246,7 +246,7 @@ impl UpstreamServer {
         tokio::spawn(async move {
             let dialled = server.carrier(server.connect_timeout).await;
             let changed = server.health.record_dial(dialled.is_ok(), Instant::now());
-            // A shared one is kept already.
+            // A shared connection is kept already.
             if let Ok(ActiveConnection::Own(connection)) = dialled {
                 server.pool.keep(connection);
             }
@@ -259,7 +259,7 @@ impl UpstreamServer {
         self.update_gauge(changed);
     }
 
-    /// What an active check found.
+    /// Records the result of an active check.
     pub(super) fn checked(&self, good: bool) {
         let changed = self.health.record_check(good);
         self.update_gauge(changed);

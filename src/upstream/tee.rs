@@ -8,11 +8,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::{Body, BodyError};
 
-/// A body that is listened to as it goes by. Its pieces are shared, not copied.
+/// Body whose pieces are passed to a listener as they stream by. Pieces are shared, not copied.
 pub struct TeeBody {
     body: Body,
     heard: Vec<Bytes>,
-    /// How many more bytes may be heard; beyond that the listener is let go.
+    /// Bytes that the listener may still get; beyond that it is dropped.
     left: usize,
     done: Option<BodyListener>,
 }
@@ -25,11 +25,11 @@ impl std::fmt::Debug for TeeBody {
     }
 }
 
-/// Whether a body went by whole with this frame.
+/// True if this frame ends the body.
 ///
-/// A body ends in one of three ways: it says so with its last piece (a length, HTTP/2 with `END_STREAM` on data), its fields
-/// follow and are the last (a trailer section), or only the next poll brings nothing (chunked, until close). Whoever is
-/// polled by hyper must take all three: it does not poll behind the first two.
+/// A body ends in one of three ways: its last piece is known to be the last (a length, HTTP/2 with `END_STREAM` on data), a
+/// trailer section follows, or only the next poll brings nothing (chunked, until close). A body that hyper polls must
+/// handle all three: hyper does not poll behind the first two.
 pub(super) fn is_over<B: HttpBody>(body: &B, frame: Option<&Result<Frame<Bytes>, B::Error>>) -> bool {
     match frame {
         None => true,
@@ -98,16 +98,16 @@ mod tests {
 
     use super::*;
 
-    /// How a body signals its end.
+    /// End of a body, as the body signals it.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum EndOfBody {
-        /// With its last piece: a length, or `END_STREAM` on data.
+        /// Signalled with the last piece: a length, or `END_STREAM` on data.
         WithTheLast,
-        /// With nothing: chunked, until close, `END_STREAM` on an empty frame.
+        /// Signalled by no further frame: chunked, until close, `END_STREAM` on an empty frame.
         WithNothing,
-        /// With a trailer section, behind which hyper does not ask again.
+        /// Signalled by a trailer section, behind which hyper does not poll again.
         Trailers,
-        /// Not at all.
+        /// No end: the body is cut.
         Cut,
     }
 
@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    /// Polls as hyper does: not behind a body that says that it is over, and not behind trailers.
+    /// Polls as hyper does: not after a body that reports its end, and not after trailers.
     async fn as_hyper_does(mut body: Body) {
         while !body.is_end_stream() {
             match body.frame().await {

@@ -10,7 +10,7 @@ use futures_util::task::AtomicWaker;
 
 use super::client::Client;
 
-/// What a body holds while it goes by.
+/// Resources of a body, held while it streams.
 pub(super) trait Release: Debug + Send + Sync {
     /// Gives all of it back at once.
     fn release(&self);
@@ -25,12 +25,13 @@ impl Release for () {
 #[derive(Debug)]
 pub(super) struct Transfer<H: ?Sized> {
     client: Option<Arc<Client>>,
-    /// Since when the client is the one to move, in milliseconds of [`now`]; zero: it is not.
+    /// Time since which the client is the one to move, in milliseconds of [`now`]; zero: it is not.
     waits_since: AtomicU64,
     ended: AtomicBool,
     /// Task that sends the body up.
     sender: AtomicWaker,
-    /// What it holds. hyper does not ask for a body that its client does not take, so it is taken away from here.
+    /// Resources of the transfer. They can be taken from outside, because hyper does not poll a body that its client does
+    /// not take.
     pub(super) held: H,
 }
 
@@ -47,12 +48,12 @@ impl<H> Transfer<H> {
 }
 
 impl<H: Release + ?Sized> Transfer<H> {
-    /// The client is the next to move, or it is not.
+    /// Sets whether the client is the next to move.
     pub(super) fn waits_for_client(&self, waits: bool) {
         self.waits_since.store(if waits { now() } else { 0 }, Relaxed);
     }
 
-    /// For how long the client has been the one to move.
+    /// Time for which the transfer has waited for its client.
     pub(super) fn waits(&self) -> Duration {
         match self.waits_since.load(Relaxed) {
             0 => Duration::ZERO,
@@ -60,12 +61,12 @@ impl<H: Release + ?Sized> Transfer<H> {
         }
     }
 
-    /// How many requests its client has with upstreams.
+    /// Requests of the client with upstreams.
     pub(super) fn client_load(&self) -> usize {
         self.client.as_ref().map_or(0, |client| client.requests())
     }
 
-    /// Ends it: what it holds is given back at once.
+    /// Ends the transfer: its resources are given back at once.
     pub(super) fn end(&self) {
         self.ended.store(true, Relaxed);
         self.waits_for_client(false);

@@ -53,7 +53,7 @@ impl Upgrade {
         }
     }
 
-    /// For one taker.
+    /// Takes the tunnel; the first call gets it.
     pub fn take(&self) -> Option<Tunnel> {
         self.0.lock().take()
     }
@@ -61,8 +61,8 @@ impl Upgrade {
 
 impl Upstream {
     /// Sends a request that names another protocol, on a connection of its own that is in HTTP/1.1 and never goes to the
-    /// pool. A 101 carries an [`Upgrade`]; then its permits are free again: who stays for hours must not keep others out.
-    /// Any other answer is one like all others.
+    /// pool. A 101 carries an [`Upgrade`]; its permits are free from then on: a tunnel that lasts for hours must not keep
+    /// others out. Any other answer is an ordinary one.
     pub async fn upgrade(
         &self,
         caller: &Caller,
@@ -86,7 +86,7 @@ impl Upstream {
                 let attempt = Attempt::sent(admission, ActiveConnection::Own(Box::new(connection)), load);
                 return Ok(self.receive(caller, answer, attempt, times.body).await);
             }
-            // What came behind the answer is of the new protocol already.
+            // Bytes behind the answer's head belong to the new protocol.
             let (stream, came) = connection.into_stream().ok_or(UpstreamError::Closed)?;
             let (from, to) = split(stream);
             let (from, to) = (Box::new(io::Cursor::new(came).chain(from)), Box::new(to));

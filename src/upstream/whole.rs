@@ -10,13 +10,13 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::timeout;
 
-/// What of a body must come within so long while it has not ended: 1 KiB a second on average.
+/// Minimum progress of a body that has not ended: 20 KiB in 20 s, on average 1 KiB a second.
 ///
 /// SECURITY: a server that sends a byte now and then is never silent for [`crate::config::settings::Timeouts`], and would
 /// hold its reader up to the whole deadline.
 const PROGRESS: (Duration, u64) = (Duration::from_secs(20), 20 << 10);
 
-/// Why a body is not whole.
+/// Reason why a body is not whole.
 #[derive(Debug, thiserror::Error)]
 pub enum WholeError {
     /// The body is longer than is taken.
@@ -83,7 +83,7 @@ mod tests {
         let started = tokio::time::Instant::now();
         assert!(matches!(read(dripping(vec![1; 10_000]), MOST).await, Err(WholeError::Slow)));
         assert_eq!(started.elapsed(), PROGRESS.0);
-        // The body was quick, and only drips from here on.
+        // A body that is quick first and drips later.
         let quick_at_first = std::iter::once(MOST / 2).chain(vec![1; 10_000]);
         assert!(matches!(read(dripping(quick_at_first), MOST).await, Err(WholeError::Slow)));
         let slow = read(dripping(vec![1024; 600]), MOST).await.expect("a slow body");

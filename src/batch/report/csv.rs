@@ -6,7 +6,7 @@ use csv::{Terminator, WriterBuilder};
 
 use crate::batch::summary::Summary;
 
-/// Columns. New ones come last, so that who reads them by their place need not change.
+/// Columns. New ones come last, for readers that use positions.
 const COLUMNS: [&str; 11] = [
     "manifest",
     "canvas",

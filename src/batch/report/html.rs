@@ -1,4 +1,4 @@
-//! A page that stands alone: no script, no fonts, no style from elsewhere; only the thumbnails are the public ones.
+//! Self-contained HTML page: no script, no fonts, no external style; only the thumbnails are the public ones.
 
 use std::io::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};
@@ -21,9 +21,9 @@ struct ReportPage<'a> {
     left: String,
     /// Number, name, class.
     tiles: Vec<(String, &'static str, &'static str)>,
-    /// Findings about the deployment: what is wrong, and the rest.
+    /// Findings about the deployment: the bad ones, and the rest.
     findings: [Vec<(&'static str, &'static str, &'a SetupFinding)>; 2],
-    /// What needs attention; and what was healed, folded under a heading.
+    /// Images that need attention; and healed ones, folded under a heading.
     groups: [(Option<String>, Vec<ReportSection<'a>>); 2],
     needs_attention: bool,
     columns: &'static [&'static str],
@@ -133,7 +133,7 @@ fn tiles(summary: &Summary, heals: bool) -> Vec<(String, &'static str, &'static 
     all.collect()
 }
 
-/// Class, word and finding, what is wrong apart from the rest.
+/// Class, word and finding, the bad ones apart from the rest.
 fn findings(summary: &Summary) -> [Vec<(&'static str, &'static str, &SetupFinding)>; 2] {
     let (bad, rest): (Vec<_>, Vec<_>) = summary.setup.iter().partition(|finding| finding.is_bad());
     [bad, rest].map(|part| {

@@ -25,7 +25,7 @@ pub(super) fn write(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
             let name = entry.label.as_deref().unwrap_or(image);
             suite.add_test_case(failure(name, &entry.manifest, entry.now().as_str(), &text));
         }
-        // Images that are well are counted and not listed: there may be millions.
+        // Healthy images are counted and not listed: there may be millions.
         let well = row.counts.images.saturating_sub(row.counts.left());
         suite.tests += usize::try_from(well).unwrap_or(0);
         report.add_test_suite(suite);

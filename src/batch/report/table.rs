@@ -1,4 +1,5 @@
-//! The table on stdout: a line for each manifest, those that need attention first, then what is broken, why, and what to do.
+//! Table on stdout: a line for each manifest, those that need attention first; then each broken image, with reason and
+//! advice.
 //!
 //! On a terminal the table is as wide as the terminal, and long lists end with a count. Elsewhere nothing is cut.
 
@@ -13,7 +14,7 @@ use crate::batch::summary::{ImageCounts, ManifestSummary, Summary};
 use crate::observe::counted;
 use crate::setup::FindingState;
 
-/// Columns of a terminal that does not tell, and the least that a table is made for.
+/// Default width in columns, and the least one that a table is made for.
 const WIDTH: usize = 80;
 
 /// Manifests with nothing broken that are shown before they are only counted.
@@ -25,7 +26,7 @@ const ROWS: usize = 60;
 /// Broken images that are listed at most, on a terminal.
 const LISTED: usize = 20;
 
-/// Where the text beside a verdict begins.
+/// Column of the text beside a verdict.
 const INDENT: usize = 12;
 
 /// Width of the terminal that stdout is. `None`: stdout is a pipe or a file.
@@ -70,7 +71,7 @@ pub(crate) fn write(summary: &Summary, terminal: Option<usize>, out: &mut dyn Wr
     writeln!(out, "\n{}", last_line(summary, heals))
 }
 
-/// Names of manifests; those that come twice have the end of their ids beside them.
+/// Names of manifests; equal names have the end of their ids beside them.
 fn names(rows: &[&ManifestSummary]) -> Vec<String> {
     let mut times: HashMap<&str, usize> = HashMap::new();
     for row in rows {
@@ -117,7 +118,7 @@ impl Columns {
     fn row(&self, name: &str, counts: &ImageCounts, out: &mut dyn Write) -> io::Result<()> {
         write!(out, "{:<1$}", cut(name, self.names), self.names)?;
         for (_, number) in self.numbers(counts) {
-            // A zero is a dot: what is not zero is seen at once.
+            // Zero is written as a dot, so that other numbers stand out.
             let text = if number == 0 { "·".to_owned() } else { HumanCount(number).to_string() };
             write!(out, " {text:>8}")?;
         }
@@ -125,7 +126,7 @@ impl Columns {
     }
 }
 
-/// Every image that is not well, below its manifest, and at the end once what to do.
+/// Writes every broken image, below its manifest, and at the end the advice once.
 fn listed(summary: &Summary, terminal: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
     let width = terminal.unwrap_or(usize::MAX);
     let (mut room, mut hidden) = (if terminal.is_some() { LISTED } else { usize::MAX }, 0);
@@ -230,7 +231,7 @@ fn paragraph(indent: usize, text: &str, width: usize, out: &mut dyn Write) -> io
     lines(indent, text, width, out)
 }
 
-/// The same beside what stands on the line already, two columns from it.
+/// Writes text beside the one on the line already, two columns from it.
 fn beside(indent: usize, text: &str, width: usize, out: &mut dyn Write) -> io::Result<()> {
     write!(out, "  ")?;
     lines(indent, text, width, out)

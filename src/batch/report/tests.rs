@@ -1,4 +1,4 @@
-//! What the reports look like, by one run that found something of each kind.
+//! Tests of the reports, by one run that found something of each kind.
 
 use schemars::generate::SchemaSettings;
 
@@ -113,7 +113,7 @@ fn nothing_is_cut_where_no_terminal_is() {
     assert!(text.contains(&long) && text.contains("image-49"), "{text}");
     let text = table(&summary, Some(80));
     assert!(!text.contains("image-49") && text.contains("… and 22 more images"), "{text}");
-    // A URL can be copied all the same.
+    // URLs are not wrapped, so that they can be copied.
     assert!(text.contains(&format!("\n{BOOKS}two\n")), "{text}");
 }
 

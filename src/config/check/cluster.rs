@@ -1,4 +1,4 @@
-//! `[cluster]`: do its keys fit each other, and `[index]`?
+//! Checks of `[cluster]`: its keys among themselves, and with `[index]`.
 
 use crate::config::report::Validator;
 use crate::config::settings::{ClusterKind, IndexStore, Settings};

@@ -1,4 +1,4 @@
-//! `[heal]`: can images be healed as it says?
+//! Checks of `[heal]`: its settings must allow a heal.
 
 use crate::config::report::Validator;
 use crate::config::settings::{HealSettings, RouteKind, RouteSettings, Rung};

@@ -1,4 +1,4 @@
-//! `[server] listen` and `[admin]`: do they fit each other?
+//! Checks of `[server] listen` and `[admin]` against each other.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -63,7 +63,7 @@ fn operators(settings: &Settings, report: &mut Validator<'_>) {
     }
 }
 
-/// Whether binding one leaves no room for the other. Port 0 is a fresh port each time.
+/// True if binding one address leaves no room for the other. Port 0 is a fresh port each time.
 fn collide(one: &SocketAddr, other: &SocketAddr) -> bool {
     let covers = |a: IpAddr, b: IpAddr| a == b || a.is_unspecified() && a.is_ipv4() == b.is_ipv4();
     one.port() == other.port()

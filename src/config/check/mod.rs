@@ -12,7 +12,7 @@ use super::settings::{LEAST_HEAD, ServerSettings, Settings};
 
 pub(super) use tables::tables;
 
-/// Whether the whole makes sense; `tables` was asked before.
+/// Checks what the tables cannot check one by one; `tables` ran before.
 pub(super) fn check(settings: &Settings, report: &mut Validator<'_>) {
     listeners::listeners(settings, report);
     bounds(&settings.server, report);

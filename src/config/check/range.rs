@@ -12,7 +12,7 @@ pub(super) fn ranges(settings: &Settings, report: &mut Validator<'_>) {
     below(schema(), &serde_json::to_value(settings).unwrap_or_default(), "", report);
 }
 
-/// Asks for the keys of the table at `path` and of those within it.
+/// Checks the keys of the table at `path` and of those within it.
 fn below(schema: &Value, table: &Value, path: &str, report: &mut Validator<'_>) {
     if let (Some(items), Some(elements)) = (schema.get("items"), table.as_array()) {
         for (number, element) in elements.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! `[[routes]]`: can each of them be used, and does none lead back to us?
+//! Checks of `[[routes]]`: each can be used, and none leads back to us.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -52,7 +52,7 @@ pub(super) fn routes(settings: &Settings, report: &mut Validator<'_>) {
 
 /// The addresses of one route.
 fn servers(route: &RouteSettings, number: usize, report: &mut Validator<'_>) {
-    // What was tried for one request is remembered in the bits of one number.
+    // The servers tried for one request are the bits of one number.
     const MOST: usize = 64;
     let connect = format!("routes.{number}.connect");
     if route.connect.len() > MOST {
@@ -73,7 +73,7 @@ fn servers(route: &RouteSettings, number: usize, report: &mut Validator<'_>) {
     }
 }
 
-/// Whether the route's requests would arrive at our own listener.
+/// True if the route's requests would arrive at our own listener.
 fn leads_to(route: &RouteSettings, own: &SocketAddr) -> bool {
     let named = Some(&route.upstream.authority).filter(|_| route.connect.is_empty());
     route.connect.iter().chain(named).any(|target| arrives(route, target, own))

@@ -1,4 +1,4 @@
-//! What each table needs to be of use, asked also where the file's syntax is broken.
+//! Checks of each table, made also where the file's syntax is broken.
 
 use crate::config::report::Validator;
 use crate::config::settings::{Settings, SourceSettings, TlsFiles};

@@ -18,7 +18,7 @@ use crate::config::viewer_url::ViewerUrl;
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct AdminSettings {
-    /// Where to listen, or "off". Keep it away from the public: it tells a lot.
+    /// Address of the admin listener, or "off". Keep it away from the public: its pages hold internals.
     #[default(Some(local(9090)))]
     #[serde(with = "As::<MaybeListen>")]
     #[schemars(extend("x-reload" = "restart"))]
@@ -29,26 +29,27 @@ pub struct AdminSettings {
     /// Certificate and key, to speak TLS with operators.
     #[schemars(with = "TlsFiles")]
     pub tls: Option<TlsFiles>,
-    /// PEM file with certificate authorities: whoever shows a certificate of theirs is an operator. Needs `tls`.
+    /// PEM file with certificate authorities: a client with a certificate of theirs is an operator. Needs `tls`.
     #[serde(with = "As::<Option<PathBuf>>")]
     #[schemars(extend("x-reload" = "restart"))]
     pub client_ca: Option<PathBuf>,
-    /// Connections at once; for each that comes then, one that rests or is stuck is closed.
+    /// Connections at once; each further one closes one that rests or is stuck.
     #[default(64)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0", "x-reload" = "restart"))]
     pub max_connections: usize,
-    /// Pages at once that are told what happens as it happens.
+    /// Live (SSE) pages at once.
     #[default(16)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0", "x-reload" = "restart"))]
     pub max_live: usize,
-    /// Acts (heal, rebuild, reload and the like) in a second, of all operators together; three times as many at once.
+    /// Rate limit of admin POSTs (heal, rebuild, reload and the like) per second, for all operators together; burst: three
+    /// times as many.
     #[default(10)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub acts: u32,
-    /// The longest body of an act.
+    /// Longest body of an admin POST.
     #[default(16 * 1024)]
     #[serde(with = "As::<Size>")]
     pub max_body: usize,
@@ -60,15 +61,15 @@ pub struct AdminSettings {
     /// URL of a IIIF viewer, to which the dashboard links: `{manifest}` stands for the URL of a manifest.
     #[serde(with = "As::<Option<ViewerUrl>>")]
     pub viewer: Option<ViewerUrl>,
-    /// How often the setup is checked while serving: a sample of the index, and a few requests to each server. The log,
-    /// the dashboard and a metric tell what is not as it should be. "0s": never.
+    /// How often the setup is checked while serving: a sample of the index, and a few requests to each server. The log, the
+    /// dashboard and a metric report problems. "0s": never.
     #[default(secs(60))]
     #[serde(with = "As::<Duration>")]
     pub setup_check: Duration,
 }
 
 impl AdminSettings {
-    /// Must operators show who they are? Otherwise whoever reaches the listener is one.
+    /// True if operators must authenticate. Otherwise every client of the listener is one.
     pub fn requires_auth(&self) -> bool {
         self.token_file.is_some() || self.client_ca.is_some()
     }
@@ -80,13 +81,13 @@ impl AdminSettings {
         self.tls.iter_mut().for_each(|files| files.resolve(folder));
     }
 
-    /// What holds only after a restart stays as it was.
+    /// Keeps the old values of keys that hold only after a restart.
     pub(in crate::config) fn keep_until_restart(&mut self, old: &Self) {
         self.listen = old.listen;
         self.client_ca.clone_from(&old.client_ca);
         self.max_connections = old.max_connections;
         self.max_live = old.max_live;
-        // Other files are taken up; whether TLS is spoken is not.
+        // Other certificate files are taken; turning TLS on or off waits for a restart.
         if self.tls.is_some() != old.tls.is_some() {
             self.tls.clone_from(&old.tls);
         }

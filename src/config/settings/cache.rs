@@ -13,8 +13,8 @@ use crate::config::values::{Size, WholeNumber};
 #[derive(Debug, Clone, PartialEq, Eq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct CacheSettings {
-    /// Memory for answers of image routes that say how long they may be kept (`Cache-Control: max-age`, `s-maxage` or
-    /// `Expires`); what they say is all that allows it. 0: nothing is kept. Another value begins with an empty cache.
+    /// Memory for answers of image routes that state how long they may be kept (`Cache-Control: max-age`, `s-maxage` or
+    /// `Expires`); no other answer is kept. 0: off. Another value begins with an empty cache.
     #[default(128 << 20)]
     #[serde(with = "As::<Size>")]
     pub memory: usize,
@@ -27,13 +27,14 @@ pub struct CacheSettings {
     #[default(Duration::from_hours(1))]
     #[serde(with = "As::<Duration>")]
     pub max_age: Duration,
-    /// How long after that an answer still goes out while the image server fails (no connection, no answer, 500, 502, 503,
-    /// 504) or its image cannot be healed. 0: never. Answers with `must-revalidate`, `proxy-revalidate` or `s-maxage` never do.
+    /// How long after its lifetime an answer still goes out while the image server fails (no connection, no answer, 500,
+    /// 502, 503, 504) or its image cannot be healed. 0: never. Answers with `must-revalidate`, `proxy-revalidate` or
+    /// `s-maxage` never do.
     #[default(Duration::from_hours(24))]
     #[serde(with = "As::<Duration>")]
     pub stale_if_error: Duration,
-    /// How long a reader waits for the request of another one for the same tile, at most half of `heal.wait`; after that its own
-    /// goes to the image server.
+    /// How long a reader waits for another reader's request for the same tile, at most half of `heal.wait`, before sending one
+    /// of its own.
     #[default(Duration::from_secs(10))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]

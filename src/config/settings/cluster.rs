@@ -18,14 +18,14 @@ pub struct ClusterSettings {
     /// Redis (or Valkey): one URL, or a list of Sentinels or of nodes of a Redis Cluster. Without it there is no cluster.
     #[serde(rename = "url", with = "As::<OneOrMany<RedisUrl>>", skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
-    /// What the URL leads to: server, sentinel or cluster.
+    /// Kind of Redis that the URLs lead to: server, sentinel or cluster.
     #[serde(with = "As::<ClusterKind>")]
     pub kind: ClusterKind,
     /// The name by which the Sentinels know the master.
     #[default("mymaster".to_owned())]
     #[serde(with = "As::<Token>")]
     pub master: String,
-    /// Whom to log in as (Redis 6 and later); without it only the password is sent.
+    /// User name for the login (Redis 6 and later); without it only the password is sent.
     #[serde(with = "As::<Option<Secret>>")]
     pub username: Option<Secret>,
     /// Better written as `IIIF_MENDER__CLUSTER__PASSWORD` than here.
@@ -34,7 +34,7 @@ pub struct ClusterSettings {
     /// For `rediss://`: certificates (PEM) of the authorities that are believed, in place of the system's.
     #[serde(with = "As::<Option<PathBuf>>")]
     pub ca: Option<PathBuf>,
-    /// What all our keys begin with; nodes with the same prefix are one cluster.
+    /// Prefix of all our keys; nodes with the same prefix are one cluster.
     #[default("iiif-mender".to_owned())]
     #[serde(with = "As::<Token>")]
     pub prefix: String,
@@ -49,7 +49,7 @@ pub struct ClusterSettings {
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = "1ms"))]
     pub command_timeout: Duration,
-    /// How long a flight or place is kept for a node that is not heard of any more.
+    /// How long a flight or permit is kept for a node that gives no sign of life.
     #[default(secs(3))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = "100ms"))]
@@ -58,11 +58,11 @@ pub struct ClusterSettings {
     #[default(100_000)]
     #[serde(with = "As::<WholeNumber>")]
     pub learned: u64,
-    /// How much memory they take in Redis at most.
+    /// Maximum memory in Redis for what nodes learned.
     #[default(64 << 20)]
     #[serde(with = "As::<Size>")]
     pub learned_max: u64,
-    /// How long it is remembered what came of a job (`heal --job`).
+    /// How long the results of a job (`heal --job`) are remembered.
     #[default(secs(24 * 3600))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = "1m"))]
@@ -76,7 +76,8 @@ pub struct ClusterSettings {
     #[default(1 << 30)]
     #[serde(with = "As::<Size>")]
     pub edition_max: u64,
-    /// How long a published index stays in Redis when no node renews it, and what was learned when nothing more is.
+    /// How long a published index stays in Redis when no node renews it, and the stream of what was learned when nothing is
+    /// added.
     #[default(secs(7 * 24 * 3600))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = "1m"))]
@@ -89,15 +90,15 @@ impl ClusterSettings {
     }
 }
 
-/// What the URLs of `[cluster]` lead to.
+/// Kind of Redis that the URLs of `[cluster]` lead to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ClusterKind {
-    /// One Redis server.
+    /// Single Redis server.
     #[default]
     Server,
-    /// Sentinels, who know which server is the master.
+    /// Sentinels, which know the master.
     Sentinel,
-    /// Some nodes of a Redis Cluster, who know the others.
+    /// Nodes of a Redis Cluster, which know the others.
     Cluster,
 }
 

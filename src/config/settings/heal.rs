@@ -55,11 +55,13 @@ pub struct HealSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub document_concurrency: usize,
-    /// Whatever a canvas service answers sooner was stored: a viewer's request waits no longer behind others that take longer.
+    /// Time after which a canvas request counts as a build: one that the service answered sooner came from storage, so a
+    /// viewer's request waits no longer behind others that take longer.
     #[default(Duration::from_millis(250))]
     #[serde(with = "As::<Duration>")]
     pub build_after: Duration,
-    /// A request to a canvas service that takes longer gives its place to whoever waits; four for each place at most do.
+    /// Time after which a request to a canvas service passes its permit on to a waiting request; four for each permit at
+    /// most do so.
     #[default(secs(10))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
@@ -69,7 +71,8 @@ pub struct HealSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_waiting: usize,
-    /// Images healed at once at most, also where no viewer waits any more; of others viewers get 503 and Retry-After.
+    /// Images healed at once at most, including those that no viewer waits for any more; viewers of further ones get 503
+    /// and Retry-After.
     #[default(10_000)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
@@ -79,11 +82,12 @@ pub struct HealSettings {
     #[default(1000)]
     #[serde(with = "As::<WholeNumber>")]
     pub max_broken: usize,
-    /// Requests for one image that are sent on before any is answered; more wait for what these find; 0: all are sent on.
+    /// Requests for one image that are sent on before any is answered; further ones wait for the first answer; 0: all are
+    /// sent on.
     #[default(16)]
     #[serde(with = "As::<WholeNumber>")]
     pub first_asks: usize,
-    /// How long they wait for that at most.
+    /// How long further requests wait for the first ones at most.
     #[default(Duration::from_millis(50))]
     #[serde(with = "As::<Duration>")]
     pub first_asks_wait: Duration,
@@ -104,8 +108,8 @@ pub struct HealSettings {
     #[default(secs(10 * 60))]
     #[serde(with = "As::<Duration>")]
     pub missing: Duration,
-    /// What is answered where the file of an image is proven to be gone: "off", the image server's own 404; "404" or "200", a grey
-    /// picture of the size that was asked for (JPEG or PNG, at most 4 megapixels) and an info.json, with that status.
+    /// Answer where the file of an image is proven to be gone: "off", the image server's own 404; "404" or "200", a grey
+    /// picture of the requested size (JPEG or PNG, at most 4 megapixels) and an info.json, with that status.
     #[serde(with = "As::<MissingImage>")]
     pub missing_image: MissingImage,
     /// How long "this image is alive" is believed.
@@ -122,7 +126,7 @@ pub struct HealSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub breaker_failures: u32,
-    /// How long it is left alone at first.
+    /// How long a canvas service is left alone at first.
     #[default(secs(1))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
@@ -135,7 +139,7 @@ pub struct HealSettings {
     /// Addresses of the canvas service, as addresses or networks: requests from there are echoes and never wait.
     #[serde(with = "As::<Vec<IpNet>>")]
     pub origins: Vec<IpNet>,
-    /// Only identifiers that match this regular expression are healed (all, when it is not given).
+    /// Regular expression of the identifiers that are healed (all, when it is not given).
     #[serde(with = "As::<Option<Pattern>>")]
     pub identifiers: Option<Pattern>,
     /// A request with this header is not healed; believed from `server.trusted_proxies` only.
@@ -145,14 +149,14 @@ pub struct HealSettings {
     #[default(8)]
     #[serde(with = "As::<WholeNumber>")]
     pub ahead: usize,
-    /// After a mass expiry, heal everything indexed in the background.
+    /// Heals everything indexed in the background after a mass expiry.
     pub sweep: bool,
-    /// Images that a sweep looks at in a second.
+    /// Images that a sweep probes in a second.
     #[default(20)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub sweep_rate: u32,
-    /// So many identifiers within so short a time mean that Redis was emptied.
+    /// Number of identifiers that expire within a time, as a sign that Redis was emptied.
     pub mass_expiry: MassExpirySettings,
 }
 
@@ -186,7 +190,7 @@ impl WordList for MissingImage {
         &[("off", Self::Off), ("404", Self::NotFound), ("200", Self::Ok)];
 }
 
-/// One way to make an image resolvable again.
+/// Rung of the ladder: one way to make an image resolvable again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rung {
     /// Ask the image server for the file itself (base64 identifier) on the viewer's behalf.

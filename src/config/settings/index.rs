@@ -16,7 +16,7 @@ use crate::config::values::{PathPiece, WholeNumber, secs};
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct IndexSettings {
-    /// The SQLite file; it is made when it is missing.
+    /// SQLite file; created when it is missing.
     #[default(PathBuf::from("iiif-mender.sqlite3"))]
     #[serde(with = "As::<PathBuf>")]
     #[schemars(extend("x-reload" = "restart"))]
@@ -32,11 +32,12 @@ pub struct IndexSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-reload" = "restart"))]
     pub cache: u64,
-    /// How often the sources are looked at again while serving; "0s": only at the start.
+    /// How often the sources are read again while serving; "0s": only at the start.
     #[default(secs(60 * 60))]
     #[serde(with = "As::<Duration>")]
     pub refresh: Duration,
-    /// For how long in all a URL source may make one document wait by Retry-After; "0s": it is asked the next time.
+    /// How long in all a URL source may make one document wait by Retry-After; "0s": the document waits for the next
+    /// refresh.
     #[default(secs(60))]
     #[serde(with = "As::<Duration>")]
     pub max_pause: Duration,
@@ -57,7 +58,7 @@ pub struct IndexSettings {
     pub grace: Duration,
     /// How the canvas of a file is derived: `https://host{rest}{path}{files}{name}` → `https://host{canvas}{path}`.
     pub canvas_rule: CanvasRule,
-    /// What to index.
+    /// Sources to index.
     pub sources: Vec<SourceSettings>,
 }
 
@@ -67,7 +68,7 @@ impl IndexSettings {
         self.sources.iter_mut().for_each(|source| source.resolve(folder));
     }
 
-    /// What holds only after a restart stays as it was.
+    /// Keeps the old values of keys that hold only after a restart.
     pub(in crate::config) fn keep_until_restart(&mut self, old: &Self) {
         self.cache = old.cache;
         self.path.clone_from(&old.path);
@@ -80,7 +81,7 @@ pub enum IndexStore {
     /// The SQLite file is the index of this node.
     #[default]
     Sqlite,
-    /// It is a copy of the one that all nodes share in Redis.
+    /// Copy of the index that all nodes share in Redis.
     Redis,
 }
 
@@ -98,15 +99,15 @@ impl WordList for IndexStore {
 #[derive(Debug, Clone, PartialEq, Eq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct CanvasRule {
-    /// What stands before the path of the canvas in the URL of a file.
+    /// Path before that of the canvas in the URL of a file.
     #[default("/fcrepo/rest/".to_owned())]
     #[serde(with = "As::<PathPiece>")]
     pub rest: String,
-    /// What stands between that path and the name of the file.
+    /// Path between that of the canvas and the name of the file.
     #[default("/files/".to_owned())]
     #[serde(with = "As::<PathPiece>")]
     pub files: String,
-    /// What stands before the path in the URL of the canvas.
+    /// Path before that of the canvas in the URL of the canvas.
     #[default("/iiif-service/fedora/canvas/".to_owned())]
     #[serde(with = "As::<PathPiece>")]
     pub canvas: String,

@@ -1,4 +1,4 @@
-//! `[log]` and `[telemetry]`: what is told of requests.
+//! `[log]` and `[telemetry]`: log lines and spans of requests.
 
 use std::time::Duration;
 
@@ -16,19 +16,19 @@ use crate::config::values::{LogFilter, WholeNumber, secs};
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct LogSettings {
-    /// What is logged: a level, or a level per target such as `info,iiif_mender=debug`.
+    /// Level of the log, or a level per target such as `info,iiif_mender=debug`.
     #[default("info".to_owned())]
     #[serde(with = "As::<LogFilter>")]
     pub filter: String,
-    /// How lines look; "auto" is text on a terminal and JSON otherwise.
+    /// Format of lines; "auto" is text on a terminal and JSON otherwise.
     #[serde(with = "As::<LogFormat>")]
     #[schemars(extend("x-reload" = "restart"))]
     pub format: LogFormat,
-    /// Which requests have a line: "off", "errors" (healed, or not well), "sampled" (those, and one in `sample` of the
-    /// rest) or "all".
+    /// Requests that have a line: "off", "errors" (healed, or not well), "sampled" (those, and one in `sample` of the rest)
+    /// or "all".
     #[serde(with = "As::<AccessLog>")]
     pub access: AccessLog,
-    /// One of so many requests that went well has a line, where `access` is "sampled".
+    /// Sample: one in this number of requests that went well has a line, where `access` is "sampled".
     #[default(100)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
@@ -37,7 +37,7 @@ pub struct LogSettings {
     #[serde(with = "As::<LogClient>")]
     pub client: LogClient,
     /// Lines that may wait to be written; beyond that they are dropped and counted.
-    // Some MB when it is full.
+    // A full queue takes some MB.
     #[default(8192)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0", "x-reload" = "restart"))]
@@ -45,14 +45,14 @@ pub struct LogSettings {
 }
 
 impl LogSettings {
-    /// What holds only after a restart stays as it was.
+    /// Keeps the old values of keys that hold only after a restart.
     pub(in crate::config) fn keep_until_restart(&mut self, old: &Self) {
         self.format = old.format;
         self.queue = old.queue;
     }
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
     /// Text on a terminal, JSON otherwise.
@@ -60,7 +60,7 @@ pub enum LogFormat {
     Auto,
     /// Text.
     Text,
-    /// One JSON object a line.
+    /// JSON, one object a line.
     Json,
 }
 
@@ -71,14 +71,14 @@ impl WordList for LogFormat {
         &[("auto", Self::Auto), ("text", Self::Text), ("json", Self::Json)];
 }
 
-/// Which requests have a line in the log.
+/// Requests that have a line in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AccessLog {
-    /// None.
+    /// No requests.
     Off,
-    /// Those that were healed, or did not go well.
+    /// Requests that were healed, or did not go well.
     Errors,
-    /// Those, and some of the rest.
+    /// Requests that were healed or did not go well, and some of the rest.
     #[default]
     Sampled,
     /// Every one.
@@ -92,15 +92,15 @@ impl WordList for AccessLog {
         &[("off", Self::Off), ("errors", Self::Errors), ("sampled", Self::Sampled), ("all", Self::All)];
 }
 
-/// How much of a client's address is told.
+/// Part of a client's address that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogClient {
-    /// Nothing.
+    /// No address.
     None,
-    /// Its network: 24 bits of an IPv4 address, 48 of an IPv6 address.
+    /// Network: 24 bits of an IPv4 address, 48 of an IPv6 address.
     #[default]
     Masked,
-    /// All of it.
+    /// Full address.
     Full,
 }
 
@@ -121,7 +121,7 @@ pub struct TelemetrySettings {
     /// Header fields for requests to the collector, such as a key.
     #[serde(with = "As::<Headers>", skip_serializing_if = "HeaderMap::is_empty")]
     pub headers: HeaderMap,
-    /// One of so many requests has spans, where no trusted proxy decided that by its `traceparent`.
+    /// Sample: one in this number of requests has spans, where no trusted proxy decided that by its `traceparent`.
     #[default(10)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
@@ -132,7 +132,7 @@ pub struct TelemetrySettings {
     #[schemars(extend("x-min" = ">0"))]
     pub timeout: Duration,
     /// Spans that may wait to be sent; beyond that they are dropped and counted.
-    // About a MB when it is full.
+    // A full queue takes about a MB.
     #[default(2048)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]

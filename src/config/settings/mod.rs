@@ -1,5 +1,5 @@
-//! What the file may say, which is what the program believes: one struct for each section, with all there is to know of a
-//! key at its field: what operators read about it, its default, how it is written (`As`), its least value (`x-min`), and
+//! Settings: the sections of the file, and the values that the program uses. One struct for each section, with everything
+//! about a key at its field: its text for operators, its default, how it is written (`As`), its least value (`x-min`), and
 //! whether it holds only after a restart (`x-reload`). The schema, the reference, `config show` and the reload read them.
 //!
 //! Durations and sizes are numbers, paths are joined to the folder of the file, and every host name is lower case.
@@ -51,30 +51,30 @@ pub struct Settings {
     pub admin: AdminSettings,
     /// Timeouts and bounds that hold for every upstream.
     pub upstream: UpstreamSettings,
-    /// Where requests go. The longest matching prefix wins; it is replaced by the path of `upstream`.
+    /// Routes of requests. The longest matching prefix wins; it is replaced by the path of `upstream`.
     pub routes: Vec<RouteSettings>,
-    /// Which canvas owns which image.
+    /// Index: which canvas owns which image.
     pub index: IndexSettings,
     /// Answers of image servers that are kept in memory.
     pub cache: CacheSettings,
-    /// How images are brought back.
+    /// Healing: how images are brought back.
     pub heal: HealSettings,
-    /// What is done for manifests and canvases on their way.
+    /// Handling of manifests and canvases on their way.
     pub presentation: PresentationSettings,
-    /// Another host name than the one written in the manifests.
+    /// Rewriting to another host name than the one written in the manifests.
     pub rewrite: RewriteSettings,
     /// Several iiif-menders that share their work by way of Redis.
     pub cluster: ClusterSettings,
-    /// How log lines look.
+    /// Log.
     pub log: LogSettings,
-    /// Where the spans of requests go.
+    /// Export of the spans of requests.
     #[schemars(extend("x-reload" = "restart"))]
     pub telemetry: TelemetrySettings,
 }
 
 impl Settings {
-    /// Where images stand: under the image routes of each host that means us, under their upstreams by whatever name,
-    /// and under the same paths of hosts that nobody named.
+    /// Bases of image URLs: the image routes of each host that means us, their upstreams by whatever name, and the same
+    /// paths of any other host.
     pub fn image_bases(&self) -> ImageBases {
         let mut bases = ImageBases::default();
         let own = self.rewrite.public_url.as_ref().map(|own| own.authority.as_str());
@@ -129,7 +129,7 @@ impl Settings {
         })
     }
 
-    /// How long a viewer's request on `routes[route]` waits for what.
+    /// Timeouts of a viewer's request on `routes[route]`.
     pub fn timeouts(&self, route: usize) -> Timeouts {
         let (all, own) = (self.upstream.timeouts(), &self.routes[route]);
         let first_byte = match own.kind {
@@ -144,8 +144,8 @@ impl Settings {
         }
     }
 
-    /// Relative paths begin at `folder`: that of the configuration file, as with nginx, so that a deployment means the
-    /// same wherever it is started from.
+    /// Resolves relative paths against `folder`: that of the configuration file, as with nginx, so that a deployment means
+    /// the same wherever it is started from.
     pub(super) fn resolve(&mut self, folder: &Path) {
         self.server.tls.iter_mut().for_each(|files| files.resolve(folder));
         self.admin.resolve(folder);
@@ -154,7 +154,7 @@ impl Settings {
         self.cluster.resolve(folder);
     }
 
-    /// What holds only after a restart stays as it was.
+    /// Keeps the old values of keys that hold only after a restart.
     pub(super) fn keep_until_restart(&mut self, old: &Self) {
         self.server.keep_until_restart(&old.server);
         self.admin.keep_until_restart(&old.admin);

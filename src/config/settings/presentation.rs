@@ -1,4 +1,4 @@
-//! `[presentation]` and `[rewrite]`: what is done for documents on their way.
+//! `[presentation]` and `[rewrite]`: handling of documents on their way.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,13 +16,13 @@ pub struct PresentationSettings {
     /// Requests for the same document at the same time share one upstream request.
     #[default(true)]
     pub collapse: bool,
-    /// Documents that are shared at once at most whose request goes on when its viewers leave; of more the viewers carry it
-    /// themselves. Each holds at most `max_body` of memory.
+    /// Shared documents at once whose request goes on when its viewers leave; beyond that a request ends with its viewers.
+    /// Each holds at most `max_body` of memory.
     #[default(64)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_flights: usize,
-    /// The longest document that is shared, repaired, learned and looked at for missing pages; longer ones only stream by,
+    /// The longest document that is shared, repaired, learned and checked for missing pages; longer ones only stream by,
     /// and are counted.
     #[default(16 << 20)]
     #[serde(with = "As::<Size>")]

@@ -15,28 +15,30 @@ use crate::config::value::{As, OneOrMany, WordList};
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct RouteSettings {
-    /// Requests whose path starts with this belong here.
+    /// Start of the paths of this route's requests.
     #[default("/".to_owned())]
     #[serde(with = "As::<Prefix>")]
     pub prefix: String,
-    /// Where they go: the prefix is replaced by the path of this URL.
+    /// Destination: the prefix is replaced by the path of this URL.
     #[default(missing())]
     #[serde(with = "As::<UpstreamUrl>")]
     pub upstream: UpstreamUrl,
-    /// What it carries: images are healed, presentations are what heals are requested from, plain is passed through.
+    /// Kind: images are healed, presentations are what heals are requested from, plain is passed through.
     #[serde(with = "As::<RouteKind>")]
     pub kind: RouteKind,
-    /// Where to connect (host:port) once the upstream's name points at us, or a list of servers; Host and TLS name stay those of the URL.
+    /// Servers to connect to (host:port) once the upstream's name points at us, or a list of servers; Host and TLS name
+    /// stay those of the URL.
     #[serde(with = "As::<OneOrMany<Authority>>", skip_serializing_if = "Vec::is_empty")]
     pub connect: Vec<Authority>,
-    /// Path by which each of its servers is checked, as set in [upstream.health]; not given: they are judged by real requests alone.
+    /// Path by which each of its servers is checked, as set in [upstream.health]; not given: only real requests count.
     #[serde(with = "As::<Option<Prefix>>")]
     pub health: Option<String>,
     /// Time for TCP and TLS together, in place of `upstream.connect_timeout`.
     #[serde(with = "As::<Option<Duration>>")]
     #[schemars(extend("x-min" = ">0"))]
     pub connect_timeout: Option<Duration>,
-    /// From the end of a request to the head of its answer, in place of `upstream.first_byte_timeout` (`heal.timeout` on presentation routes).
+    /// Time from the end of a request to the head of its answer, in place of `upstream.first_byte_timeout` (`heal.timeout`
+    /// on presentation routes).
     #[serde(with = "As::<Option<Duration>>")]
     #[schemars(extend("x-min" = ">0"))]
     pub first_byte_timeout: Option<Duration>,
@@ -46,12 +48,12 @@ pub struct RouteSettings {
     pub body_timeout: Option<Duration>,
     /// Send the viewer's Host on instead of the upstream's; X-Forwarded-Host, -Port and -Proto are sent in any case.
     pub preserve_host: bool,
-    /// Only for requests to these hosts; empty: all.
+    /// Hosts whose requests this route serves; empty: all.
     #[serde(with = "As::<Vec<HostName>>")]
     pub hosts: Vec<String>,
 }
 
-/// Stands in for an upstream that is not given, which is a mistake: no caller ever sees it.
+/// Substitute for a missing upstream, which is a mistake: no caller ever sees it.
 fn missing() -> UpstreamUrl {
     UpstreamUrl {
         scheme: Scheme::HTTP,
@@ -61,8 +63,8 @@ fn missing() -> UpstreamUrl {
 }
 
 impl RouteSettings {
-    /// Tells the servers and the path behind this route, wherever it stands in the list: what is remembered of
-    /// images and canvases is kept under it, and so outlives a reload of the configuration.
+    /// Identity of the servers and the path behind this route, whatever its position in the list: memory of images and
+    /// canvases is kept under the mark, and so outlives a reload of the configuration.
     pub fn mark(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         let UpstreamUrl { scheme, authority, path } = &self.upstream;
@@ -70,7 +72,7 @@ impl RouteSettings {
         hasher.finish()
     }
 
-    /// Whether both lead to the same servers.
+    /// True if both lead to the same servers.
     pub fn shares_servers(&self, other: &Self) -> bool {
         self.upstream.scheme == other.upstream.scheme
             && self.upstream.authority == other.upstream.authority
@@ -78,20 +80,20 @@ impl RouteSettings {
     }
 }
 
-/// What a route carries.
+/// Kind of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum RouteKind {
     /// IIIF Image API: 404s are healed.
     Image,
     /// IIIF Presentation API: canvases and manifests; heals are requested here.
     Presentation,
-    /// Anything else: passed through.
+    /// Passed through.
     #[default]
     Plain,
 }
 
 impl RouteKind {
-    /// The word used in the configuration.
+    /// Name in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Image => "image",

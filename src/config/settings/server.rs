@@ -20,8 +20,8 @@ pub const LEAST_HEAD: usize = 8 * 1024;
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct ServerSettings {
-    /// Where to listen: one address or a list of them, each with `plain` (no TLS although there is a certificate) or
-    /// `proxy_protocol` (each connection begins with a PROXY header) behind it where that is so.
+    /// Addresses to listen on: one or a list, each optionally followed by `plain` (no TLS although there is a certificate)
+    /// or `proxy_protocol` (each connection begins with a PROXY header).
     #[default(vec![local(8080).into()])]
     #[serde(with = "As::<OneOrMany<Listen>>")]
     pub listen: Vec<Listen>,
@@ -31,7 +31,7 @@ pub struct ServerSettings {
     /// Proxies before us, as addresses or networks, whose X-Forwarded-* headers are believed.
     #[serde(with = "As::<Vec<IpNet>>")]
     pub trusted_proxies: Vec<IpNet>,
-    /// Our name in Via, Proxy-Status and the like.
+    /// Name of the proxy in Via, Proxy-Status and the like.
     #[default("iiif-mender".to_owned())]
     #[serde(with = "As::<Token>")]
     pub name: String,
@@ -54,8 +54,8 @@ pub struct ServerSettings {
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
     pub idle_timeout: Duration,
-    /// How long a client that ended its side of the connection behind a whole request still gets its answer. One that is
-    /// gone looks the same. 0: it is taken for gone.
+    /// How long a client that half-closed the connection after a whole request still gets its answer. A client that is gone
+    /// looks alike. 0: treated as gone.
     #[default(secs(5))]
     #[serde(with = "As::<Duration>")]
     pub half_closed_timeout: Duration,
@@ -70,24 +70,23 @@ pub struct ServerSettings {
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
     pub request_timeout: Duration,
-    /// Open connections at most; for each that comes then, one that rests or is stuck is closed.
+    /// Open connections at most; each further one closes one that rests or is stuck.
     #[default(4096)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_connections: usize,
     /// Open connections of one address at most (an IPv6 network of 64 bits counts as one); more are closed at once.
     /// Trusted proxies are exempt. 0: no bound.
-    // A reading room behind one address fits in, and nobody takes every place.
+    // Enough for a reading room behind one address, and too few for one client to take every place.
     #[default(1024)]
     #[serde(with = "As::<WholeNumber>")]
     pub max_connections_per_address: usize,
-    /// Connections that may speak another protocol at once (WebSocket, on plain routes); more get 503. 0: nobody is let
-    /// switch.
+    /// Connections that may speak another protocol at once (WebSocket, on plain routes); more get 503. 0: none may.
     // Far below the open files of a process; a reading room behind one address has a few.
     #[default(256)]
     #[serde(with = "As::<WholeNumber>")]
     pub max_upgrades: usize,
-    /// The same of one client (an address, or an IPv6 network of 64 bits). Trusted proxies are exempt.
+    /// Upgraded connections of one client (an address, or an IPv6 network of 64 bits). Trusted proxies are exempt.
     #[default(32)]
     #[serde(with = "As::<WholeNumber>")]
     pub max_upgrades_per_client: usize,
@@ -95,7 +94,7 @@ pub struct ServerSettings {
     /// 0: no bound.
     #[serde(with = "As::<WholeNumber>")]
     pub rate: u32,
-    /// So many requests may come at once before `rate` counts.
+    /// Burst: requests that may come at once before `rate` counts.
     #[default(200)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
@@ -116,9 +115,9 @@ pub struct ServerSettings {
     #[default(64 * 1024 * 1024)]
     #[serde(with = "As::<Size>")]
     pub max_body_bytes: usize,
-    /// Bytes in a second that a client must send of a request's body, or take of an answer, while it is its turn; looked at
+    /// Bytes in a second that a client must send of a request's body, or take of an answer, while it is its turn; checked
     /// every 16 KiB. Slower ones are cut. 0: no bound.
-    // A sixth of what the slowest mobile networks still give; what uploads of Apache must reach as well.
+    // A sixth of what the slowest mobile networks still give; Apache demands as much of uploads.
     #[default(512)]
     #[serde(with = "As::<Size>")]
     pub min_rate: usize,
@@ -133,14 +132,14 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
-    /// What holds only after a restart stays as it was.
+    /// Keeps the old values of keys that hold only after a restart.
     pub(in crate::config) fn keep_until_restart(&mut self, old: &Self) {
         self.workers = old.workers;
     }
 }
 
-/// Does this address belong to one of the networks? An IPv4 address may be written as IPv6 (RFC 4291 section 2.5.5.2),
-/// as a socket that takes both gives it.
+/// True if this address belongs to one of the networks. An IPv4 address may be written as IPv6 (RFC 4291 section 2.5.5.2),
+/// as a dual-stack socket reports it.
 pub fn is_among(address: IpAddr, networks: &[IpNet]) -> bool {
     let address = address.to_canonical();
     networks.iter().any(|network| network.contains(&address))
@@ -161,12 +160,12 @@ pub struct Http2Bounds {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_resets: usize,
-    /// How often a silent connection is asked whether it is still there.
+    /// How often a silent connection gets a ping.
     #[default(secs(10))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
     pub ping: Duration,
-    /// How long it may take to answer that.
+    /// How long the answer to a ping may take.
     #[default(secs(20))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]

@@ -24,13 +24,14 @@ pub struct SourceSettings {
     /// A manifest, a collection or a stream of changes (IIIF Change Discovery) to fetch.
     #[serde(with = "As::<Option<HttpUrl>>")]
     pub url: Option<String>,
-    /// Look at it; false leaves what the index knows from it as it is.
+    /// True to read the source; false leaves the index's facts from it as they are.
     #[default(true)]
     pub enabled: bool,
-    /// How often it is looked at again while serving, in place of index.refresh; "0s": only at the start.
+    /// How often the source is read again while serving, in place of index.refresh; "0s": only at the start.
     #[serde(with = "As::<Option<Duration>>")]
     pub interval: Option<Duration>,
-    /// How often all its images are looked at while serving, and healed where they are gone; never, when it is not given.
+    /// How often all images of the source are probed while serving, and healed where they are gone; never, when it is not
+    /// given.
     #[serde(with = "As::<Option<Duration>>")]
     pub warm: Option<Duration>,
     /// Header fields for requests to the URL's own host, such as a key; never sent to any other host.
@@ -51,10 +52,10 @@ pub struct SourceSettings {
     pub hosts: Vec<String>,
 }
 
-/// Where a source is.
+/// Location of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceKind<'a> {
-    /// A directory (walked for what is named as documents are) or a file.
+    /// Directory (walked for files named as documents) or file.
     Path(&'a Path),
     /// A manifest, a collection or a stream of changes to fetch.
     Url(&'a str),
@@ -74,7 +75,7 @@ impl SourceSettings {
         Self { url: Some(url.into()), ..Self::default() }
     }
 
-    /// Where it is. One that has neither a path nor a URL, or both, is refused before anybody asks.
+    /// Location. A source with neither a path nor a URL, or with both, was refused before.
     pub fn kind(&self) -> SourceKind<'_> {
         match &self.url {
             Some(url) => SourceKind::Url(url),

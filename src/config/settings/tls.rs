@@ -11,7 +11,7 @@ use crate::config::value::{As, OneOrMany};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct TlsFiles {
-    /// PEM file with the certificate chain, leaf first; or a list of them, chosen by the name that is asked for.
+    /// PEM file with the certificate chain, leaf first; or a list of them, selected by SNI.
     #[serde(with = "As::<OneOrMany<PathBuf>>")]
     pub cert: Vec<PathBuf>,
     /// PEM file with the private key; or a list of them, in the order of the certificates.

@@ -18,7 +18,7 @@ pub struct UpstreamSettings {
     /// PEM file with certificate authorities to trust besides the system's.
     #[serde(with = "As::<Option<PathBuf>>")]
     pub ca: Option<PathBuf>,
-    /// Certificate and key that we show to an upstream which asks who we are.
+    /// Certificate and key for an upstream that wants a client certificate.
     #[schemars(with = "TlsFiles")]
     pub client_certificate: Option<TlsFiles>,
     /// Time for TCP and TLS together.
@@ -26,7 +26,7 @@ pub struct UpstreamSettings {
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
     pub connect_timeout: Duration,
-    /// From the end of our request to the head of the answer.
+    /// Time from the end of our request to the head of the answer.
     // UPSTREAM: a presentation of many pages is built page by page and takes minutes.
     #[default(secs(120))]
     #[serde(with = "As::<Duration>")]
@@ -53,7 +53,7 @@ pub struct UpstreamSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub max_requests: usize,
-    /// How long a request may queue for one of those places before it is refused with 503.
+    /// How long a request may queue for a permit of `max_requests` before it is refused with 503.
     #[default(secs(10))]
     #[serde(with = "As::<Duration>")]
     pub queue_wait: Duration,
@@ -71,16 +71,16 @@ pub struct UpstreamSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub http2_streams: usize,
-    /// How often a quiet HTTP/2 connection is asked whether it is alive; "0s": never.
+    /// How often a quiet HTTP/2 connection gets a ping; "0s": never.
     #[default(secs(20))]
     #[serde(with = "As::<Duration>")]
     pub http2_ping: Duration,
-    /// Which servers are passed over.
+    /// Passive health: servers that are passed over.
     pub health: HealthSettings,
 }
 
 impl UpstreamSettings {
-    /// What holds where no route says otherwise.
+    /// Timeouts where no route says otherwise.
     pub fn timeouts(&self) -> Timeouts {
         Timeouts {
             connect: self.connect_timeout,
@@ -95,7 +95,7 @@ impl UpstreamSettings {
     }
 }
 
-/// Whether HTTP/2 is spoken to upstreams.
+/// Use of HTTP/2 to upstreams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Http2 {
     /// HTTP/1.1 only.
@@ -123,13 +123,13 @@ pub struct HealthSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub failures: u32,
-    /// How long it is passed over at first; then it is dialled, and one request may try it.
+    /// How long a server is passed over at first; then it is dialled, and one request may try it.
     // A server that is back is used again within a second.
     #[default(Duration::from_millis(500))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
     pub out: Duration,
-    /// The longest time to which that grows when such trials fail.
+    /// The longest time to which `out` grows when such trials fail.
     #[default(secs(30))]
     #[serde(with = "As::<Duration>")]
     #[schemars(extend("x-min" = ">0"))]
@@ -149,7 +149,7 @@ pub struct HealthSettings {
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
     pub healthy_after: u32,
-    /// Bad checks in a row after which it is passed over.
+    /// Bad checks in a row after which a server is passed over.
     #[default(3)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-min" = ">0"))]
@@ -160,12 +160,12 @@ pub struct HealthSettings {
     pub status: u16,
 }
 
-/// How long a request waits for what.
+/// Timeouts of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// TCP and TLS together, with one server.
     pub connect: Duration,
-    /// From the end of the request to the head of its answer.
+    /// Time from the end of the request to the head of its answer.
     pub first_byte: Duration,
     /// The longest silence within a body, ours or theirs.
     pub body: Duration,

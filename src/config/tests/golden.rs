@@ -1,5 +1,5 @@
-//! What every kind of bad configuration is told, word by word: `golden/cases.txt` holds the configurations, the snapshot
-//! what `config check` prints. `INSTA_UPDATE=always cargo test --lib golden` writes the snapshot anew.
+//! Golden test of the messages for every kind of bad configuration: `golden/cases.txt` holds the configurations, the
+//! snapshot the output of `config check`. `INSTA_UPDATE=always cargo test --lib golden` writes the snapshot anew.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ struct GoldenCase<'a> {
 }
 
 impl<'a> GoldenCase<'a> {
-    /// Reads what stands behind `=== `: the name, then lines of the file, and of directions that begin with `%`.
+    /// Reads the text after `=== `: the name, then lines of the file, and directives that begin with `%`.
     fn read(block: &'a str) -> Self {
         let mut lines = block.lines();
         let mut case = Self { name: lines.next().unwrap_or_default(), text: String::new(), env: Vec::new() };
@@ -50,6 +50,6 @@ fn bad_configurations_are_told_what_they_always_were() {
         let drawn = String::from_utf8(drawn).expect("text");
         writeln!(told, "=== {}\n{errors:#}\n{drawn}", case.name).expect("a text takes everything");
     }
-    // A file of a snapshot does not keep what ends its lines.
+    // The snapshot file does not keep line ends.
     insta::assert_snapshot!("bad_configurations", told.replace('\r', "␍"));
 }

@@ -1,4 +1,4 @@
-//! Values and keys that cannot be: one mistake at a time, then many.
+//! Tests of values and keys that cannot be: one mistake at a time, then many.
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
@@ -265,7 +265,7 @@ fn a_file_that_cannot_be_read_is_a_mistake_with_help() {
     assert!(errors.0[0].message.ends_with("is not UTF-8 text: line 2"), "{errors:#}");
 }
 
-/// Loads it and draws the mistakes, as `config check` would.
+/// Loads the configuration and draws the mistakes, as `config check` would.
 fn load_and_draw(text: &str, variable: (&str, &str)) {
     if let Err(errors) = load(text, &[variable]) {
         assert!(!errors.0.is_empty() && !format!("{errors:#}").is_empty());

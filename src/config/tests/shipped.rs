@@ -1,4 +1,4 @@
-//! What comes with the program: `config.toml` to begin with, `config defaults` with every key, and the reference.
+//! Tests of the shipped files: `config.toml` to begin with, `config defaults` with every key, and the reference.
 
 use std::path::Path;
 
@@ -65,7 +65,7 @@ fn the_file_of_all_defaults_has_good_examples() {
     let none: [(String, String); 0] = [];
     let errors =
         Settings::from_text(Path::new("config.toml"), &with_examples(), none).expect_err("all at once");
-    // All that is wrong with them is that they stand in one file.
+    // The only mistakes come from putting both into one file.
     let told: Vec<_> = errors.0.iter().map(|error| error.message.as_str()).collect();
     assert_eq!(
         told,
@@ -151,7 +151,7 @@ fn keys_that_the_reference_calls_restart_are_those_that_a_reload_leaves() {
     keep_until_restart(&mut kept, &old);
     let changed = differences(&old, &kept);
     let left: Vec<_> = wanted.iter().filter(|key| !changed.contains(key)).collect();
-    // Whether TLS is spoken waits for a restart, too; other files do not.
+    // Turning TLS on or off waits for a restart, too; other files do not.
     let mut named = vec!["admin.tls".to_owned()];
     noted(schema(), "", &mut named);
     let is_named = |key: &str| named.iter().any(|named| key.starts_with(named));

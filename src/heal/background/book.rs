@@ -1,8 +1,9 @@
 //! A whole manifest built beside the stored one: where several of its pages are gone, one request brings back all of them.
 //!
 //! UPSTREAM: a presentation asked for with a `disallow` that fits nothing is built beside the stored one, and writes the
-//! keys of all its pages: 200 of them in 4.4 s, one nested call at a time (upstream.md "Ways back to life"). It keeps its
-//! place as long as it takes, so one book at a time is asked for, and only where another permit is left for readers.
+//! keys of all its pages: 200 of them in 4.4 s, one nested call at a time (upstream.md "Ways back to life"). The request
+//! keeps its permit until its end, so one manifest at a time is requested, and only where another permit is left for
+//! readers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub struct PagesSeen {
 
 /// Cost of one canvas at the service, counted in pages of a manifest.
 ///
-/// UPSTREAM: a page of a book takes 22 ms, a canvas by itself 20 to 106 ms.
+/// UPSTREAM: a page of a book takes 22 ms, a single canvas 20 to 106 ms.
 const CANVAS_IN_PAGES: usize = 4;
 
 impl PagesSeen {
@@ -71,7 +72,7 @@ impl Books {
         self.lookup.index().manifest_canvases(manifest).map_or(0, |pages| pages.len())
     }
 
-    /// Has the whole manifest built beside. False: that is not possible here, or did not help.
+    /// Has the whole manifest built beside. False: not possible here, or no help.
     pub(in crate::heal) async fn heal(
         &self,
         manifest: &str,
@@ -83,14 +84,14 @@ impl Books {
         let mut turn = service.books.try_acquire().ok();
         if turn.is_none() {
             turn = service.books.acquire().await.ok();
-            // The request before this one may have been for this very manifest.
+            // The request before this one may have been for the same manifest.
             if !self.knowledge.is_expired_now(image, Some(Instant::now())).await {
                 return true;
             }
         }
         let name = format!("book {}", service.cluster_name());
-        // One node at a time asks for a manifest. Another node may have had it meanwhile, or its turn was shorter than our
-        // wait.
+        // One node at a time asks for a manifest. Another node may have had it built in the meantime, or its lease was
+        // shorter than our wait.
         let own = loop {
             match self.requests.services.try_lead(&name).await {
                 Ok(own) => break own,
@@ -118,9 +119,9 @@ impl Books {
         helped
     }
 
-    /// True if this page of the manifest is back. The answer may come from a cache before the service, or be somebody
-    /// else's page: then no key was written, whatever the answer carries. A manifest may also come without its pages where
-    /// only the service's own check of the images failed: then the keys were written all the same.
+    /// True if this page of the manifest is back. The answer may come from a cache before the service, or belong to another
+    /// manifest: then no key was written, whatever the answer holds. A manifest may also come without its pages where only
+    /// the service's own check of the images failed: then the keys were written nevertheless.
     async fn book_helped(&self, answer: CanvasResponse, image: &IndexedImage) -> bool {
         let is_book =
             matches!(answer, CanvasResponse::Built | CanvasResponse::Carries | CanvasResponse::Unclear);
@@ -133,7 +134,7 @@ impl Books {
             }
     }
 
-    /// Forgets that pages were alive: what the answer carried is no proof.
+    /// Forgets that pages were alive: the images in the answer are no proof.
     fn no_page_is_proven(&self, service: &CanvasService, manifest: &str) {
         let pages = self.lookup.index().manifest_canvases(manifest).unwrap_or_default();
         for key in pages.iter().flat_map(|page| &page.keys) {
@@ -168,7 +169,7 @@ impl Books {
         is_possible.then_some((service, request))
     }
 
-    /// Forgets that pages were found expired: that is no longer true.
+    /// Forgets that pages were found expired, which is no longer true.
     fn pages_were_healed(&self, manifest: &str, image: &IndexedImage) {
         self.requests.services.is_back(image);
         let pages = self.lookup.index().manifest_canvases(manifest).unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::heal::background::start_heal::{BackgroundContext, StartHeal};
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::off_thread::off_thread;
 
-/// `KeepWarm` looks at the images of sources that ask for it (`warm`).
+/// `KeepWarm` probes the images of sources that are configured so (`warm`).
 #[derive(Debug)]
 pub(in crate::heal) struct KeepWarm {
     context: Arc<BackgroundContext>,

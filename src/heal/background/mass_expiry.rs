@@ -1,8 +1,8 @@
 //! Mass expiry: Redis was flushed or restarted, and everything is gone at once.
 //!
-//! UPSTREAM: no key has a time to live, so expiry is eviction, a flush or a restart, and tends to hit many
-//! identifiers at once (upstream.md "Redis"). What viewers ask for is healed first, as ever; then the rest of the
-//! manifests in use, in the ahead lane; then, if configured, everything, in the sweep lane.
+//! UPSTREAM: no key has a time to live, so expiry is eviction, a flush or a restart, and tends to hit many identifiers at
+//! once (upstream.md "Redis"). Images that viewers ask for are healed first; then the rest of the manifests in use, in the
+//! ahead lane; then, if configured, everything, in the sweep lane.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ impl MassExpiry {
     pub(in crate::heal) fn note_expired(self: &Arc<Self>, image: &IndexedImage, heals: Arc<dyn StartHeal>) {
         let (bounds, sweeps) = (self.context.settings.heal.mass_expiry, self.context.settings.heal.sweep);
         let begins = self.detector.note(&image.key, bounds, Instant::now());
-        // With other nodes, all nodes count together.
+        // With other nodes, expired images are counted over all nodes.
         if let Some(cluster) = self.fleet.connected() {
             let (cluster, own) = (Arc::clone(cluster), Arc::clone(self));
             let (key, trace) = (Arc::clone(&image.key), image.trace.clone());

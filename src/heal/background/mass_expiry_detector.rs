@@ -22,7 +22,7 @@ struct DetectorState {
     known: HashSet<Arc<str>>,
     /// Time of the last identifier of a mass expiry that was already reported.
     during: Option<Instant>,
-    /// Others expired since the sweep began.
+    /// Images expired since the sweep began.
     again: bool,
 }
 
@@ -35,7 +35,7 @@ impl MassExpiryDetector {
         self.seen.lock().again = false;
     }
 
-    /// A sweep of all images ended: what expires from now on is another mass expiry. True: something expired meanwhile.
+    /// Ends a sweep of all images: a later expiry is another mass expiry. True: an image expired during the sweep.
     pub(in crate::heal) fn ends(&self) -> bool {
         let mut seen = self.seen.lock();
         seen.during = None;

@@ -1,4 +1,4 @@
-//! Work that no viewer waits for: the pages ahead of a reader, mass expiries, sweeps, sources that are kept warm.
+//! Background work: the pages ahead of a reader, mass expiries, sweeps, sources that are kept warm.
 
 pub(in crate::heal) mod book;
 pub(in crate::heal) mod keep_warm;

@@ -1,8 +1,8 @@
 //! Prefetch: the next pages are healed before the reader turns to them.
 //!
-//! Images expire together (upstream.md "Redis"), and a viewer never asks again for a tile that failed. So after a heal the
-//! next pages of the manifest are probed, cheaply and truthfully, and those that are gone are healed in the ahead lane.
-//! Each page that is then opened moves the window on, as long as the manifest is known to be frail.
+//! Images expire together (upstream.md "Redis"), and a viewer never retries a failed tile. So after a heal the next pages
+//! of the manifest are probed, cheaply and truthfully, and those that are gone are healed in the ahead lane. Each page that
+//! is then opened moves the window on, as long as the manifest is known to be frail.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use crate::heal::image::IndexedImage;
 use crate::index::Neighbour;
 use crate::observe::{EventKind, RequestTrace};
 
-/// Images of one canvas that are probed: more than one stands for a choice, which few readers make.
+/// Images of one canvas that are probed: more than one means a choice, which few readers make.
 const IMAGES: usize = 2;
 
-/// `Prefetch` heals the pages behind the one that is being read.
+/// `Prefetch` heals the pages after the one that is being read.
 #[derive(Debug)]
 pub(in crate::heal) struct Prefetch {
     context: Arc<BackgroundContext>,
@@ -45,7 +45,7 @@ impl Prefetch {
         &self.context.books
     }
 
-    /// When an image of this manifest was last found expired: proofs of its other images from before do not count.
+    /// Time at which an image of this manifest was last found expired: proofs of its other images from before do not count.
     pub(in crate::heal) fn expired_at(&self, image: &IndexedImage) -> Option<Instant> {
         self.readers.expired_at(&image.owners.first()?.manifest)
     }
@@ -76,7 +76,7 @@ impl Prefetch {
         self.prefetch(LookAhead { route, manifest, pages: next, since, trace }, heals);
     }
 
-    /// Notes that a reader fetched this manifest through us: its first pages will be wanted next.
+    /// Notes that a reader fetched this manifest through us: its first pages will be requested next.
     pub(in crate::heal) fn record_manifest_view(
         self: &Arc<Self>,
         path: &str,
@@ -116,7 +116,7 @@ impl Prefetch {
         }
     }
 
-    /// Notes that a reader fetched this canvas through us: its image will be asked for next, and is healed if it is gone.
+    /// Notes that a reader fetched this canvas through us: its image will be requested next, and is healed if it is gone.
     fn canvas_opened(self: &Arc<Self>, canvas: &str, trace: &RequestTrace, heals: &Arc<dyn StartHeal>) {
         let Ok(owners) = self.context.lookup.index().canvas(canvas) else { return };
         let (Some(owner), Some(route)) = (owners.into_iter().next(), self.context.lookup.image_route())
@@ -140,7 +140,7 @@ impl Prefetch {
 
     async fn heal_gone(&self, pages: &LookAhead, heals: &Arc<dyn StartHeal>) {
         let LookAhead { route, manifest, pages, since, trace } = pages;
-        // The page count is read when the first page is gone: nearly all are well.
+        // The page count is read when the first page is gone: nearly all pages are well.
         let mut book = None;
         // As long as the whole manifest may turn out to be cheaper, pages that are gone wait for the probes of the others.
         let (mut gone, mut held, mut was_asked) = (0, Vec::new(), false);
@@ -175,15 +175,15 @@ impl Prefetch {
         self.heal_ahead(held.drain(..), Instant::now(), heals).await;
     }
 
-    /// Number of pages of this manifest, if it can be asked for as a whole. A build that takes longer than a reader waits
-    /// is not ahead of the reader.
+    /// Number of pages of this manifest, if it can be requested as a whole. A build that takes longer than a reader waits
+    /// would come too late.
     fn book_ahead(&self, manifest: &str) -> Option<usize> {
         let pages = self.context.books.pages(manifest);
         self.context.books.request_within(manifest, pages, self.context.settings.heal.wait).map(|_| pages)
     }
 
-    /// Begins to heal these pages, which were found gone; waits for no heal. Pages found before `now` waited for the probes
-    /// of others: a reader may have had them healed meanwhile.
+    /// Begins to heal these pages, which were found gone; waits for no heal. For pages found before `now` the probes of
+    /// others took time: a reader may have had them healed.
     async fn heal_ahead(
         &self,
         pages: impl Iterator<Item = (IndexedImage, Instant)>,

@@ -13,19 +13,19 @@ const READ_FOR: Duration = Duration::from_mins(30);
 /// A manifest with an expired image counts as frail for this long.
 const FRAIL_FOR: Duration = Duration::from_mins(10);
 
-/// No second look ahead from the same page within this time.
+/// Minimum time between two prefetches from one page.
 const LOOKED_FOR: Duration = Duration::from_secs(5);
 
 /// Manifests remembered at most.
 const MANIFESTS: u64 = 10_000;
 
-/// `ReadingActivity` holds the manifests that somebody reads.
+/// `ReadingActivity` holds the manifests that viewers read now.
 #[derive(Debug)]
 pub(in crate::heal) struct ReadingActivity {
     read: TimedCache<Arc<str>>,
     /// Manifests with an expired image, and when.
     frail: TimedCache<Arc<str>, Expiry>,
-    /// Canvases from which a look ahead began a moment ago: one look serves all tiles of a page.
+    /// Canvases whose next pages were probed a moment ago: one round serves all tiles of a page.
     looked: TimedCache<Arc<str>, Instant>,
 }
 
@@ -47,7 +47,7 @@ impl Default for ReadingActivity {
 }
 
 impl ReadingActivity {
-    /// Notes that somebody reads a page of this manifest.
+    /// Notes that a viewer reads a page of this manifest.
     pub(in crate::heal) fn at(&self, manifest: &Arc<str>) {
         if !self.read.contains(manifest) {
             self.read.insert(Arc::clone(manifest), (), READ_FOR);
@@ -69,7 +69,7 @@ impl ReadingActivity {
         self.frail.insert(manifest.into(), Expiry { began, ..before }, FRAIL_FOR);
     }
 
-    /// Notes that all images of this manifest are probably gone, whatever was known of them.
+    /// Notes that all images of this manifest are probably gone, despite earlier proofs.
     pub(in crate::heal) fn all_expired(&self, manifest: &Arc<str>) {
         let now = Instant::now();
         self.frail.insert(Arc::clone(manifest), Expiry { last: now, began: now }, FRAIL_FOR);
@@ -80,21 +80,21 @@ impl ReadingActivity {
         self.frail.contains(manifest)
     }
 
-    /// When an image of this manifest was last found expired: older proofs of its other images are worth nothing to a
+    /// Time at which an image of this manifest was last found expired: older proofs of its other images are worthless to a
     /// reader.
     pub(in crate::heal) fn expired_at(&self, manifest: &str) -> Option<Instant> {
         self.frail.get(manifest).map(|expiry| expiry.last)
     }
 
-    /// When the last expiry was noticed, as far as can be told: images found gone one after the other, with none alive in
-    /// between, expired together. For probes that no reader waits for: each page is probed once for each expiry, and not
-    /// once for each page before it.
+    /// Time at which the last expiry was noticed, as far as can be told: images found gone one after the other, with none
+    /// alive in between, expired together. For probes that no reader waits for: each page is probed once for each expiry,
+    /// and not once for each page before it.
     pub(in crate::heal) fn expiry_began(&self, manifest: &str) -> Option<Instant> {
         self.frail.get(manifest).map(|expiry| expiry.began)
     }
 
-    /// True if a look ahead from this canvas is due: once in a while, and once more where its image was found gone after
-    /// the last look (`gone_at`), because then the pages behind it are probably gone as well.
+    /// True if a prefetch from this canvas is due: once in a while, and once more where its image was found gone after the
+    /// last one (`gone_at`), because then the pages after it are probably gone as well.
     pub(in crate::heal) fn may_look_from(&self, canvas: &str, gone_at: Option<Instant>) -> bool {
         let is_due = self
             .looked
@@ -128,7 +128,7 @@ mod tests {
         readers.found_expired(&manifest);
         assert_eq!(readers.expiry_began("m"), Some(first));
         assert_eq!(readers.expired_at("m"), Some(Instant::now()));
-        // An image that was alive before the known expiry, and is gone because of it.
+        // The image was alive before the known expiry, and is gone because of it.
         readers.expired_again("m", first - Duration::from_millis(1));
         assert_eq!(readers.expiry_began("m"), Some(first));
         let alive_at = Instant::now();

@@ -18,7 +18,7 @@ use crate::observe::{EventKind, RequestTrace};
 /// Heals of one scan at once: enough to keep every lane busy, not enough to fill memory.
 const AT_ONCE: usize = 16;
 
-/// `BackgroundScan` is one pass over images that nobody waits for.
+/// `BackgroundScan` is one pass over images that no viewer waits for.
 #[derive(Debug)]
 pub(in crate::heal) struct BackgroundScan {
     context: Arc<BackgroundContext>,
@@ -47,7 +47,7 @@ struct BookPosition {
 }
 
 impl BackgroundScan {
-    /// A new scan. `None`: it is not known which image server to ask.
+    /// Creates a scan. `None`: the image server is not known yet.
     pub(in crate::heal) fn new(
         context: &Arc<BackgroundContext>,
         heals_by: &Arc<dyn StartHeal>,
@@ -94,7 +94,7 @@ impl BackgroundScan {
         }
     }
 
-    /// Probes one image of this manifest. Where a second page is gone, the whole manifest is asked for if that costs less.
+    /// Probes one image of this manifest. At the second missing page the whole manifest is requested if that costs less.
     pub(in crate::heal) async fn look(&mut self, manifest: &str, key: &str) {
         if self.book.manifest != manifest {
             self.heal_held().await;
@@ -127,7 +127,7 @@ impl BackgroundScan {
         }
     }
 
-    /// Asks for the whole manifest beside what is stored, where that is cheaper. True: the request was sent now.
+    /// Requests the whole manifest beside the stored one, where that is cheaper. True: the request was sent now.
     async fn asks_for_book(&mut self, image: &IndexedImage) -> bool {
         let BookPosition { manifest, seen, was_asked, .. } = &mut self.book;
         if *was_asked || !seen.are_cheaper_as_book() {
@@ -140,7 +140,7 @@ impl BackgroundScan {
         true
     }
 
-    /// True if this page is back. Whether the manifest helped or not, a reader may have had the page healed meanwhile.
+    /// True if this page is back. A reader may have had the page healed, whether the manifest helped or not.
     async fn is_back(&self, image: &IndexedImage) -> bool {
         !self.context.knowledge.is_expired_now(image, Some(self.since)).await
     }

@@ -1,4 +1,4 @@
-//! What all background work needs.
+//! Context of all background work.
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -21,7 +21,7 @@ const NOTE_EVERY: u64 = 500;
 
 const IDLE: u8 = 0;
 const SWEEPING: u8 = 1;
-/// Asked to stop; the next sweep can begin only after this one has ended.
+/// Stopping: the next sweep can begin only after this one has ended.
 const STOPPING: u8 = 2;
 
 /// `Sweep` goes through the whole index, one sweep at a time.
@@ -31,7 +31,7 @@ pub(in crate::heal) struct Sweep {
     state: Arc<SweepState>,
 }
 
-/// `SweepState` is idle, sweeping, or asked to stop.
+/// `SweepState` is idle, sweeping, or stopping.
 #[derive(Debug, Default)]
 pub(in crate::heal) struct SweepState(AtomicU8);
 
@@ -69,7 +69,7 @@ impl Sweep {
         }
     }
 
-    /// Sweeps the whole index. One sweep at a time; a second call does nothing.
+    /// Sweeps the whole index. A call during a sweep does nothing.
     pub(in crate::heal) async fn run(&self, heals: &Arc<dyn StartHeal>) {
         let Some(scan) = BackgroundScan::new(&self.context, heals, Priority::Background) else { return };
         if self.state.0.compare_exchange(IDLE, SWEEPING, Ordering::AcqRel, Ordering::Acquire).is_err() {

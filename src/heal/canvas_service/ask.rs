@@ -14,12 +14,13 @@ use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image::IndexedImage;
 use crate::heal::single_flight::FlightHandle;
 
-/// `AskCanvasService` is what the ladder needs of a canvas service.
+/// `AskCanvasService` is a canvas service as the ladder uses it.
 pub(in crate::heal) trait AskCanvasService: Debug + Send + Sync {
-    /// Asks what the service says of this identifier now (`/resources/{uuid}`).
+    /// Current answer of the service about this identifier (`/resources/{uuid}`).
     fn registration<'a>(&'a self, image: &'a IndexedImage) -> BoxFuture<'a, Registration>;
 
-    /// Joins the one request with this key, or starts it, and makes it as urgent as its order. True: this order started it.
+    /// Joins the one request with this key, or starts it, and raises its lane to that of the order. True: this order
+    /// started it.
     fn request(self: Arc<Self>, order: &CanvasOrder<'_>) -> (FlightHandle<CanvasResponse>, bool);
 
     /// Joins the request with this key, if it is under way.
@@ -29,12 +30,12 @@ pub(in crate::heal) trait AskCanvasService: Debug + Send + Sync {
     fn under_way(&self) -> usize;
 }
 
-/// `CanvasOrder` is one request to be sent to a canvas service, and for whom.
+/// `CanvasOrder` is one request to be sent to a canvas service, with the image that needs it.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::heal) struct CanvasOrder<'a> {
     pub(in crate::heal) service: &'a Arc<CanvasService>,
     pub(in crate::heal) request: &'a CanvasRequestKey,
-    /// The image that is wanted, with the trace of who asks.
+    /// Wanted image, with the trace of the request.
     pub(in crate::heal) image: &'a IndexedImage,
     pub(in crate::heal) urgency: &'a Arc<FlightPriority>,
     pub(in crate::heal) wanted: Freshness,

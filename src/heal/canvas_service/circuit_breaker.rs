@@ -11,7 +11,7 @@ pub(in crate::heal) struct CircuitBreaker {
     state: Mutex<CircuitState>,
     /// Failures in a row that open the breaker.
     failures: u32,
-    /// How long the breaker stays open before one request may try.
+    /// Time that the breaker stays open before one request may try.
     open_for: Duration,
 }
 
@@ -24,7 +24,7 @@ enum CircuitState {
         since: Instant,
         until: Instant,
     },
-    /// A request tries. Another may try if it has not ended by then.
+    /// Open, with one request under way as a trial. Another may try if the first has not ended by then.
     HalfOpen {
         since: Instant,
         until: Instant,
@@ -36,13 +36,13 @@ enum CircuitState {
 pub struct BreakerStatus {
     /// State.
     pub state: BreakerState,
-    /// How long the service has been failing without an answer that closed the breaker.
+    /// Time that the service has been failing without an answer that closed the breaker.
     pub open_for: Option<Duration>,
     /// Time until the next request tries.
     pub next_try: Option<Duration>,
 }
 
-/// `BreakerState` is what a breaker looks like from outside.
+/// `BreakerState` is the public state of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerState {
     /// Requests pass.
@@ -68,7 +68,7 @@ impl CircuitBreaker {
         self.failures == failures.max(1) && self.open_for == open_for
     }
 
-    /// Whether a request may go out. `Err`: retry after this time.
+    /// Checks whether a request may go out. `Err`: retry after this time.
     pub(in crate::heal) fn try_acquire(&self, now: Instant) -> Result<(), Duration> {
         let mut state = self.state.lock();
         match *state {
@@ -83,8 +83,8 @@ impl CircuitBreaker {
         }
     }
 
-    /// Closes the breaker: a request was answered as a healthy service answers, or somebody knows that the service is well
-    /// again. True: the breaker was open until now.
+    /// Closes the breaker: a healthy answer came, or the service is known to be well again. True: the breaker was open
+    /// until now.
     pub(in crate::heal) fn record_success(&self) -> bool {
         let before = std::mem::replace(&mut *self.state.lock(), CircuitState::Closed { failures: 0 });
         !matches!(before, CircuitState::Closed { .. })

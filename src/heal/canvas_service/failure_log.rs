@@ -1,6 +1,6 @@
-//! Failure log: why a canvas request failed, in words, and whether its server asked to be left alone (`Retry-After`).
+//! Failure log: reasons of failed canvas requests, in words, and pauses that servers asked for (`Retry-After`).
 //!
-//! The ladder only needs to know *that* a rung did not help; a report must say why.
+//! The ladder only needs to know *that* a rung did not help; a report needs the reason.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,10 +17,10 @@ use crate::upstream::{ErrorChain, UpstreamError};
 /// Targets that are remembered. Beyond that the least used are forgotten, which costs a reason, no more.
 const REMARKS: u64 = 10_000;
 
-/// Upper bound of a pause that a server asks for.
+/// Upper bound of a requested pause.
 const LONGEST_REST: Duration = Duration::from_mins(10);
 
-/// `FailureReason` says how the last request to one target failed.
+/// `FailureReason` is the failure of the last request to one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::heal) struct FailureReason {
     /// Text for people.
@@ -58,7 +58,7 @@ impl FailureLog {
             *self.rest_until.lock() = Some(Instant::now() + pause.min(LONGEST_REST));
         }
         let text = format!("the canvas service answered {status}");
-        // UPSTREAM: 500 is an unknown canvas or a Fedora that refuses; asking again does not change that.
+        // UPSTREAM: 500 is an unknown canvas or a Fedora that refuses; a retry does not change that.
         let passing = status == StatusCode::TOO_MANY_REQUESTS
             || (status.is_server_error() && status != StatusCode::INTERNAL_SERVER_ERROR);
         self.note(target, FailureReason { text, passing, status: Some(status) });
@@ -81,17 +81,17 @@ impl FailureLog {
         self.last.insert(target.into(), reason);
     }
 
-    /// Why the last request failed, whatever its target; `None` where it succeeded.
+    /// Reason why the last request failed, whatever its target; `None` where it succeeded.
     pub(in crate::heal) fn latest(&self) -> Option<String> {
         self.latest.lock().clone()
     }
 
-    /// Why the last request to `target` failed; `None` where it succeeded or was never made.
+    /// Reason why the last request to `target` failed; `None` where it succeeded or was never made.
     pub(in crate::heal) fn last(&self, target: &str) -> Option<FailureReason> {
         self.last.get(target)
     }
 
-    /// How much longer the service wants to be left alone.
+    /// Time left of the pause that the service asked for.
     pub(in crate::heal) fn retry_after(&self, now: Instant) -> Option<Duration> {
         let until = *self.rest_until.lock();
         until?.checked_duration_since(now).filter(|left| !left.is_zero())

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// A fault is forgotten after this time without another fault.
 const FAULT_LASTS: Duration = Duration::from_secs(2);
 
-/// How long a sign of a fault may still be refuted, and how often that is checked.
+/// Time in which a sign of a fault may still be refuted, and interval of that check.
 const DOUBT_LASTS: Duration = Duration::from_secs(3);
 const DOUBT_LOOK: Duration = Duration::from_millis(50);
 
@@ -17,9 +17,9 @@ const DOUBT_LOOK: Duration = Duration::from_millis(50);
 #[derive(Debug, Default)]
 pub(in crate::heal) struct FaultTracker {
     last_fault: Mutex<Option<Instant>>,
-    /// When the service last built something whole.
+    /// Time of the last whole build.
     last_good: Mutex<Option<Instant>>,
-    /// When the service last built something, whole or not.
+    /// Time of the last build, whole or not.
     last_build: Mutex<Option<Instant>>,
     /// Notified when the service builds something whole.
     news: Notify,
@@ -39,7 +39,7 @@ impl FaultTracker {
         *self.last_build.lock() = Some(Instant::now());
     }
 
-    /// When the service last answered with a canvas, whole or not.
+    /// Time of the last answer with a canvas, whole or not.
     pub(in crate::heal) fn built_at(&self) -> Option<Instant> {
         *self.last_build.lock()
     }
@@ -59,13 +59,13 @@ impl FaultTracker {
         let _ = tokio::time::timeout(longest, self.news.notified()).await;
     }
 
-    /// When the service last built something whole.
+    /// Time of the last whole build.
     pub(in crate::heal) fn well_at(&self) -> Option<Instant> {
         *self.last_good.lock()
     }
 
     /// True if there is no recent sign of a fault, or the sign is refuted within a moment. A canvas without its image may
-    /// have been stored in an older fault; it is built anew at once, which tells.
+    /// have been stored in an older fault; a build at once tells.
     pub(in crate::heal) async fn is_well_soon(&self) -> bool {
         let refuted = async {
             while !self.is_healthy() {

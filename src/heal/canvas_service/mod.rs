@@ -1,4 +1,4 @@
-//! Canvas service as the ladder sees it: asked within limits, through lanes and a breaker.
+//! Canvas service as the ladder sees it: requests within limits, through lanes and a breaker.
 
 pub(in crate::heal) mod ask;
 pub(in crate::heal) mod circuit_breaker;
@@ -61,7 +61,7 @@ const LONGEST_RESOURCE: usize = 16 << 10;
 /// Requests without a permit that may hang at once, for each permit (`heal.concurrency`).
 const HANGING: usize = 4;
 
-/// Timeout of `/resources/{uuid}`: the service only looks into Redis.
+/// Timeout of `/resources/{uuid}`: the service only reads Redis.
 const RESOURCE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// `CanvasService` is one canvas service.
@@ -111,14 +111,14 @@ pub(in crate::heal) struct CanvasService {
     build_time: Arc<AtomicU64>,
     /// Held by the one background request that has a whole manifest built.
     pub(in crate::heal) books: Arc<Semaphore>,
-    /// When the breaker last closed.
+    /// Time at which the breaker last closed.
     recovered: Arc<Mutex<Option<Instant>>>,
     pub(in crate::heal) fault_tracker: Arc<FaultTracker>,
     pub(in crate::heal) remarks: Arc<FailureLog>,
     pub(in crate::heal) metrics: Arc<Metrics>,
 }
 
-/// `ServiceContext` is what a canvas service needs: to be asked, and to report on it.
+/// `ServiceContext` has the parts that a canvas service needs for requests and reports.
 #[derive(Debug)]
 pub(in crate::heal) struct ServiceContext {
     pub(in crate::heal) server: Arc<dyn SendRequest>,
@@ -130,7 +130,7 @@ pub(in crate::heal) struct ServiceContext {
 }
 
 impl CanvasService {
-    /// A canvas service. `before`: the service under the settings before; what is known of it stays.
+    /// Creates a canvas service. `before`: the service under the settings before, whose state is kept.
     pub(in crate::heal) fn new(
         route: usize,
         settings: &Settings,
@@ -206,7 +206,7 @@ impl CanvasService {
         format!("{}://{}{} {}", self.scheme, self.authority, self.base, flight.cluster_key())
     }
 
-    /// Asks for a canvas and says whether it carries the image with this lookup key.
+    /// Requests a canvas; the answer tells whether it holds the image with this lookup key.
     pub(in crate::heal) async fn get_canvas(
         &self,
         target: &str,
@@ -230,7 +230,7 @@ impl CanvasService {
         answer
     }
 
-    /// Asks whether the service knows where the file of `uuid` is. The answer must be the service's own, not a cached copy.
+    /// Requests the file of `uuid`, as the service knows it. The answer must be the service's own, not a cached copy.
     pub(in crate::heal) async fn get_resource(
         &self,
         uuid: Uuid,
@@ -238,7 +238,7 @@ impl CanvasService {
     ) -> Result<(StatusCode, Bytes), UpstreamError> {
         let target = format!("{}resources/{uuid}", self.base);
         let asked = self.get(&target, trace, RESOURCE_PATIENCE, LONGEST_RESOURCE);
-        // One timeout for all of it: queueing and dialling have timeouts of their own, and a viewer waits for this.
+        // One timeout for the whole request: queueing and dialling have timeouts of their own, and a viewer waits for this.
         let answer = tokio::time::timeout(RESOURCE_PATIENCE, asked).await;
         answer.unwrap_or(Err(UpstreamError::FirstByteTimeout))
     }
@@ -256,7 +256,7 @@ impl CanvasService {
         answer
     }
 
-    /// Asks for a document of any kind. `Err`: how the service answered instead.
+    /// Requests a document of any kind. `Err`: any other answer.
     pub(in crate::heal) async fn document(
         &self,
         target: &str,
@@ -282,7 +282,7 @@ impl CanvasService {
         Arc::clone(&self.finds_out).try_acquire_owned().ok()
     }
 
-    /// Waits for that permit. What was known of the service before may not hold any more.
+    /// Waits for the permit to find out alone. Facts about the service from before may not hold any more.
     pub(in crate::heal) async fn alone(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.finds_out).acquire_owned().await.ok()
     }
@@ -292,7 +292,7 @@ impl CanvasService {
         format!("{}://{}{}", self.scheme, self.authority, self.base)
     }
 
-    /// What an answer to a canvas request says about one image, and about the service.
+    /// Reads the answer to a canvas request: what it proves about one image, and about the service.
     fn read_canvas(
         &self,
         target: &str,
@@ -309,7 +309,7 @@ impl CanvasService {
         // An answer to a request for a whole manifest that is no manifest: a retry would not help.
         let nonsense = if is_book { CanvasResponse::Refused } else { CanvasResponse::Unclear };
         let Ok(read) = self.index.read_document(body) else { return nonsense };
-        // A cache or a gateway may answer with another document: that says nothing of this canvas, or of the service.
+        // A cache or a gateway may answer with another document: that proves nothing about this canvas, or the service.
         let asked = target.strip_prefix(&self.base).unwrap_or(target);
         let is_another = read.document.id.as_ref().is_some_and(|id| !variants::is_of(id, asked));
         if let (Some(id), true, false) = (&read.document.id, variants::is_honoured(target), is_another) {
@@ -356,7 +356,7 @@ impl CanvasService {
         let until = tokio::time::Instant::now() + patience;
         let answer = self.server.send(&Caller::default(), &span.inject(&head), times).await;
         span.answered(&answer);
-        // An answer of `/resources` says nothing of the service's health: there 404 means "expired".
+        // An answer of `/resources` proves nothing about the service's health: there 404 means "expired".
         if most != LONGEST_RESOURCE {
             match &answer {
                 Ok(answer) => self.remarks.answered(target, answer.status(), answer.headers()),
@@ -365,7 +365,7 @@ impl CanvasService {
         }
         let answer = answer?;
         let (status, coding) = (answer.status(), ContentCoding::of(answer.headers()));
-        // A body that is too long or breaks says nothing; the status still does.
+        // A body that is too long or breaks proves nothing; the status still does.
         let body = tokio::time::timeout_at(until, whole::read(answer.into_body(), most)).await;
         let body = body.ok().and_then(Result::ok).and_then(|body| coding.ok()?.unpack(&body, most).ok());
         if body.is_none() && most != LONGEST_RESOURCE {

@@ -20,16 +20,16 @@ pub(in crate::heal) struct BuildPermit {
 }
 
 impl BuildPermit {
-    /// True if another process may have done what we are about to do.
+    /// True if another process may have done the same just now.
     pub(in crate::heal) fn was_contended(&self) -> bool {
         self.file.was_contended
     }
 }
 
 impl CanvasService {
-    /// Waits for a permit here, in the lane that is right by then, and for one that all nodes share, or other processes on
-    /// this machine. `None`: another node found that the service only fails. `flight`: what is asked for, unless it may be
-    /// asked for twice.
+    /// Waits for a permit of this process, in the current lane, and for one that all nodes share, or other processes on
+    /// this machine. `None`: another node found that the service only fails. `flight`: key of the request, unless it may be
+    /// sent twice.
     pub(in crate::heal) async fn place(
         &self,
         urgency: &FlightPriority,

@@ -1,7 +1,6 @@
 //! Permits that processes on one machine share: `heal` beside a running `serve` must not double the requests at the canvas
 //! service, nor repeat a request of the other process. Each permit is a file beside the index that one process at a time
-//! has locked; what the permits are used for stands in one file for all. The kernel unlocks the files of a process that is
-//! killed.
+//! has locked; one further file holds the use of all permits. The kernel unlocks the files of a process that is killed.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -16,7 +15,7 @@ use tokio::time::Instant;
 /// Poll interval for a permit while other processes have all of them.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Another process that ended a request within this time may have done what is about to be done.
+/// Time for which a request that another process ended may make our own needless.
 const LATELY: Duration = Duration::from_secs(2);
 
 /// Bytes of an entry. A process: its number, and when it last ended a request. A permit: the digest of its request.
@@ -44,7 +43,7 @@ struct SharedLocks {
 struct LockFiles {
     /// State of each permit, by its number.
     places: Vec<PermitFileState>,
-    /// File that says what the permits are used for.
+    /// File with the use of the permits.
     uses: Option<Arc<File>>,
     /// Entry of this process.
     entry: Option<usize>,
@@ -66,7 +65,7 @@ enum PermitFileState {
 pub(in crate::heal) struct PermitFile {
     #[cfg_attr(not(test), expect(dead_code, reason = "given back when it is dropped"))]
     held: Option<HeldLock>,
-    /// Another process had all permits when this one was wanted, or did something at the same time.
+    /// True if another process had all permits when this one was wanted, or ended a request at the same time.
     pub(in crate::heal) was_contended: bool,
 }
 
@@ -89,9 +88,9 @@ impl PermitFiles {
         Self(Arc::new(SharedLocks { base: base.into(), number: fastrand::u64(1..), files: Mutex::default() }))
     }
 
-    /// Waits for one of this many permits, for a request of this name that no other process has under way. There is no wait
-    /// where no file can be locked, nor where the other processes end nothing for `hang_after`: a process that is suspended
-    /// keeps its locks.
+    /// Waits for one of this many permits, for a request of this name that no other process has under way. Does not wait
+    /// where no file can be locked, nor where the other processes end no request for `hang_after`: a process that is
+    /// suspended keeps its locks.
     pub(in crate::heal) async fn place(
         &self,
         places: usize,
@@ -221,7 +220,7 @@ impl SharedLocks {
         Ok(is_taken)
     }
 
-    /// What the other processes ended last, and when.
+    /// Entries of requests that the other processes ended last, with their times.
     fn ended_elsewhere(&self) -> io::Result<Vec<u8>> {
         let mut entries = vec![0; PROCESSES * ENTRY];
         let length = self.uses()?.read_at(&mut entries, 0)?;
@@ -355,7 +354,7 @@ mod tests {
     async fn what_a_killed_process_was_at_stops_nobody() {
         let (_folder, one, other) = two();
         let mut killed = one.place(2, Some("canvas a"), LONG).await;
-        // As the kernel does for a killed process: unlocked, and nothing is written down.
+        // A killed process: the kernel unlocks the file, and no entry is written.
         let file = killed.held.as_mut().and_then(|held| held.file.take()).expect("a file");
         drop(file);
         let _second = one.place(2, Some("canvas c"), LONG).await;

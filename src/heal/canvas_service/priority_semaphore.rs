@@ -1,4 +1,4 @@
-//! Lanes: who gets the next of the few permits for canvas requests.
+//! Lanes: the order in which canvas requests get the few permits.
 //!
 //! UPSTREAM: the canvas service holds two outbound connections per host, so two requests at once are polite and a third one
 //! only stands in its queue (upstream.md "Load"). Viewers go first, then the pages ahead of a reader, then sweeps; every
@@ -19,7 +19,7 @@ pub enum Priority {
     Viewer,
     /// A reader will turn to this page soon.
     Prefetch,
-    /// Nobody waits.
+    /// Lane of work that no viewer waits for.
     Background,
 }
 
@@ -27,7 +27,7 @@ impl Priority {
     /// Every lane, soonest first.
     pub const ALL: [Self; 3] = [Self::Viewer, Self::Prefetch, Self::Background];
 
-    /// The word used in labels and logs.
+    /// Name in labels and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
@@ -37,10 +37,10 @@ impl Priority {
     }
 }
 
-/// After this many viewers in a row one permit goes to a lower lane, if anyone waits there.
+/// Number of viewers in a row after which one permit goes to a lower lane, if a request waits there.
 const FAIRNESS: u32 = 3;
 
-/// How often a waiter checks whether all permits have been held for long.
+/// Interval at which a waiter checks whether all permits have been held for long.
 const EXTRA_LOOK: Duration = Duration::from_millis(20);
 
 /// `PrioritySemaphore` holds the permits of one canvas service.
@@ -118,9 +118,8 @@ impl PrioritySemaphore {
         (0..more).for_each(|_| self.release(None));
     }
 
-    /// Waits for a permit. If none is free, `stand` gets the ticket and returns the lane to wait in. `stand` is called only
-    /// then, and with the queue locked, so that no [`PrioritySemaphore::promote`] can fall between its answer and the
-    /// queue.
+    /// Waits for a permit. If none is free, `stand` gets the ticket and returns the lane to wait in. `stand` is called with
+    /// the queue locked, so that no [`PrioritySemaphore::promote`] can fall between its answer and the queue.
     pub(in crate::heal) async fn acquire(
         self: &Arc<Self>,
         stand: impl FnOnce(WaiterId) -> Priority,
@@ -141,12 +140,12 @@ impl PrioritySemaphore {
         };
         match called.await {
             Ok(place) => place,
-            // The lanes never drop a waiter's sender; a permit without a count is better than a panic.
+            // Not reached: the lanes never drop a waiter's sender. A permit without a count is better than a panic.
             Err(_) => PriorityPermit { lanes: None, number: None },
         }
     }
 
-    /// Moves a waiter to a sooner lane: a viewer asked for a page that was to be healed ahead.
+    /// Moves a waiter to a sooner lane: a viewer requested a page that was to be healed ahead.
     pub(in crate::heal) fn promote(&self, ticket: WaiterId, to: Priority) {
         let mut state = self.state.lock();
         for lane in (to as usize + 1)..state.waiting.len() {
@@ -172,7 +171,7 @@ impl PrioritySemaphore {
     }
 
     /// Waits for a permit as [`PrioritySemaphore::acquire`] does, or until every permit has been held for `aged`: then one
-    /// extra request may run, if it is probably answered at once, so that nobody waits behind it.
+    /// extra request may run, if it is probably answered at once, so that a stored document does not wait behind builds.
     pub(in crate::heal) async fn place_or_extra(
         self: &Arc<Self>,
         priority: Priority,

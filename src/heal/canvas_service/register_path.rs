@@ -1,11 +1,11 @@
-//! Path that registers a file anew, without anything else being built.
+//! Path that registers a file anew, without a build.
 
 use crate::iiif::CanvasUrl;
 
 /// Path that registers a file: for `…/fcrepo/rest/{path}/files/{name}` it is `fedora/image/{path}/files/{name}`.
 ///
-/// SECURITY: a file URL may come from anybody's manifest. Whatever could lead out of `fedora/image/`, or put a query
-/// of its own before ours, is not sent.
+/// SECURITY: a file URL may come from any manifest. A path that could lead out of `fedora/image/`, or put a query of its
+/// own before ours, is not sent.
 pub(in crate::heal) fn register_path(file_url: &str) -> Option<String> {
     let url = CanvasUrl::parse(file_url).filter(|url| url.query.is_none() && !url.has_dot_segments())?;
     let (_, path) = url.path.split_once("/fcrepo/rest/")?;

@@ -1,6 +1,6 @@
 //! Registration of files at the canvas service: `GET {canvas service}/resources/{uuid}` tells expiry (404) from a missing
-//! file (200), and while an identifier is alive it teaches its file URL (upstream.md "An expired image"). A gateway may
-//! block that path: this is noticed, remembered, and tried again later.
+//! file (200), and for an identifier that is alive returns its file URL (upstream.md "An expired image"). A gateway may
+//! block that path: a blocked path is detected, remembered, and tried again later.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,9 +27,9 @@ pub(in crate::heal) struct RegistrationCheck {
     alive: TimedCache<Uuid, Instant>,
     /// Identifiers that were "expired" a moment ago.
     expired: TimedCache<Uuid>,
-    /// When the service last said "alive" of anything.
+    /// Time of the last "alive" of any image.
     confirmed: Mutex<Option<Instant>>,
-    /// When the service last answered at all.
+    /// Time of the last answer.
     answered: Mutex<Option<Instant>>,
     /// Held by the one request that finds out whether the service answers.
     prober: Semaphore,
@@ -50,7 +50,7 @@ const ALIVE: u64 = 200_000;
 /// Identifiers remembered as expired a moment ago, at most.
 const EXPIRED: u64 = 10_000;
 
-/// How long "expired" is remembered: the probe and the heal that follows it need not both ask.
+/// Time for which "expired" is remembered: the probe and the heal that follows it need not both ask.
 const EXPIRED_FOR: Duration = Duration::from_millis(500);
 
 /// First pause for a service that gave no answer, or whose answer was wrong.
@@ -102,7 +102,7 @@ impl RegistrationCheck {
         if self.is_slow.load(Ordering::Acquire) {
             return None;
         }
-        // As long as nobody knows whether the service answers, one request finds out.
+        // Until the service has answered, one request at a time tries.
         let _prober = if self.answered_lately() {
             None
         } else {
@@ -120,17 +120,17 @@ impl RegistrationCheck {
         Some(asked.await)
     }
 
-    /// True if the service said "alive" of this identifier a short while ago, and nothing spoke against it since.
+    /// True if the service reported this identifier alive a short while ago, without evidence against it since.
     pub(in crate::heal) fn is_known_registered(&self, uuid: Uuid, since: Option<Instant>) -> bool {
         self.alive.get(&uuid).is_some_and(|said| since.is_none_or(|since| said >= since))
     }
 
-    /// When the service last said "alive" of this identifier, if that is still believed.
+    /// Time of the last "alive" for this identifier, if that is still believed.
     pub(in crate::heal) fn alive_at(&self, uuid: Uuid) -> Option<Instant> {
         self.alive.get(&uuid)
     }
 
-    /// Notes that a whole manifest was built with these images: their keys were written meanwhile.
+    /// Notes that a whole manifest was built with these images, so their keys were written.
     pub(in crate::heal) fn has_built<'a>(&self, keys: impl Iterator<Item = &'a String>, now: Instant) {
         for key in keys {
             if let IdentifierKind::Uuid { uuid, .. } = Identifier::new(key).kind() {
@@ -145,12 +145,12 @@ impl RegistrationCheck {
         answered.is_some_and(|at| at.elapsed() < ANSWERS_FOR)
     }
 
-    /// True if the service said "expired" of this identifier a moment ago.
+    /// True if the service reported this identifier expired a moment ago.
     pub(in crate::heal) fn remembers_expired(&self, uuid: Uuid) -> bool {
         self.expired.contains(&uuid)
     }
 
-    /// True if the service said "alive" of any identifier within the time for which that is believed.
+    /// True if the service reported any identifier alive within the time for which that is believed.
     pub(in crate::heal) fn was_confirmed(&self, now: Instant) -> bool {
         let confirmed = *self.confirmed.lock();
         confirmed.is_some_and(|at| now.saturating_duration_since(at) < self.alive_for.max(FIRST_LIFE))
@@ -171,7 +171,7 @@ impl RegistrationCheck {
         self.close(now);
     }
 
-    /// Notes that "expired" was said of an image that is alive: another server than the service answers there.
+    /// Notes that a live image was reported expired: another server than the service answers there.
     pub(in crate::heal) fn disable(&self, now: Instant) {
         self.close(now);
     }
@@ -182,7 +182,7 @@ impl RegistrationCheck {
         closed.until = Some(now + closed.life);
     }
 
-    /// Reads an answer and remembers what it means.
+    /// Reads an answer and remembers its meaning.
     pub(in crate::heal) fn hear(
         &self,
         uuid: Uuid,
@@ -204,7 +204,7 @@ impl RegistrationCheck {
                 self.expired.insert(uuid, (), EXPIRED_FOR);
                 self.closed().until = None;
             }
-            // A failing service is not a blocked path: it is asked again next time.
+            // A failing service is not a blocked path: the next look-up asks again.
             Registration::Nothing if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {}
             Registration::Nothing => self.closed().until = Some(now + self.recheck),
         }

@@ -1,4 +1,4 @@
-//! Canvas requests: what is asked for, and how it is sent.
+//! Canvas requests and the way they are sent.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,15 +22,15 @@ use crate::heal::image::IndexedImage;
 use crate::observe::{EventKind, Span};
 use crate::upstream::guard::CanvasTarget;
 
-/// How often a request checks whether somebody waits for its permit.
+/// Interval at which a request checks whether others wait for its permit.
 const HANG_LOOK: Duration = Duration::from_millis(500);
 
-/// How long others wait for the one request that tries a service which only failed, and how often they check.
+/// Time that others wait for the one request that tries a service which only failed, and interval of their checks.
 const TRIAL_LASTS: Duration = Duration::from_secs(5);
 const TRIAL_LOOK: Duration = Duration::from_millis(20);
 
 impl CanvasService {
-    /// Whether a request may go out. While one request tries whether the service is well again, the others wait for its
+    /// True if a request may go out. While one request tries whether the service is well again, the others wait for its
     /// result: a viewer who came a moment later must not get a 404.
     async fn passes(&self) -> bool {
         let deadline = Instant::now() + TRIAL_LASTS;
@@ -51,7 +51,7 @@ impl CanvasService {
         self.sent.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes how long the service took for this answer. A stored document tells nothing.
+    /// Records the duration of this answer. A stored document does not count.
     pub(in crate::heal) fn took(&self, target: &str, answer: CanvasResponse, took: Duration) {
         let may_be_old = answer != CanvasResponse::Built && took < self.bounds.build_after;
         let carries = matches!(answer, CanvasResponse::Built | CanvasResponse::Carries);
@@ -76,16 +76,16 @@ impl CanvasService {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// True if a request must wait for the end of a fault: a canvas built now would be stored without its image, and nobody
-    /// waits for it.
+    /// True if a request must wait for the end of a fault: a canvas built now would be stored without its image, and no
+    /// viewer waits for it.
     pub(in crate::heal) fn is_not_for(&self, urgency: &FlightPriority) -> bool {
         urgency.is_for_nobody()
             && self.variants.known(Instant::now()) != Some(true)
             && !self.fault_tracker.is_healthy()
     }
 
-    /// True if the service asked for a pause, and the request must keep it: only those of the sweep lane do, as nobody
-    /// waits for them.
+    /// True if the service asked for a pause, and the request must keep it: only those of the sweep lane do, because no
+    /// viewer waits for them.
     pub(in crate::heal) fn rests_from(&self, urgency: &FlightPriority) -> bool {
         urgency.lane() == Priority::Background && self.remarks.retry_after(Instant::now()).is_some()
     }
@@ -107,8 +107,7 @@ impl CanvasService {
                     return answer;
                 }
                 Err(_) if place.is_some() && self.lanes.waiting().iter().any(|waiting| *waiting > 0) => {
-                    // At most a few times as many requests may hang as there are permits: a service that hangs gets no
-                    // more.
+                    // A service that hangs gets only a few times as many requests as there are permits.
                     if let Ok(own) = Arc::clone(&self.hanging).try_acquire_owned() {
                         self.metrics.event(EventKind::CanvasHangs);
                         (hangs, *place) = (Some(own), None);
@@ -122,7 +121,7 @@ impl CanvasService {
 }
 
 impl CanvasService {
-    /// True if the stored canvas itself may be asked for. False where the service builds beside, or where that is not known
+    /// True if the stored canvas itself may be requested. False where the service builds beside, or where that is not known
     /// yet.
     pub(in crate::heal) fn may_overwrite(&self, canvas: &CanvasTarget) -> bool {
         canvas.variant.is_none() || !self.uses_variants || self.variants.known(Instant::now()) == Some(false)
@@ -175,8 +174,9 @@ impl CanvasRequests {
         answer
     }
 
-    /// Asks for the canvas beside. A service that is not known to build beside is asked without `update` first: it answers
-    /// as to a plain visit if it cannot. If it can, the answer may be an old one, for which no key was written.
+    /// Asks for the canvas beside. If the service is not known to build beside, the first request has no `update`: a
+    /// service that cannot answers as to a plain visit. One that can may answer with an old canvas, for which no key was
+    /// written.
     async fn send_variant(
         &self,
         service: &CanvasService,
@@ -232,11 +232,11 @@ impl CanvasRequest {
         Self { flight, canvas: Some(canvas.clone()) }
     }
 
-    /// The request that builds the canvas anew beside the good one, which stays as it is. The key is written all the same.
+    /// Builds the request for a new canvas beside the good one, which stays as it is. The key is written nevertheless.
     ///
-    /// UPSTREAM: what is stored belongs to path, `allow` and `disallow` together; a `disallow` that fits no file
-    /// leaves nothing out of the canvas, and has a place of its own in the cache. A service that knows no
-    /// `disallow` does what it does for any rebuild.
+    /// UPSTREAM: the service's cache key is path, `allow` and `disallow` together; a `disallow` that fits no file leaves
+    /// nothing out of the canvas, and has a place of its own in the cache. A service that knows no `disallow` does what it
+    /// does for any rebuild.
     pub(in crate::heal) fn rebuild_variant(canvas: &CanvasTarget) -> Self {
         let target = format!("{}&disallow=x-iiif-mender/none", canvas.rebuild);
         Self {

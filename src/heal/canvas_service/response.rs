@@ -1,4 +1,4 @@
-//! What the answer to one canvas request says.
+//! Result of one canvas request.
 
 use http::StatusCode;
 
@@ -7,21 +7,21 @@ use http::StatusCode;
 pub(in crate::heal) enum CanvasResponse {
     /// The canvas, built for this request, with the image: its key is written.
     Built,
-    /// The canvas, with the image; it may be an old one.
+    /// Canvas with the image; it may be an old one.
     Carries,
     /// The canvas without the image: poisoned, or the file is gone.
     Lacks,
-    /// Good JSON, or none at all, that says nothing about the image.
+    /// JSON without a statement about the image, or no JSON.
     Unclear,
-    /// The service does not know the canvas, or cannot build it: that speaks against this canvas only.
+    /// Refused: the service does not know the canvas, or cannot build it, which is evidence against this canvas only.
     Refused,
-    /// The service asks for a pause.
+    /// The service requires a pause.
     Busy,
     /// No answer, or one that speaks against the service.
     Unwell,
-    /// Not asked: the breaker is open.
+    /// Not sent: the breaker is open.
     Withheld,
-    /// Not asked: the image is back already.
+    /// Not sent: the image is back already.
     Needless,
 }
 
@@ -54,7 +54,7 @@ impl CanvasResponse {
     }
 }
 
-/// What a status alone says.
+/// Classifies an answer by its status alone.
 pub(in crate::heal) fn classify(status: StatusCode) -> CanvasResponse {
     match status {
         StatusCode::TOO_MANY_REQUESTS => CanvasResponse::Busy,

@@ -1,4 +1,4 @@
-//! All canvas services, and what they said of images.
+//! Canvas services of all routes, and their answers about images.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,22 +18,22 @@ use crate::heal::timed_cache::TimedCache;
 use crate::observe::{EventKind, Metrics};
 use crate::upstream::guard::{CanvasGuard, CanvasTarget};
 
-/// How long a heal is remembered: if the image is gone again within this time, it expired anew.
+/// Time for which a heal is remembered: if the image is gone again within this time, it expired anew.
 const HEALED_FOR: Duration = Duration::from_mins(10);
 
-/// `ImageDoubts` are the images for which the answer of a canvas service is in doubt, and what is concluded from expiries.
+/// `ImageDoubts` are the images for which the answer of a canvas service is in doubt, and conclusions from expiries.
 #[derive(Debug)]
 pub(in crate::heal) struct ImageDoubts {
     /// Images that the canvas service calls alive, while the image server finds nothing.
     pub(in crate::heal) images: TimedCache<ImageKey>,
-    /// When images were healed, or found by a reader who waited.
+    /// Times at which images were healed, or found by a reader who waited.
     pub(in crate::heal) healed: TimedCache<ImageKey, Instant>,
-    /// How long a doubt lasts.
+    /// Duration of a doubt.
     pub(in crate::heal) lasts: Duration,
     pub(in crate::heal) readers: Arc<ReadingActivity>,
 }
 
-/// `AskedCanvas` is a canvas that may be asked for, and its service.
+/// `AskedCanvas` is a canvas that may be requested, and its service.
 pub(in crate::heal) type AskedCanvas = (Arc<CanvasService>, CanvasTarget);
 
 /// `CanvasServices` holds the canvas service of each presentation route.
@@ -79,13 +79,13 @@ impl CanvasServices {
         self.services.iter().find(|service| service.route == route)
     }
 
-    /// The canvas with this URL and its service, if the canvas may be asked for.
+    /// Canvas with this URL and its service, if the canvas may be requested.
     pub(in crate::heal) fn asked_canvas(&self, url: &str) -> Option<AskedCanvas> {
         let allowed = self.guard.allow(url)?;
         Some((Arc::clone(self.on(allowed.route)?), allowed))
     }
 
-    /// The canvases that own this image and may be asked for, each once, newest first.
+    /// Canvases that own this image and may be requested, each once, newest first.
     pub(in crate::heal) fn asked_canvases(&self, image: &IndexedImage) -> Vec<AskedCanvas> {
         let mut canvases: Vec<AskedCanvas> = Vec::new();
         for owner in &*image.owners {
@@ -100,7 +100,7 @@ impl CanvasServices {
         canvases
     }
 
-    /// The services that may know this identifier, those of its canvases first.
+    /// Services that may know this identifier, those of its canvases first.
     pub(in crate::heal) fn of(&self, image: &IndexedImage) -> Vec<Arc<CanvasService>> {
         if let [only] = &*self.services {
             return vec![Arc::clone(only)];
@@ -161,14 +161,14 @@ impl CanvasServices {
         Registration::Nothing
     }
 
-    /// True if a service said "expired" of this image a moment ago.
+    /// True if a service reported this image expired a moment ago.
     pub(in crate::heal) fn remember_expired(&self, image: &IndexedImage) -> bool {
         let is_expired =
             |uuid| self.of(image).iter().any(|service| service.registrations.remembers_expired(uuid));
         image.uuid().is_some_and(is_expired)
     }
 
-    /// True if a service said "alive" of this image a short while ago, and not before `since`.
+    /// True if a service reported this image alive a short while ago, and not before `since`.
     pub(in crate::heal) fn remember_alive(&self, image: &IndexedImage, since: Option<Instant>) -> bool {
         let is_alive = |uuid| {
             self.of(image).iter().any(|service| service.registrations.is_known_registered(uuid, since))
@@ -185,7 +185,7 @@ impl CanvasServices {
         self.doubts.healed.insert(image.image_key(), Instant::now(), HEALED_FOR);
     }
 
-    /// Forgets "alive", because the image server answered 404. Returns when a service last said so.
+    /// Forgets "alive", because the image server answered 404. Returns the time of the last such report.
     pub(in crate::heal) fn doubt(&self, image: &IndexedImage) -> Option<Instant> {
         let mut alive_at = self.doubts.healed.get(&image.image_key());
         for (service, uuid) in self.services.iter().filter_map(|service| Some((service, image.uuid()?))) {
@@ -203,12 +203,12 @@ impl CanvasServices {
         }
     }
 
-    /// Begins to disregard what the services say of this image, until the truth is known.
+    /// Begins to disregard the services' answers about this image, until the truth is known.
     pub(in crate::heal) fn begin_doubt(&self, image: &IndexedImage) {
         self.doubts.images.insert(image.image_key(), (), self.doubts.lasts);
     }
 
-    /// True while what the services say of this image is disregarded.
+    /// True while the services' answers about this image are disregarded.
     pub(in crate::heal) fn is_doubted(&self, image: &IndexedImage) -> bool {
         self.doubts.images.contains(&image.image_key())
     }
@@ -230,7 +230,7 @@ impl CanvasServices {
         self.metrics.event(EventKind::ResourcesDistrusted);
     }
 
-    /// Remembers that this image is alive: it can show later whether info.json works at all.
+    /// Remembers this image as alive: later it can show whether info.json works at all.
     pub(in crate::heal) fn set_canary(&self, image: &IndexedImage) {
         *self.witness.lock() = Some(image.clone());
     }
@@ -240,12 +240,12 @@ impl CanvasServices {
         self.witness.lock().clone()
     }
 
-    /// When the services of this image last built something whole.
+    /// Time of the last whole build by the services of this image.
     pub(in crate::heal) fn well_at(&self, image: &IndexedImage) -> Option<Instant> {
         self.of(image).iter().filter_map(|service| service.fault_tracker.well_at()).max()
     }
 
-    /// When the services of this image were last seen to be well again.
+    /// Time at which the services of this image were last seen to be well again.
     pub(in crate::heal) fn recovered(&self, image: &IndexedImage) -> Option<Instant> {
         self.of(image).iter().filter_map(|service| service.recovered()).max()
     }
@@ -273,7 +273,7 @@ impl CanvasServices {
         }
     }
 
-    /// Ends the cool-down of this request: nothing speaks against it any more, here or in what the other nodes share.
+    /// Ends the cool-down of this request, here and for the other nodes.
     pub(in crate::heal) fn clear_cooldown(&self, service: &CanvasService, request: &CanvasRequestKey) {
         self.cooldowns.clear(request);
         if let Some(cluster) = self.fleet.connected() {
@@ -291,7 +291,7 @@ impl CanvasServices {
         }
     }
 
-    /// Whether this service builds beside. Where this node does not know, another may.
+    /// True if this service builds beside. Where this node does not know, another may.
     pub(in crate::heal) async fn honours_variants(&self, service: &CanvasService) -> Option<bool> {
         let known = service.variants.known(Instant::now());
         if let (None, Some(cluster)) = (known, self.fleet.connected())

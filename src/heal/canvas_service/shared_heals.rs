@@ -16,10 +16,10 @@ pub(in crate::heal) struct SharedHeals {
     pub(in crate::heal) demoted: TimedCache<IpAddr>,
 }
 
-/// `Freshness` says whether a flight that ended a moment ago on another node will do.
+/// `Freshness` decides whether a flight that ended a moment ago on another node is enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum Freshness {
-    /// Yes: that flight is about the same expiry.
+    /// A flight that landed a moment ago is enough: it is about the same expiry.
     OrLanded,
     /// No: something has happened since.
     Anew,

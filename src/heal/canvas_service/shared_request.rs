@@ -1,4 +1,4 @@
-//! Shared requests to a canvas service, each once for all who want it: on this node, and across nodes. Without `[cluster]`,
+//! Shared requests to a canvas service, each once for all who need it: on this node, and across nodes. Without `[cluster]`,
 //! or while Redis is away, every request is this node's own.
 
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::observe::{EventKind, Metrics};
 /// Result string for [`SharedFlight::finish`] of a repair, and of flights that carry no result.
 pub(in crate::heal) const DONE: &str = "done";
 
-/// `CanvasRequests` sends requests to canvas services, each once for all who want it.
+/// `CanvasRequests` sends requests to canvas services, each once for all who need it.
 #[derive(Debug)]
 pub(in crate::heal) struct CanvasRequests {
     pub(in crate::heal) services: Arc<CanvasServices>,
@@ -54,7 +54,7 @@ impl AskCanvasService for CanvasRequests {
 }
 
 impl CanvasRequests {
-    /// Shares requests to canvas services. `flights`: those that are under way.
+    /// Creates the sharing of requests to canvas services. `flights`: requests under way.
     pub(in crate::heal) fn new(
         services: Arc<CanvasServices>,
         images: Arc<ImageServers>,
@@ -65,7 +65,8 @@ impl CanvasRequests {
         Self { services, images, fleet, flights, metrics }
     }
 
-    /// Joins the one request with this key, or starts it, and makes it as urgent as its order. True: this order started it.
+    /// Joins the one request with this key, or starts it, and raises its lane to that of the order. True: this order
+    /// started it.
     pub(in crate::heal) fn join(
         self: &Arc<Self>,
         order: &CanvasOrder<'_>,
@@ -87,7 +88,7 @@ impl CanvasRequests {
         (handle, is_leader)
     }
 
-    /// Sends a request of the caller's own, begun now; shared with others that want the same.
+    /// Sends a request of the caller's own, begun now; shared with equal ones.
     pub(in crate::heal) async fn answer(
         self: &Arc<Self>,
         service: &Arc<CanvasService>,
@@ -100,12 +101,12 @@ impl CanvasRequests {
         handle.wait().await.unwrap_or(CanvasResponse::Unwell)
     }
 
-    /// What is proven of the image now.
+    /// Evidence about the image now.
     pub(in crate::heal) async fn evidence(&self, image: &IndexedImage) -> Evidence {
         evidence(self.services.ask(image).await, &*self.images, image).await
     }
 
-    /// Takes the lead of the flight on all nodes, then asks; or waits for the node that leads it.
+    /// Leads the flight for all nodes and sends the request; or waits for the node that leads it.
     async fn send_shared(&self, order: &CanvasOrder<'_>) -> CanvasResponse {
         let Some(cluster) = self.fleet.connected() else {
             return self.send(order, &SharedFlight::default()).await;
@@ -116,7 +117,7 @@ impl CanvasRequests {
             match cluster.join(&name, anew, || order.urgency.mark_sent()).await {
                 JoinResult::Ours(own) => {
                     let answer = self.send(order, &own).await;
-                    // Nothing was asked. The flight is dropped without an answer, so that a waiter may try.
+                    // No request was sent. The flight is dropped without an answer, so that a waiter may try.
                     if !matches!(answer, CanvasResponse::Withheld | CanvasResponse::Needless) {
                         own.finish(answer.as_str());
                     }
@@ -141,7 +142,7 @@ impl CanvasRequests {
         }
     }
 
-    /// Tells the other nodes whether this service builds beside, if it is known by now.
+    /// Announces to the other nodes whether this service builds beside, if that is known by now.
     pub(in crate::heal) fn share_variants(&self, service: &CanvasService) {
         if let (Some(honoured), Some(cluster)) =
             (service.variants.known(Instant::now()), self.fleet.connected())

@@ -18,8 +18,8 @@ use crate::observe::{EventKind, LiveEvent};
 pub struct CanvasServiceStatus {
     /// Host and port as configured.
     pub upstream: String,
-    /// Whether the service builds a canvas beside the stored one: `honoured`, `ignored` (tried anew after ten minutes) or
-    /// `unknown`.
+    /// State of `variant`: whether the service builds a canvas beside the stored one. `honoured`, `ignored` (tried anew
+    /// after ten minutes) or `unknown`.
     pub variants: &'static str,
     /// Breaker.
     pub breaker: BreakerStatus,
@@ -48,7 +48,7 @@ impl CanvasService {
                 self.fault_tracker.builds();
             }
             // The service answers, only not for this canvas, which has its own cool-down: five dead links in a row must not
-            // keep every other image from being healed. An answer out of the cache says nothing of the health now.
+            // keep every other image from being healed. A cached answer proves nothing about the health now.
             CanvasResponse::Carries | CanvasResponse::Unclear | CanvasResponse::Refused => {
                 self.record_success();
             }
@@ -117,7 +117,7 @@ impl CanvasService {
         });
     }
 
-    /// Why the last request like this one failed; `None` where it went well, or was never sent.
+    /// Reason why the last request like this one failed; `None` where it went well, or was never sent.
     pub(in crate::heal) fn failure(&self, request: &CanvasRequestKey) -> Option<FailureReason> {
         let anew = || {
             let is_variant = request.rung == Rung::Variant;
@@ -131,7 +131,7 @@ impl CanvasService {
         self.breaker.state(Instant::now()) == BreakerState::Closed
     }
 
-    /// Notes that the service answers as a healthy one does, or that somebody knows that it will.
+    /// Notes a healthy answer of the service, or other proof that it is well.
     pub(in crate::heal) fn record_success(&self) {
         if self.breaker.record_success() {
             *self.recovered.lock() = Some(Instant::now());
@@ -143,7 +143,8 @@ impl CanvasService {
         self.metrics.publish(|| LiveEvent::Breaker { upstream: self.authority.clone(), open });
     }
 
-    /// When the service was seen to be well again after its breaker was open: failures from before do not count any more.
+    /// Time at which the service was seen to be well again after its breaker was open: failures from before do not count
+    /// any more.
     pub(in crate::heal) fn recovered(&self) -> Option<Instant> {
         *self.recovered.lock()
     }

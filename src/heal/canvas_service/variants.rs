@@ -1,9 +1,9 @@
 //! Variants: whether a canvas service builds a canvas *beside* the stored one when asked with a `disallow` that fits
 //! nothing.
 //!
-//! UPSTREAM: what is stored belongs to path, type, repository, `allow` and `disallow` together. The `@id` of such an
-//! answer carries the query, which proves it; a service that ignores the parameter answers with its plain canvas, so
-//! that the first request, without `update`, is harmless anywhere (upstream.md "Ways back to life").
+//! UPSTREAM: the service's cache key is path, type, repository, `allow` and `disallow` together. The `@id` of such an
+//! answer carries the query, as proof; a service that ignores the parameter answers with its plain canvas, so that the
+//! first request, without `update`, is harmless anywhere (upstream.md "Ways back to life").
 
 use std::time::Duration;
 
@@ -17,15 +17,15 @@ use crate::heal::learned::{ServerSupport, SupportAnswer};
 #[derive(Debug, Default)]
 pub(in crate::heal) struct VariantSupport {
     learned: ServerSupport,
-    /// When the result was last shared with the other nodes.
+    /// Time at which the result was last shared with the other nodes.
     shared: Mutex<Option<Instant>>,
 }
 
-/// How soon a service that ignored the parameter is tried anew.
+/// Time after which a service that ignored the parameter is tried anew.
 pub(in crate::heal) const RETRY_AFTER: Duration = Duration::from_mins(10);
 
 impl VariantSupport {
-    /// Whether the service builds beside. `None`: not known, or not known any more.
+    /// True if the service builds beside. `None`: not known, or not known any more.
     pub(in crate::heal) fn known(&self, now: Instant) -> Option<bool> {
         match self.learned.known(now) {
             SupportAnswer::Does(()) => Some(true),
@@ -34,7 +34,7 @@ impl VariantSupport {
         }
     }
 
-    /// Records what an answer has shown. True: it was not known before.
+    /// Records the evidence of an answer. True: not known before.
     pub(in crate::heal) fn record(&self, honoured: bool, now: Instant) -> bool {
         let is_news = self.known(now) != Some(honoured);
         if honoured {
@@ -45,8 +45,8 @@ impl VariantSupport {
         is_news
     }
 
-    /// True if it is time to tell the other nodes, once in a while because they forget. A call that returns true counts as
-    /// told.
+    /// True if the result is due for the other nodes, once in a while because they forget it. A call that returns true
+    /// counts as shared.
     pub(in crate::heal) fn is_to_be_shared(&self, now: Instant) -> bool {
         let mut shared = self.shared.lock();
         let is_due = shared.is_none_or(|at| now.saturating_duration_since(at) >= RETRY_AFTER / 2);
@@ -70,7 +70,7 @@ pub(in crate::heal) fn is_honoured(id: &str) -> bool {
     id.split_once('?').is_some_and(|(_, query)| query.contains("disallow="))
 }
 
-/// True if this is the `@id` of the document asked for, and not of another. `asked`: the path below the service's own.
+/// True if this is the `@id` of the requested document. `asked`: the path below the service's own.
 pub(in crate::heal) fn is_of(id: &str, asked: &str) -> bool {
     let path = |text: &str| {
         let path = text.split(['?', '#']).next().unwrap_or_default();

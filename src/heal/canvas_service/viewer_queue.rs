@@ -72,7 +72,7 @@ impl FirstRequest {
 pub(in crate::heal) enum FirstState {
     /// Ended.
     Over,
-    /// Late: the request takes too long. True: it was sent.
+    /// Late: the request takes too long. True if it was sent.
     Late(bool),
 }
 
@@ -86,7 +86,7 @@ impl FirstRequests {
         })
     }
 
-    /// Begins the first request of a document. `FirstRequest` is told when the request is sent, and ends when dropped.
+    /// Begins the first request of a document. `FirstRequest` records when the request is sent, and ends when dropped.
     /// `None`: there is one already.
     pub(in crate::heal) fn begin(&self, name: &Arc<str>) -> Option<FirstRequest> {
         match self.0.lock().entry(Arc::clone(name)) {

@@ -1,8 +1,8 @@
 //! Viewers' own requests to a canvas service: with permits and lanes as heals have, within the same limits.
 //!
-//! UPSTREAM: the service has no single flight, and holds two outbound connections. Whoever asks for a canvas that is not
-//! stored has it built, as often as it is asked for at once, and a crawler has as many built as it opens connections
-//! (upstream.md "Load"). What is stored is answered in milliseconds, and must never wait behind a build.
+//! UPSTREAM: the service has no single flight, and holds two outbound connections. Each request for a canvas that is not
+//! stored has it built, several at once as often as they come, and a crawler has as many built as it opens connections
+//! (upstream.md "Load"). A stored document is answered in milliseconds, and must never wait behind a build.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ enum ViewerPermit {
 /// `DelayedRelease` releases a permit late: the build goes on after its viewer has left.
 struct DelayedRelease(Option<ViewerPermit>);
 
-/// How long the permit of a viewer who left is kept.
+/// Time for which the permit of a viewer who left is kept.
 const LINGER: Duration = Duration::from_secs(2);
 
 impl Drop for DelayedRelease {
@@ -90,7 +90,7 @@ impl CanvasService {
         let name: Arc<str> = canonical(target).into();
         let service = Arc::clone(self);
         let mut request = ViewerRequest { service, name, first: None, place: None, tells: false };
-        // A stored document costs nothing.
+        // A stored document needs no permit.
         if requests.answered.get(&request.name) == Some(true) {
             return Ok((request, admitted.await.map_err(|_| COME_BACK)?));
         }
@@ -100,12 +100,12 @@ impl CanvasService {
         };
         let until = Instant::now() + wait;
         let (mut admitted, mut own) = (std::pin::pin!(admitted), None);
-        // Until the first request was answered. (If its viewer left, another request is the first.)
+        // Wait until the first request was answered. (If its viewer left, another request is the first.)
         while !requests.answered.contains(&request.name) {
             match requests.first.wait(&request.name, until).await {
                 Some(FirstState::Over) => {}
-                // The first request may hang for reasons of its own, so the others go. (The number of canvases built at
-                // once stays as it is.)
+                // The first request may hang for reasons of its own, so the others are sent. (The number of canvases built
+                // at once stays as it is.)
                 Some(FirstState::Late(true)) => {
                     self.metrics.event(EventKind::FirstDocumentLate);
                     request.tells = true;
@@ -141,7 +141,7 @@ impl CanvasService {
         Ok((request, own))
     }
 
-    /// `Retry-After` of a viewer who has waited for the longest time allowed.
+    /// Counts a viewer who has waited for the longest time allowed; returns its `Retry-After`.
     fn wait_expired(&self) -> Duration {
         self.metrics.event(EventKind::ViewerWaitExpired);
         COME_BACK
@@ -206,7 +206,7 @@ fn is_named(pair: &str, name: &str) -> bool {
     percent_decode_str(own).eq(name.bytes())
 }
 
-/// The target without parameters that would have a document built anew. `None`: it has none.
+/// Target without parameters that would have a document built anew. `None`: it had none.
 pub fn without_update(target: &str) -> Option<String> {
     let (path, query) = target.split_once('?')?;
     if !query.split('&').any(|pair| is_named(pair, "update")) {

@@ -1,8 +1,8 @@
-//! Direct: ask the image server for the file itself, in the name of the forgotten identifier.
+//! Direct: a request to the image server for the file itself, in the name of the forgotten identifier.
 //!
-//! UPSTREAM: the base64 of a file URL is an identifier too, answered without Redis and without the canvas
-//! service; with `X-Forwarded-ID` its answers are byte for byte those of the live UUID (upstream.md "Ways back to
-//! life"). It heals nothing in Redis, so a lasting repair must follow.
+//! UPSTREAM: the base64 of a file URL is an identifier too, answered without Redis and without the canvas service; with
+//! `X-Forwarded-ID` its answers are byte for byte those of the live UUID (upstream.md "Ways back to life"). The request
+//! heals nothing in Redis, so a lasting repair must follow.
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -19,9 +19,9 @@ use crate::iiif::identifier;
 use crate::observe::Span;
 use crate::upstream::{Body, Caller};
 
-/// `DirectSupport` says whether an image server answers for a file by the file's own identifier. Not every image server
-/// decodes base64, and gateways differ about `%2F` (standard base64 may hold `/`). Where it was never seen to work, a
-/// failure proves nothing: a missing file looks the same.
+/// `DirectSupport` tells whether an image server serves a file by the file's own identifier. Not every image server decodes
+/// base64, and gateways differ about `%2F` (standard base64 may hold `/`). Where it was never seen to work, a failure
+/// proves nothing: a missing file looks alike.
 pub(super) type DirectSupport = ServerSupport;
 
 fn is_answered(support: &DirectSupport) -> bool {
@@ -73,13 +73,13 @@ impl Ladder {
             StatusCode::NOT_FOUND | StatusCode::GONE if !is_answered(support) => DirectResult::NoWay,
             StatusCode::NOT_FOUND | StatusCode::GONE => self.missing_or_unsupported(image, &id).await,
             _ if status.is_success() || status.is_redirection() => DirectResult::Answer(answer),
-            // A live image answers a wrong request with these.
+            // A live image refuses a wrong request in this way.
             StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => DirectResult::Answer(answer),
             _ => DirectResult::NoWay,
         }
     }
 
-    /// Checks a small tile after a 404: one 404 is about one request (info.json may be broken on its own), that of a small
+    /// Probes a small tile after a 404: one 404 is about one request (info.json may be broken on its own), that of a small
     /// tile about the file.
     async fn missing_or_unsupported(&self, image: &IndexedImage, id: &str) -> DirectResult {
         match self.images.status(image, id, Probe::SmallTile.tail()).await {
@@ -88,8 +88,8 @@ impl Ladder {
         }
     }
 
-    /// True if this image's file is gone, as the file's own identifier tells. `None`: the file URL is not known, or the
-    /// image server was never seen to answer such identifiers.
+    /// True if this image's file is gone, by a request for the file's own identifier. `None`: the file URL is not known, or
+    /// the image server was never seen to answer such identifiers.
     pub(in crate::heal) async fn look_at_file(&self, image: &IndexedImage) -> Option<bool> {
         let (id, support) = self.id_of_file(image)?;
         match self.images.status(image, &id, Probe::SmallTile.tail()).await {
@@ -114,7 +114,7 @@ impl Ladder {
         Some((id, support))
     }
 
-    /// The request for another identifier, with `X-Forwarded-ID` for the one that was asked for.
+    /// Request for another identifier, with `X-Forwarded-ID` for the original one.
     fn with_forwarded_id(&self, image: &IndexedImage, request: &Parts, id: &str) -> Option<Parts> {
         let base = &self.settings.routes[image.route].upstream.path;
         let target = request.uri.path_and_query()?.as_str();

@@ -1,4 +1,4 @@
-//! The ladder: tries the rungs for one image, once for all who wait.
+//! Ladder: tries the rungs for one image, once for all who wait.
 
 pub(in crate::heal) mod direct;
 pub(in crate::heal) mod outcome;
@@ -62,7 +62,7 @@ pub(in crate::heal) enum StepResult {
 pub(in crate::heal) enum VisitResult {
     /// Visit comes later on the ladder, or not at all.
     Never,
-    /// Nothing: the visit cools down, or the breaker is open.
+    /// No answer: the visit cools down, or the breaker is open.
     InVain,
     /// An answer, and the image is not back.
     Got(CanvasResponse),
@@ -74,12 +74,12 @@ struct CanvasAttempt {
     service: Arc<CanvasService>,
     canvas: CanvasTarget,
     visited: VisitResult,
-    /// Seen during this heal: the stored canvas itself may be asked for. The service's memory of that may end in the middle
-    /// of a heal; this flag stays.
+    /// True if, during this heal, the stored canvas itself may be requested. The service's memory of that may end in the
+    /// middle of a heal; this flag stays.
     overwrites: bool,
 }
 
-/// `HealRun` is one heal on its way: for which image, how urgent, and what it leaves to be done.
+/// `HealRun` is one heal under way: its image, priority, and follow-up work.
 #[derive(Debug)]
 struct HealRun<'a> {
     image: &'a IndexedImage,
@@ -93,8 +93,8 @@ impl HealRun<'_> {
         self.follow_ups.push(FollowUp::RepairCanvas { service: Arc::clone(service), request });
     }
 
-    /// The image is there, and the climb ends: canvases that came without the image on the way are stored so, unless they were
-    /// built anew since.
+    /// Leaves repairs when the image is back: canvases that came without the image are stored so, unless they were built
+    /// anew since.
     ///
     /// UPSTREAM: then a poisoned duplicate may stand behind the good one. Only plain GETs show it.
     fn repair_empty(&mut self, turns: &[CanvasAttempt]) {
@@ -104,21 +104,21 @@ impl HealRun<'_> {
     }
 }
 
-/// How long the result of a visit in vain is remembered: a stored canvas does not change by being asked for.
+/// Time for which the result of a visit in vain is remembered: a request does not change a stored canvas.
 const VISITED_FOR: Duration = Duration::from_secs(30);
 
-/// Why an image is not back where nothing failed.
+/// Reason where nothing failed and the image is not back.
 pub(in crate::heal) const NO_ROUTE: &str =
     "its canvas belongs to no presentation route ([server] public_hosts, [[routes]])";
 pub(in crate::heal) const NO_HELP: &str = "its canvas was asked for, and the image did not come back";
 
-/// Canvases of one image that are asked for at most; those that are refused do not count.
+/// Canvases of one image that are requested at most; refused ones do not count.
 const CANVASES: usize = 3;
 
 /// Results of the last visits that did not help.
 pub(in crate::heal) type Visits = TimedCache<CanvasRequestKey, CanvasResponse>;
 
-/// `Ladder` heals one image, rung by rung. It asks through two traits, and its clock is tokio's.
+/// `Ladder` heals one image, rung by rung. Its requests go through two traits, and its clock is tokio's.
 #[derive(Debug)]
 pub(in crate::heal) struct Ladder {
     settings: Arc<Settings>,
@@ -146,7 +146,7 @@ impl Ladder {
         Self { settings, images, canvases, services, missing, visits, base64, base64_with_slash, metrics }
     }
 
-    /// Heals this image for all who wait. Returns how that ended, and what is to be done after it.
+    /// Heals this image for all who wait. Returns the outcome, and the follow-up work.
     pub(in crate::heal) async fn run(
         &self,
         image: &IndexedImage,
@@ -176,7 +176,7 @@ impl Ladder {
         let mut turns = self.turns(image);
         let (mut tried, mut cooling, mut gone) = (false, false, None);
         for &rung in &self.settings.heal.ladder {
-            // Registering needs no canvas: it also works where no canvas of the image may be asked for.
+            // Registering needs no canvas: it also works where no canvas of the image may be requested.
             let most = if rung == Rung::Register { 1 } else { turns.len() };
             let mut asked = 0;
             for turn in 0..most {
@@ -199,7 +199,7 @@ impl Ladder {
                         run.repair_empty(&turns);
                         return HealOutcome::Alive;
                     }
-                    // Another canvas may own it; but nothing more is built over what is stored.
+                    // Another canvas may own the image; but nothing more is built over a stored one.
                     StepResult::Gone if rung == Rung::Variant => {
                         (gone, asked) = (gone.or(Some(urgency.answered_at())), asked + 1);
                     }
@@ -223,8 +223,8 @@ impl Ladder {
     }
 
     /// Judges a canvas that came without the image, while no key was written: its file is gone, or the file store is in
-    /// trouble. Where the file URL is known, one request for the file tells. Where it is not, a trouble may have passed
-    /// since that canvas was `seen` (other canvases were asked for meanwhile): what is remembered is as old as the canvas.
+    /// trouble. With a known file URL, one request for the file tells. Without, a fault may have passed since that canvas
+    /// was `seen` (other canvases were requested after it): the evidence is as old as the canvas.
     pub(in crate::heal) async fn gone_or_in_trouble(
         &self,
         image: &IndexedImage,
@@ -256,7 +256,7 @@ impl Ladder {
         }
     }
 
-    /// The canvases that may be asked for, each once, newest first.
+    /// Canvases that may be requested, each once, newest first.
     fn turns(&self, image: &IndexedImage) -> Vec<CanvasAttempt> {
         let canvases = self.services.asked_canvases(image).into_iter();
         let turn = |(service, canvas)| CanvasAttempt {
@@ -297,9 +297,9 @@ impl Ladder {
         }
     }
 
-    /// Register: the service learns anew where the file is, without building anything. Where it knows the file, and the image
-    /// server does not find it, that would show nothing: a key is written whether the file is there or not. A canvas that is
-    /// built beside shows it.
+    /// Register: the service looks the file up anew, without building anything. Where it knows the file, and the image
+    /// server does not find it, that would show nothing: a key is written whether the file is there or not. A canvas that
+    /// is built beside shows it.
     async fn register(&self, run: &mut HealRun<'_>) -> StepResult {
         let builds_beside =
             |service: &Arc<CanvasService>| service.variants.known(Instant::now()) == Some(true);
@@ -321,7 +321,7 @@ impl Ladder {
         Some((service, CanvasRequest { flight, canvas: None }))
     }
 
-    /// What is proven of the image now.
+    /// Evidence about the image now.
     async fn evidence(&self, image: &IndexedImage) -> Evidence {
         evidence(self.canvases.registration(image).await, &*self.images, image).await
     }
@@ -335,7 +335,7 @@ impl Ladder {
     }
 }
 
-/// Why the last requests for these canvases failed. A failure that may pass comes first: a retry is worth it.
+/// Reason why the last requests for these canvases failed. A failure that may pass comes first: a retry is worth it.
 pub(in crate::heal) fn last_failure(canvases: &[AskedCanvas]) -> Option<FailureReason> {
     let failures = canvases.iter().filter_map(|(service, canvas)| {
         let variant = || service.failure(&CanvasRequest::variant(canvas)?.flight);

@@ -26,20 +26,20 @@ pub(in crate::heal) enum HealOutcome {
     Missing,
     /// Every rung is cooling down, or the breaker is open.
     Cooling,
-    /// Nothing helped.
+    /// No rung helped.
     Failed,
-    /// No rung could be tried: no canvas of the image may be asked for, or no rung of the ladder fits it.
+    /// No rung could be tried: no canvas of the image may be requested, or no rung of the ladder fits it.
     NoRung,
 }
 
-/// `FollowUp` is what a heal leaves to be done after it.
+/// `FollowUp` is work that a heal leaves.
 #[derive(Debug)]
 pub(in crate::heal) enum FollowUp {
     /// The request still runs, and its canvas may yet come without the image.
     WatchCanvas { service: Arc<CanvasService>, request: CanvasRequest, flight: FlightHandle<CanvasResponse> },
-    /// The canvas of this request came without the image: it is to be rebuilt when the service is well.
+    /// Rebuild later: the canvas of this request came without the image, and the service must be well first.
     RepairCanvas { service: Arc<CanvasService>, request: CanvasRequest },
-    /// The canvas came with the image: it is not poisoned.
+    /// Whole: the canvas came with the image.
     CanvasIsWhole,
 }
 

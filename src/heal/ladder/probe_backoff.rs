@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// UPSTREAM: the image is good again before the canvas request ends (upstream.md "Ways back to life"), so a look
-/// is taken soon, then less and less often.
+/// UPSTREAM: the image is good again before the canvas request ends (upstream.md "Ways back to life"), so the first probe
+/// comes soon, then fewer and fewer.
 #[derive(Debug)]
 pub(in crate::heal) struct ProbeBackoff {
     next: Duration,

@@ -1,4 +1,4 @@
-//! Rebuild: the rung that can do harm, and what must be known before it is used.
+//! Rebuild: the rung that can do harm, and its preconditions.
 //!
 //! UPSTREAM: `update=true` always builds anew and always writes. During a fault it overwrites a good canvas with a
 //! poisoned one, and if the file is gone it turns a good canvas into an empty one (upstream.md "Ways back to life").
@@ -22,13 +22,13 @@ use crate::upstream::guard::CanvasTarget;
 /// info.json past the image server's own memory.
 const INFO_TRUTH: &str = "info.json?cache=nocache";
 
-/// info.json just as the canvas service will ask for it.
+/// info.json exactly as the canvas service will request it.
 const INFO: &str = "info.json";
 
-/// After a check longer than this, a probe tells whether the rebuild is still needed.
+/// Duration of a check after which a probe tells whether the rebuild is still needed.
 const A_WHILE: Duration = Duration::from_millis(50);
 
-/// `ServiceHealth` says how the service's nested info.json would be answered now.
+/// `ServiceHealth` is the expected answer to the service's nested info.json now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum ServiceHealth {
     /// Well: the info.json of an image was.
@@ -40,8 +40,8 @@ pub(in crate::heal) enum ServiceHealth {
 }
 
 impl Ladder {
-    /// Rebuild: only when a visit did not help, the service is well, and it does not say that the image is alive.
-    /// (Alive and 404 is a missing file: a rebuild would ruin a good canvas.)
+    /// Rebuild: only when a visit did not help, the service is well, and does not report the image alive. (Alive and 404 is
+    /// a missing file: a rebuild would ruin a good canvas.)
     pub(super) async fn rebuild(&self, turn: &CanvasAttempt, run: &mut HealRun<'_>) -> StepResult {
         let (service, canvas) = (&turn.service, &turn.canvas);
         let lacks = match turn.visited {
@@ -118,7 +118,7 @@ impl Ladder {
                     continue;
                 }
             }
-            // While this one waited, another page of the same file may have been rebuilt.
+            // During the wait another page of the same file may have been rebuilt.
             if (has_waited || began.elapsed() > A_WHILE) && self.evidence(image).await == Evidence::Alive {
                 return Err(StepResult::Alive);
             }
@@ -145,8 +145,8 @@ impl Ladder {
         if !service.breaker_is_closed() {
             return ServiceHealth::Unwell;
         }
-        // UPSTREAM: only `cache=nocache` makes the image server tell the truth about info.json. For the image
-        // itself 404 is what we expect; anything worse is a fault that the nested request would meet too.
+        // UPSTREAM: only `cache=nocache` makes the image server tell the truth about info.json. For the image itself 404 is
+        // expected; anything worse is a fault that the nested request would meet too.
         match self.look_at(image, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
             Ok(status) if self.is_expiry(status) => self.health_by_canary(image).await,
@@ -156,7 +156,7 @@ impl Ladder {
         }
     }
 
-    /// Checks another image's info.json: this image's own is 404, as it is when all info.json are.
+    /// Checks another image's info.json: this image's own is 404, as it also is when every info.json fails.
     async fn health_by_canary(&self, image: &IndexedImage) -> ServiceHealth {
         // The image server may have the info.json in its memory: then the nested request, word for word, is well.
         if self.look_at(image, INFO).await.is_ok_and(|status| status.is_success()) {
@@ -167,8 +167,8 @@ impl Ladder {
         };
         match self.look_at(&witness, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
-            // An identifier that is alive must have an info.json; if it has none, info.json is what is broken. Except where
-            // its own file is gone: then its tiles are 404, too.
+            // An identifier that is alive must have an info.json; if it has none, info.json is broken. Except where its own
+            // file is gone: then its tiles are 404, too.
             Ok(_) if matches!(self.canvases.registration(&witness).await, Registration::Alive(_)) => {
                 let tile = self.look_at(&witness, Probe::SmallTile.tail()).await;
                 if tile.is_ok_and(|status| self.is_expiry(status)) {

@@ -1,4 +1,4 @@
-//! Step on one rung: one shared request, and its result.
+//! Step of the ladder: one shared request, and its result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,9 +49,9 @@ impl Ladder {
         run: &mut HealRun<'_>,
     ) -> StepResult {
         // A request that was under way may have begun before the image was found gone: it wrote the key, which was lost
-        // again, or met a fault that is over. So one that helps those who joined it in no way is asked once more; but not
-        // a plain visit that had the canvas stored, which would only bring what is stored. (So is a variant, where the
-        // service cannot build beside.)
+        // again, or met a fault that is over. So a request that does not help those who joined it is sent once more, unless
+        // it was a plain visit of a stored canvas, which would bring the same again. (So is a variant, where the service
+        // cannot build beside.)
         let is_stored = |answer| {
             let is_visit = request.flight.rung == Rung::Visit
                 || request.flight.rung == Rung::Variant
@@ -88,7 +88,7 @@ impl Ladder {
             let leader = Arc::clone(&handle.urgency);
             let attempt = CanvasRequestAttempt { service, request, is_leader, boarded };
             let answer = tokio::select! {
-                // The request's end first: when both are ready, the answer says more than the probe.
+                // The request's end first: when both are ready, the answer proves more than the probe.
                 biased;
                 answer = handle.wait() => answer,
                 () = self.looks(image, &leader) => {
@@ -111,8 +111,8 @@ impl Ladder {
         (self.evaluate(&attempt, answer, run).await, holds_for_all)
     }
 
-    /// Waits until a seen fault is over, if nobody waits for the request and its canvas would be stored without its image.
-    /// False: the fault goes on.
+    /// Waits until a seen fault is over, if no viewer waits for the request and its canvas would be stored without its
+    /// image. False: the fault goes on.
     async fn waits_until_well(&self, service: &CanvasService, urgency: &FlightPriority) -> bool {
         let began = Instant::now();
         let until = began + self.settings.heal.backoff_max;
@@ -129,7 +129,7 @@ impl Ladder {
         true
     }
 
-    /// True if nobody knows yet whether the service builds beside, and a request finds out now.
+    /// True if the service's ability to build beside is not known yet, and a request finds out now.
     fn is_about_to_be_known(&self, service: &CanvasService) -> bool {
         service.variants.known(Instant::now()).is_none() && self.canvases.under_way() > 0
     }
@@ -191,8 +191,8 @@ impl Ladder {
         if is_back { StepResult::Back } else { StepResult::NoHelp(answer) }
     }
 
-    /// True if the image is back, as far as anything proves it. Where nothing does, a canvas that was built for this
-    /// request and carries the image is believed: the viewer's own request tells.
+    /// True if the image is back, as far as anything proves it. Without proof, a canvas that was built for this request and
+    /// holds the image is believed: the viewer's own request decides.
     async fn is_back_after(
         &self,
         service: &CanvasService,
@@ -209,7 +209,7 @@ impl Ladder {
     }
 
     /// True if a server other than the service answers `/resources`: a canvas was built with the image, yet `/resources`
-    /// says "expired". The image server is asked, by a probe that no cache can answer, because a gateway whose 404 reads
+    /// reports it expired. The image server decides, by a probe that no cache can answer, because a gateway whose 404 reads
     /// like the service's would keep every heal from being seen.
     async fn registration_check_is_wrong(&self, service: &CanvasService, image: &IndexedImage) -> bool {
         if !service.registrations.is_available(Instant::now())
@@ -225,15 +225,15 @@ impl Ladder {
     }
 }
 
-/// True if it must be seen first whether `/resources` says "alive" of anything at all.
+/// True if `/resources` must first be seen to report any identifier alive.
 fn must_confirm(service: &CanvasService) -> bool {
     service.registrations.is_available(Instant::now()) && !service.registrations.was_confirmed(Instant::now())
 }
 
-/// True if the key of a canvas that was built beside without its image may have been written meanwhile and lost again, with
-/// the file still there. The service writes the key before it asks for the image. Where its requests do not come through
-/// us, a viewer who came while the canvas was built may have seen the image in between two probes. (Nothing is overwritten:
-/// one request more does no harm.)
+/// True if the key of a canvas that was built beside without its image may have been written and lost again, with the file
+/// still there. The service writes the key before it requests the image. Where its requests do not come through us, a
+/// viewer who came while the canvas was built may have seen the image in between two probes. (Nothing is overwritten: one
+/// request more does no harm.)
 fn may_have_been_lost(
     service: &CanvasService,
     request: &CanvasRequest,

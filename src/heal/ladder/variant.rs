@@ -5,7 +5,7 @@ use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::ladder::{CanvasAttempt, HealRun, Ladder, StepResult, VisitResult};
 
 impl Ladder {
-    /// Variant: the canvas is built beside the stored one, which stays as it is; the key is written all the same.
+    /// Variant: the canvas is built beside the stored one, which stays as it is; the key is written nevertheless.
     pub(super) async fn variant(&self, turn: &mut CanvasAttempt, run: &mut HealRun<'_>) -> StepResult {
         let Some(request) = CanvasRequest::variant(&turn.canvas) else { return StepResult::Skipped };
         // A request from before that was known is a plain visit of this canvas: this heal joins it.

@@ -16,7 +16,7 @@ use crate::upstream::{Body, Caller, UpstreamError, internal_request};
 const THUMBNAIL: &str = "full/!240,240/0/default.jpg";
 
 impl Healer {
-    /// Fetches a small picture as the image server has it now. Nothing is healed: an expired image gives its 404.
+    /// Fetches a small picture as the image server has it now. Heals nothing: an expired image gives its 404.
     pub async fn thumbnail(&self, image: &IndexedImage) -> Result<Response<Body>, UpstreamError> {
         let parts = &self.parts;
         let route = &parts.settings.routes[image.route];
@@ -28,7 +28,7 @@ impl Healer {
         parts.images.send(image, &head, &Caller::default()).await
     }
 
-    /// Has a canvas built anew, whatever state it is in. Returns its bytes.
+    /// Has a canvas built anew, whatever its state. Returns its bytes.
     pub async fn rebuild(&self, canvas: &str) -> Result<Bytes, DocumentError> {
         let document = self.document(canvas, true).await?;
         if let Ok(read) = self.parts.lookup.index().read_document(&document) {
@@ -48,9 +48,8 @@ impl Healer {
         true
     }
 
-    /// Forgets what was found out about the image, here and in Redis: that its file was missing, that it was there a while
-    /// ago, and that no rung helped. The next viewer's request starts afresh. (Other nodes keep what they found or heard
-    /// themselves.)
+    /// Forgets the findings about the image, here and in Redis: a missing file, a proof that it was alive, rungs that did
+    /// not help. The next viewer's request starts afresh. (Other nodes keep their own findings.)
     pub fn forget(&self, image: &IndexedImage) {
         let parts = &self.parts;
         parts.missing.forget(image, parts.lookup.image_marks());

@@ -1,4 +1,4 @@
-//! Broken images for operators: noted as requests end, and explained when somebody looks.
+//! Broken images for operators: recorded as requests end, and explained on demand.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub struct BrokenImage {
     /// The canvas that owns it, and the manifest, where the index knows them.
     #[serde(flatten)]
     pub owner: Option<Owner>,
-    /// Why readers do not get it.
+    /// Reason why readers do not get the image.
     pub reason: BrokenReason,
     /// The reason in a sentence.
     pub why: String,
@@ -38,7 +38,7 @@ pub struct BrokenImage {
     pub until: Option<i64>,
     /// Status that the last reader got.
     pub status: u16,
-    /// Distinct clients, as far as they are told apart: [`Self::MOST_READERS`] stands for as many or more.
+    /// Distinct clients, at most [`Self::MOST_READERS`], which stands for as many or more.
     pub readers: usize,
     /// Requests.
     pub requests: u64,
@@ -46,23 +46,23 @@ pub struct BrokenImage {
     pub first: i64,
     /// Last request, unix milliseconds.
     pub last: i64,
-    /// Pages that ask for an image which no manifest names. Strangers' words.
+    /// Pages that ask for an image which no manifest names, as clients sent them.
     pub referrers: Vec<Referrer>,
     /// URL of a picture of it, for readers.
     pub picture: Option<String>,
 }
 
 impl BrokenImage {
-    /// Clients that are told apart.
+    /// Maximum of distinct clients.
     pub const MOST_READERS: usize = READERS;
 }
 
-/// `BrokenFilter` says which broken images are wanted.
+/// `BrokenFilter` selects broken images.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BrokenFilter {
     /// Images that a manifest names, or those that none does; `None`: both.
     pub is_known: Option<bool>,
-    /// Only those whose number is smaller.
+    /// Highest number, exclusive.
     pub before: Option<i64>,
     /// Images at most.
     pub limit: usize,
@@ -72,8 +72,8 @@ pub struct BrokenFilter {
 type ExplainedReason = (BrokenReason, String, Option<Duration>);
 
 impl Healer {
-    /// Notes how a reader's request for an image ended. Where it went well, that costs one atomic load while nothing is
-    /// broken. (An info.json that was not healed proves nothing: it comes from memory long after the image expired.)
+    /// Records the end of a reader's request for an image. A success costs one atomic load while no image is broken. (An
+    /// info.json that was not healed proves nothing: it comes from memory long after the image expired.)
     pub fn record_image_answer(&self, exchange: &ImageExchange<'_>, outcome: Outcome, status: StatusCode) {
         let (parts, image) = (&self.parts, exchange.image);
         if status.is_success() {
@@ -108,13 +108,12 @@ impl Healer {
         entries.map(|entry| self.explained(entry)).collect()
     }
 
-    /// Whether this image is believed to have lost its file.
+    /// True if this image is believed to have lost its file.
     pub fn is_file_missing(&self, image: &IndexedImage) -> bool {
         self.parts.missing.is_known(image)
     }
 
-    /// URL by which readers ask for a picture of this image: through us, so that it is healed. `None`: the host that readers
-    /// know is not known here.
+    /// URL of a picture of this image for readers: through us, so that it is healed. `None`: our public host is not known.
     pub fn picture_url(&self, image: &IndexedImage) -> Option<String> {
         let origin =
             image.owners.iter().find_map(|owner| self.parts.settings.public_origin(&owner.canvas))?;
@@ -122,7 +121,7 @@ impl Healer {
         Some(format!("{origin}{prefix}{}/full/!1000,1000/0/default.jpg", image.sent))
     }
 
-    /// URL by which readers ask for this document, if it is one of ours.
+    /// URL of this document for readers, if it is one of ours.
     pub fn public_url(&self, url: &str) -> Option<String> {
         let (origin, parsed) = (self.parts.settings.public_origin(url)?, CanvasUrl::parse(url)?);
         let query = parsed.query.map(|query| format!("?{query}")).unwrap_or_default();

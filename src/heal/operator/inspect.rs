@@ -13,12 +13,12 @@ use crate::iiif::CanvasUrl;
 use crate::iiif::registration::{self, Registration};
 use crate::upstream::{Caller, ErrorChain, UpstreamError};
 
-/// `DeploymentFacts` is what was seen of the deployment.
+/// `DeploymentFacts` are observations about the deployment.
 #[derive(Debug, Clone, Default)]
 pub struct DeploymentFacts {
-    /// True if `/resources/{uuid}` is answered; `None`: there is no image to ask about.
+    /// True if `/resources/{uuid}` is answered; `None`: there is no image to test with.
     pub resources_open: Option<bool>,
-    /// The `@id` of a live image's info.json, asked for as the proxy does for a reader.
+    /// The `@id` of a live image's info.json, requested as the proxy does for a reader.
     pub info_id: Option<Result<String, String>>,
     /// Seconds by which the image server's clock is ahead of ours.
     pub clock_ahead: Option<i64>,
@@ -31,15 +31,15 @@ pub struct UnreachableServer {
     pub kind: RouteKind,
     /// Scheme, host, port and path, as configured.
     pub upstream: String,
-    /// What came instead of an answer.
+    /// Error in place of an answer.
     pub why: String,
 }
 
 const LONGEST_INFO: usize = 1 << 20;
 
 impl Healer {
-    /// The upstreams of image and presentation routes that give no answer. Each is asked once, for the route's own path:
-    /// any status will do, but for those of a gateway that has nobody behind it.
+    /// Upstreams of image and presentation routes that give no answer. Each gets one request, for the route's own path: any
+    /// status will do, except those of a gateway without a server behind it.
     pub async fn unreachable(&self) -> Vec<UnreachableServer> {
         let routes = self.parts.settings.routes.iter().enumerate();
         let asked = routes.filter(|(_, route)| route.kind != RouteKind::Plain).map(async |(at, route)| {
@@ -78,7 +78,7 @@ impl Healer {
 }
 
 impl Healer {
-    /// True if a canvas service says of this identifier whether it is alive. Nothing is learned from the answer: an inspection
+    /// True if a canvas service answers whether this identifier is alive. The answer is not remembered: an inspection
     /// changes nothing.
     async fn answers_resources(&self, image: &IndexedImage, uuid: Uuid) -> bool {
         for service in self.parts.services.of(image) {

@@ -46,26 +46,26 @@ pub enum ImageCheck {
     Expired,
     /// The service knows the file (or the identifier is the file's URL), and the image server does not find it.
     Missing,
-    /// Nothing can be said, for this reason.
+    /// No evidence, for this reason.
     Unwell(String),
-    /// Nothing can be said without a viewer's credentials. Holds the answer.
+    /// No evidence without a viewer's credentials. Holds the answer.
     Hidden(String),
 }
 
-/// `ImageHealReport` says how the heal of one image ended.
+/// `ImageHealReport` is the result of the heal of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageHealReport {
     /// Result of the heal.
     pub ending: ImageHealResult,
-    /// Why the image was not healed.
+    /// Reason why the image was not healed.
     pub reason: Option<String>,
     /// A retry after a pause may succeed.
     pub passing: bool,
-    /// Nothing was sent: the service only fails, and is left alone for a while.
+    /// True if no request was sent: the service only fails, and is left alone for a while.
     pub was_withheld: bool,
     /// The canvas came back without its image, and was cured.
     pub was_poisoned: bool,
-    /// How long the heal took.
+    /// Duration of the heal.
     pub took: Duration,
 }
 
@@ -93,7 +93,7 @@ pub enum CanvasVisit {
     Poisoned,
     /// No canvas, for this reason.
     Failed {
-        /// Why.
+        /// Reason.
         reason: String,
         /// A retry after a pause may succeed.
         passing: bool,
@@ -124,14 +124,13 @@ impl Healer {
         IndexedImage { owners: image.owners.iter().chain(more).cloned().collect(), ..image.clone() }
     }
 
-    /// True if this canvas belongs to a presentation route, so that it may be asked for.
+    /// True if this canvas belongs to a presentation route, so that it may be requested.
     pub fn is_allowed_canvas(&self, canvas: &str) -> bool {
         self.parts.services.asked_canvas(canvas).is_some()
     }
 
     /// Checks the image by the cheapest truthful probe: `/resources/{uuid}` where the service answers it, else a probe of
-    /// the image server that no cache can answer. `tiles`: asks for a tile in any case, which also finds files that are
-    /// gone.
+    /// the image server that no cache can answer. `tiles`: requests a tile in any case, which also finds missing files.
     pub async fn check_image(&self, image: &IndexedImage, tiles: bool) -> ImageCheck {
         let said = self.parts.services.ask(image).await;
         let shown = match said {
@@ -196,7 +195,7 @@ impl Healer {
         ImageHealReport { ending, reason, passing, was_withheld, was_poisoned, took: started.elapsed() }
     }
 
-    /// Asks for one canvas of the image, as the old script did, whatever state it is in.
+    /// Requests one canvas of the image, as the old script did, whatever its state.
     pub async fn visit_canvas(&self, image: &IndexedImage, canvas: &str) -> CanvasVisit {
         let parts = &self.parts;
         let Some((service, allowed)) = parts.services.asked_canvas(canvas) else {
@@ -232,7 +231,7 @@ impl Healer {
         self.parts.lookup.index().read_document(bytes)
     }
 
-    /// How long the canvas services are to be left alone: a service asked for a pause, or only fails.
+    /// Time that the canvas services are to be left alone: a service asked for a pause, or only fails.
     pub fn retry_after(&self) -> Option<Duration> {
         let now = Instant::now();
         let rests = self.parts.services.all().iter().filter_map(|service| {
@@ -242,12 +241,12 @@ impl Healer {
         rests.max()
     }
 
-    /// True if this manifest can be asked for as a whole, beside the stored one.
+    /// True if this manifest can be requested as a whole, beside the stored one.
     pub fn may_heal_book(&self, manifest: &str) -> bool {
         self.parts.prefetch.books().request(manifest).is_some()
     }
 
-    /// Has a whole manifest built beside, of which several images are gone. False: that did not help.
+    /// Has a whole manifest built beside, of which several images are gone. False: no help.
     pub async fn heal_book(&self, manifest: &str, image: &IndexedImage) -> bool {
         self.parts.prefetch.books().heal(manifest, image, Priority::Background).await
     }
@@ -257,7 +256,7 @@ impl Healer {
         self.parts.services.all().iter().map(|service| service.requests_sent()).sum()
     }
 
-    /// How long a rung cools down after it did not help.
+    /// Cool-down of a rung that did not help.
     pub fn cooldown(&self) -> Duration {
         self.parts.settings.heal.cooldown
     }
@@ -283,13 +282,13 @@ impl Healer {
     }
 }
 
-/// `DocumentError` says why there is no document.
+/// `DocumentError` is the reason why there is no document.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
     /// The URL belongs to no presentation route.
     #[error("it belongs to no presentation route of the configuration")]
     NotOurs,
-    /// Another status than 2xx.
+    /// Status other than 2xx.
     #[error("the canvas service answered {0}")]
     Status(http::StatusCode),
     /// No answer from the service.
@@ -324,8 +323,8 @@ impl Healer {
         self.parts.requests.answer(service, &errand.flight, image, &urgency).await
     }
 
-    /// Whether these canvases were poisoned, and whether they are well now. Waits for canvas requests that still run (the
-    /// image is back before they end), and for cures, but not for ever: some services stay unwell.
+    /// Returns whether these canvases were poisoned, and whether they are well now. Waits for canvas requests that still
+    /// run (the image is back before they end), and for cures, but not for ever: some services stay unwell.
     async fn poison_is_cured(&self, canvases: &[AskedCanvas], image: &IndexedImage) -> (bool, bool) {
         let (mut was_poisoned, mut cured) = (false, true);
         for (service, allowed) in canvases {

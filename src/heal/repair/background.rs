@@ -27,7 +27,7 @@ use crate::heal::repair::documents::{FIRST_PAUSE, NextRepair};
 use crate::observe::EventKind;
 use crate::upstream::guard::CanvasTarget;
 
-/// Cures under way at most; a canvas beyond that stays poisoned until it is asked for again.
+/// Maximum of cures under way; a canvas beyond that stays poisoned until its next request.
 const CURES: usize = 1_000;
 
 /// Rebuilds of one canvas at most that brought it back whole and yet did not last: duplicates hide.
@@ -36,13 +36,13 @@ const REBUILDS: u32 = 3;
 /// Longest time for the cure of one canvas.
 const LONGEST: Duration = Duration::from_mins(30);
 
-/// For this long after a fault was seen, its end is noticed at once.
+/// Time after a fault in which its end is noticed at once.
 const SOON: Duration = Duration::from_mins(1);
 
 /// Poll interval for the end of a fault that was seen.
 const FAULT_LOOK: Duration = Duration::from_millis(100);
 
-/// `CureAttempt` says how one try ended.
+/// `CureAttempt` is the result of one try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CureAttempt {
     Cured,
@@ -177,8 +177,8 @@ impl Repairs {
         image: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) -> CureAttempt {
-        // A fault that only the service sees shows in what it builds: one request at a time finds out, and not more often
-        // than that.
+        // A fault that only the service sees shows in its builds: one request at a time finds out, at intervals of at least
+        // this time.
         if !service.fault_tracker.is_healthy() {
             return CureAttempt::Unwell;
         }
@@ -228,7 +228,7 @@ impl Repairs {
             CanvasResponse::Lacks if self.requests.evidence(image).await != Evidence::Alive => {
                 return CureAttempt::FileIsGone;
             }
-            // A fault that shows nowhere else: the service's own way to the image server is broken.
+            // A fault without any other sign: the service's own way to the image server is broken.
             _ => return CureAttempt::Unwell,
         }
         match self.requests.answer(service, &CanvasRequest::visit(canvas).flight, image, urgency).await {

@@ -1,4 +1,4 @@
-//! Documents that lack images which the index knows, and what was found out about them.
+//! Documents that lack images which the index knows, and the findings about them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::iiif::identifier;
 use crate::iiif::manifest::Canvas;
 use crate::observe::RequestTrace;
 
-/// How long a document is believed to have really become shorter.
+/// Time for which a document is believed to have really become shorter.
 pub(in crate::heal) const BELIEVED: Duration = Duration::from_hours(24);
 
 /// Documents believed to have become shorter, at most.
@@ -35,13 +35,13 @@ pub struct PoisonedDocument {
     pub missing: Vec<String>,
     /// True if the document lacks more than these.
     pub is_cut_short: bool,
-    /// [`fingerprint`](super::fingerprint) of what the document carries.
+    /// [`fingerprint`](super::fingerprint) of the document's images.
     pub carries: u64,
     /// Trace of the request.
     pub trace: RequestTrace,
 }
 
-/// `DocumentRepairs` are the repairs under way, and what was found out.
+/// `DocumentRepairs` are the repairs under way, and their findings.
 #[derive(Debug)]
 pub(in crate::heal) struct DocumentRepairs {
     pub(in crate::heal) flights: SingleFlight<CanvasRequestKey, RepairResult>,
@@ -72,11 +72,11 @@ impl DocumentRepairs {
 /// The first pause before a repair is tried again.
 pub(in crate::heal) const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// `NextRepair` says when to try again.
+/// `NextRepair` is the time of the next try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum NextRepair {
     AtOnce,
-    /// When the service may be well.
+    /// Retry when the service may be well.
     Later,
 }
 
@@ -89,7 +89,7 @@ pub(in crate::heal) struct DocumentOrder<'a> {
     pub(in crate::heal) urgency: &'a Arc<FlightPriority>,
 }
 
-/// `NestedCheck` says whether the service's nested request for this image would be answered.
+/// `NestedCheck` tells whether the service's nested request for this image would be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum NestedCheck {
     /// Proven: the service itself has just shown it.
@@ -112,32 +112,32 @@ impl NestedCheck {
     }
 }
 
-/// `LackingImages` is what was found out about the images that a document lacks.
+/// `LackingImages` are the findings about the images that a document lacks.
 #[derive(Debug)]
 pub(in crate::heal) enum LackingImages {
-    /// An image that is there, and how surely the service can ask for it.
+    /// An image that is there, and how surely the service can request it.
     There(Box<IndexedImage>, NestedCheck),
     /// All are gone. Believed for this long.
     Gone(Duration),
 }
 
-/// `RebuildEffect` says how a rebuilt document would compare with the stored one.
+/// `RebuildEffect` compares a rebuilt document with the stored one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum RebuildEffect {
     Better,
     /// No image more than the stored one.
     NoBetter,
-    /// Without an image whose file is there; or nobody can tell now.
+    /// Worse: without an image whose file is there, or of which nothing is known now.
     Worse,
     /// The service cannot build beside.
     Unknown,
 }
 
-/// `RepairResult` says how one try ended.
+/// `RepairResult` is the result of one try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::heal) enum RepairResult {
     Whole,
-    /// Shorter: the document has what its fingerprint says, and there is no more. Believed for this long.
+    /// Shorter: the document with this fingerprint is complete. Believed for this long.
     Shorter(u64, Duration),
     Unwell,
     Failed,

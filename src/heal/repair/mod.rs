@@ -3,8 +3,8 @@
 //!
 //! UPSTREAM: while info.json fails, a canvas comes back 200 without its image, a presentation 200 with fewer canvases, and
 //! both are cached; only `update=true` on that same URL cures it, and only after the fault ended. During the fault a
-//! rebuild makes it worse (upstream.md "Poison"). So nothing is rebuilt before the service has shown, by registering
-//! one of the missing images, that its own way to the image server works: that touches no document.
+//! rebuild makes it worse (upstream.md "Poison"). So no rebuild begins before the service has shown, by registering one of
+//! the missing images, that its own way to the image server works: registering touches no document.
 
 pub(in crate::heal) mod background;
 pub(in crate::heal) mod documents;
@@ -52,10 +52,11 @@ const MENDS: usize = 1_000;
 /// Rebuilds of one document at most that brought it back whole and yet did not last: duplicates hide.
 const REBUILDS: usize = 3;
 
-/// Rebuilds with an unchanged result, without proof, before it is believed for a while. Their cool-downs grow meanwhile.
+/// Number of rebuilds with an unchanged result, without proof, after which the result is believed for a while. Their
+/// cool-downs grow.
 const IN_VAIN: u32 = 5;
 
-/// `DocumentRepair` says how the repair ended for one viewer.
+/// `DocumentRepair` is the end of the repair for one viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DocumentRepair {
     /// Whole again: the request is to be sent once more.
@@ -72,7 +73,7 @@ pub enum DocumentRepair {
     Off,
 }
 
-/// Hash of what a document carries.
+/// Hash of a document's images, canvas by canvas.
 pub fn fingerprint(canvases: &[Canvas]) -> u64 {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let mut hasher = DefaultHasher::new();
@@ -100,7 +101,7 @@ pub(in crate::heal) struct Repairs {
 
 impl PoisonedDocument {
     fn rebuild(&self) -> CanvasRequestKey {
-        // A document that a viewer asked for with `update` was not compared with anything.
+        // A document that a viewer requested with `update` was not compared.
         CanvasRequestKey {
             service: self.mark,
             target: rebuild_target(&self.target).into(),
@@ -118,7 +119,7 @@ impl PoisonedDocument {
 }
 
 impl Repairs {
-    /// Repairs of documents. `state`: the repairs under way, and what was found out.
+    /// Creates the repairs of documents. `state`: the repairs under way, and their findings.
     pub(in crate::heal) fn new(
         settings: Arc<Settings>,
         (ladder, requests): (Arc<Ladder>, Arc<CanvasRequests>),
@@ -163,7 +164,7 @@ impl Repairs {
         let mended = timeout(heal.wait, self.join_repair(&key, &poisoned, Priority::Viewer)).await;
         match mended {
             Ok(RepairResult::Shorter(carries, _)) if carries == poisoned.carries => DocumentRepair::Truth,
-            // Or shorter than the index knew, and yet longer than the viewer's document.
+            // Perhaps shorter than the index knew, and yet longer than the viewer's document.
             Ok(RepairResult::Whole | RepairResult::Shorter(..)) => DocumentRepair::Whole(started.elapsed()),
             Ok(RepairResult::Failed) => DocumentRepair::Failed,
             Ok(RepairResult::Unwell) => {
@@ -192,7 +193,7 @@ impl Repairs {
         mended
     }
 
-    /// Retries in the background until the service is well. A viewer who comes meanwhile starts a try of their own, and so
+    /// Retries in the background until the service is well. A viewer who comes in between starts a try of his own, and so
     /// does not wait for the next one here.
     fn retry_in_background(self: &Arc<Self>, key: CanvasRequestKey, poisoned: Arc<PoisonedDocument>) {
         if self.state.chased.len() >= MENDS {
@@ -259,7 +260,7 @@ impl Repairs {
         let DocumentOrder { service, key, poisoned, urgency } = order;
         let visit = poisoned.visit();
         for _ in 0..REBUILDS {
-            // A plain GET first: somebody else may have cured it, and a good document is never rebuilt.
+            // A plain GET first: another request may have cured the document, and a good one is never rebuilt.
             let stored = match self.document(service, &visit, image, urgency).await {
                 Some(read) if carries(&read.canvases, &image.key) => return RepairResult::Whole,
                 Some(stored) => stored,
@@ -269,7 +270,7 @@ impl Repairs {
                 RebuildEffect::Better | RebuildEffect::Unknown => {
                     self.document(service, key, image, urgency).await
                 }
-                // What is stored may be lost meanwhile: then what comes of a fault would be all there is.
+                // The stored document may be lost in the meantime: then the one built in a fault would be the only one.
                 RebuildEffect::NoBetter => Some(stored),
                 RebuildEffect::Worse => {
                     self.metrics.event(EventKind::RebuildWithheld);
@@ -279,7 +280,7 @@ impl Repairs {
             match read {
                 Some(read) if carries(&read.canvases, &image.key) => {}
                 Some(read) => {
-                    // The effect of a fault that began meanwhile must not be taken for the truth.
+                    // The effect of a fault that has begun since must not be taken for the truth.
                     let truth = fingerprint(&read.canvases);
                     let is_proven = nested == NestedCheck::Proven
                         && self.are_rightly_lacking(order, &read.canvases).await;
@@ -299,8 +300,8 @@ impl Repairs {
         }
     }
 
-    /// Counts a rebuild in vain: a service that seemed well built the document anew, and it lacks an image of which nothing
-    /// is proven. An unchanged result is believed in the end, for longer each time: not everything can be proven, and a
+    /// Counts a rebuild in vain: a service that seemed well built the document anew, and it lacks an image without proof of
+    /// either state. An unchanged result is believed in the end, for longer each time: not everything can be proven, and a
     /// rebuild costs the service minutes.
     fn built_in_vain(&self, key: &CanvasRequestKey, truth: u64) -> RepairResult {
         let before =
@@ -312,7 +313,7 @@ impl Repairs {
         RepairResult::Shorter(truth, life)
     }
 
-    /// Asks for a document in its lane, past the breaker. `None`: there is none to read.
+    /// Requests a document in its lane, past the breaker. `None`: no readable document.
     pub(in crate::heal) async fn document(
         &self,
         service: &CanvasService,

@@ -29,7 +29,7 @@ use crate::index::DocumentContent;
 use crate::observe::EventKind;
 use crate::upstream::guard::CanvasTarget;
 
-/// How long files that seem gone are believed gone. (Each file is remembered by itself, and for longer.)
+/// Time for which files that seem gone are believed gone. (Each file is remembered by itself, and for longer.)
 const SEEMS: Duration = Duration::from_secs(10);
 
 fn images(document: &DocumentContent) -> impl Iterator<Item = &String> {
@@ -66,14 +66,15 @@ impl Repairs {
         if is_unknown {
             return Err(RepairResult::Failed);
         }
-        // UPSTREAM: a canvas that is gone and a repository in trouble are both 500: another page of the book tells.
+        // UPSTREAM: a canvas that is gone and a repository in trouble are both 500: another page of the book tells which.
         if is_refused && !self.another_page_is_well(order, route).await {
             return Err(RepairResult::Unwell);
         }
         Ok(LackingImages::Gone(if seems { SEEMS } else { BELIEVED }))
     }
 
-    /// Checks whether each image that a document lacks after a rebuild is gone, or could have been asked for.
+    /// True if each image that a document still lacks after a rebuild is gone, or is one that the service can certainly
+    /// request.
     pub(in crate::heal) async fn are_rightly_lacking(
         self: &Arc<Self>,
         order: DocumentOrder<'_>,
@@ -92,7 +93,7 @@ impl Repairs {
     }
 
     /// Tells whether a rebuild would make the document better. The document is built beside first, where the service does
-    /// that: registering an image says nothing of the file store, and while that fails every document comes without images.
+    /// that: registering an image does not test the file store, and while that fails every document comes without images.
     pub(in crate::heal) async fn compare_beside(
         self: &Arc<Self>,
         order: DocumentOrder<'_>,
@@ -100,7 +101,7 @@ impl Repairs {
         image: &IndexedImage,
     ) -> RebuildEffect {
         let DocumentOrder { service, poisoned, urgency, .. } = order;
-        // A document asked for with `allow` or `disallow` has no variant.
+        // A document requested with `allow` or `disallow` has no variant.
         if poisoned.target.contains("allow=") {
             return RebuildEffect::Unknown;
         }
@@ -172,7 +173,7 @@ impl Repairs {
         if matches!(answer, CanvasResponse::Built | CanvasResponse::Carries) {
             return NestedCheck::Proven;
         }
-        // Registering writes the key first; where no file is behind it, the file is gone.
+        // Registering writes the key first; if the image still does not show, its file is gone.
         let is_registered = matches!(self.services.ask(image).await, Registration::Alive(_));
         if is_registered && self.images.shows_nothing(image).await {
             NestedCheck::Gone

@@ -1,4 +1,4 @@
-//! Poisoned images: those that are there and yet lacking in their canvas or manifest.
+//! Poisoned images: images that are alive, while their canvas or manifest lacks them.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::heal::timed_cache::TimedCache;
 /// Images remembered at most. Beyond that those seen longest ago are forgotten.
 const IMAGES: u64 = 10_000;
 
-/// How long an entry is believed, unless a document shows otherwise.
+/// Time for which an entry is believed, unless a document shows otherwise.
 const BELIEVED: Duration = Duration::from_hours(24);
 
 /// `PoisonedImages` are images that a document was seen without. Cheap to clone.

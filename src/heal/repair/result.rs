@@ -8,7 +8,7 @@ use crate::heal::repair::Repairs;
 use crate::heal::repair::documents::{DocumentOrder, PoisonedDocument, RepairResult};
 
 impl Repairs {
-    /// Runs one try for all who wait for this document: one node repairs it for all.
+    /// Runs one repair of this document for all nodes: one node leads.
     pub(in crate::heal) async fn mend_in_the_fleet(
         self: &Arc<Self>,
         key: &CanvasRequestKey,

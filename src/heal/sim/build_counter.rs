@@ -2,16 +2,16 @@
 
 use super::model::Model;
 
-/// What is counted against which bound.
+/// Kind of a counted request; each has a limit of its own.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum CountedRequest {
-    /// Everybody's canvases, and the manifests that we ask for.
+    /// Canvases of all, and the manifests that we ask for.
     Canvas,
-    /// The manifests that viewers ask for.
+    /// Manifests that viewers request.
     ViewersManifest,
 }
 
-/// `BuildCounter` counts what is built at once.
+/// `BuildCounter` counts builds at once.
 pub(super) struct BuildCounter<'a>(&'a Model, usize, CountedRequest);
 
 impl<'a> BuildCounter<'a> {

@@ -21,7 +21,7 @@ use crate::iiif::ImageRequest;
 use crate::observe::RequestTrace;
 use crate::upstream::{Body, Caller, UpstreamError};
 
-/// `SimCanvasService` is the one of a site; what it answers stands below `/iiif-service/`.
+/// `SimCanvasService` is the canvas service of a site; its paths are below `/iiif-service/`.
 #[derive(Debug)]
 pub(super) struct SimCanvasService(pub(super) Arc<Model>, pub(super) usize);
 
@@ -53,7 +53,7 @@ impl SendRequest for SimCanvasService {
         Box::pin(async move {
             let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
             self.0.log(|| format!("service asked {target}"));
-            // UPSTREAM: who leaves stops no generation.
+            // UPSTREAM: a client that leaves stops no generation.
             let by = match head.headers.get(BY_VIEWER) {
                 None => RequestSource::Us,
                 // The first request for a document has a permit, however long it waited.
@@ -77,11 +77,11 @@ impl SendRequest for SimCanvasService {
     }
 }
 
-/// Media type and body of what is no document of ours.
+/// Media type and body of a garbage answer.
 fn garbled(garbage: Garbage) -> (&'static str, String) {
     let canvas =
         |with_picture| Library::get().canvas(0, with_picture, "").replace("/obj/long/", "/obj/other/");
-    // Nobody has an image with such a UUID.
+    // No image has such a UUID.
     let uuid = &Library::get().leaves[0].uuid;
     match garbage {
         Garbage::Nothing => (JSON, String::new()),
@@ -233,7 +233,7 @@ impl Model {
             sleep(Duration::from_millis(5)).await;
             self.reason(leaf);
             if pictures == 0 {
-                // It has to be rebuilt, unless somebody does so just now: that it does not say.
+                // The canvas has to be rebuilt, unless a rebuild is under way: the answer does not tell which.
                 self.reason(leaf);
             }
             return (200, JSON, self.library.canvas(leaf, pictures > 0, &query));
@@ -366,7 +366,7 @@ impl Model {
         if self.state().documents.contains_key(&StoredUnder::Image(leaf)) && !update {
             return (200, JSON, "{}".to_owned());
         }
-        // UPSTREAM: the key is written whatever becomes of info.json.
+        // UPSTREAM: the key is written whether info.json succeeds or not.
         self.state().keys.insert(leaf);
         self.log(|| format!("         key of {leaf} registered"));
         if self.nested_info(leaf).await {

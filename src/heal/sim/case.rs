@@ -1,4 +1,4 @@
-//! What a seed draws: a world, and what happens in it.
+//! Case of a seed: a world, and the events in it.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub(super) const WAIT: Duration = Duration::from_secs(25);
 /// `heal.missing` of every world.
 pub(super) const MISSING: Duration = Duration::from_secs(20);
 
-/// `SimFault` is what is wrong for a while.
+/// `SimFault` is a fault that lasts for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SimFault {
     /// Every info.json of the image server answers this status.
@@ -29,7 +29,7 @@ pub(super) enum SimFault {
     ServiceDown,
     /// The service takes requests, and goes on with them when the fault is over.
     ServiceHangs,
-    /// The service answers 429 and wants this many seconds of rest.
+    /// The service answers 429 and demands this many seconds of pause.
     Busy(u64),
     /// `/resources` never answers.
     ResourcesHang,
@@ -41,12 +41,12 @@ pub(super) enum SimFault {
     Stuck(usize),
     /// The service does nothing, and answers 200 with something that is no canvas of ours.
     Garbled(Garbage),
-    /// The Redis between us is away: it refuses (false), or takes commands and never answers.
+    /// Outage of the Redis between the nodes: it refuses (false), or takes commands and never answers.
     Shared(bool),
 }
 
 impl SimFault {
-    /// Is it a fault of this site, and not of the other one, or of what is between us?
+    /// True for a fault of this site, as opposed to the other one, or the nodes' own network.
     pub(super) fn is_at(self, site: usize) -> bool {
         match self {
             Self::Stuck(leaf) => Library::at(true).site_of(leaf) == site || site == 0,
@@ -56,7 +56,7 @@ impl SimFault {
     }
 }
 
-/// `Garbage` is what may stand in the place of a document.
+/// `Garbage` is an answer in the place of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Garbage {
     Nothing,
@@ -82,7 +82,7 @@ pub(super) struct MissingPeriod {
     pub(super) to: u64,
 }
 
-/// `ImageWant` is what a reader wants of an image.
+/// `ImageWant` is a reader's request for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ImageWant {
     Info,
@@ -93,11 +93,11 @@ pub(super) enum ImageWant {
 /// `SimAct` is one thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SimAct {
-    /// `readers` readers ask for this image at once, and leave after `patience` milliseconds.
+    /// `readers` readers request this image at once, and leave after `patience` milliseconds.
     Ask { image: usize, want: ImageWant, readers: usize, patience: u64, cookie: bool },
     /// A reader opens this manifest.
     Opened(usize),
-    /// `viewers` viewers ask the canvas service itself for this document, at once.
+    /// `viewers` viewers request this document from the canvas service itself, at once.
     Fetch { document: SimDocument, viewers: usize, patience: u64 },
     /// Redis loses everything.
     Flush,
@@ -107,7 +107,7 @@ pub(super) enum SimAct {
     EvictDocuments,
     /// Redis loses the key of one leaf.
     Expire(usize),
-    /// The image server starts anew: what it had in memory is gone.
+    /// Restart of the image server: its memory is empty.
     ImagesRestart,
     /// The configuration is read anew, with another number in it.
     Reload,
@@ -167,7 +167,7 @@ fn trouble(rng: &mut Rng, until: u64) -> TimedFault {
 }
 
 impl Case {
-    /// What this seed draws.
+    /// Draws the case of this seed.
     pub(super) fn draw(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed);
         let world = SimWorld::draw(rng);
@@ -208,7 +208,7 @@ impl Case {
             viewers(rng, library, until, &mut acts);
         }
         acts.sort_by_key(|at| at.ms);
-        // Mostly a few of them: heals at the end are what a world costs.
+        // Mostly a few images: heals at the end take most of a world's time.
         let mut last: Vec<_> = (0..library.images.len()).collect();
         if !one_in(rng, 4) {
             rng.shuffle(&mut last);
@@ -217,7 +217,7 @@ impl Case {
         Self { world, stored: rng.usize(0..3), troubles, gone, acts, last }
     }
 
-    /// When the last fault is over, and the last act done.
+    /// End of the last fault and the last act.
     pub(super) fn end(&self) -> u64 {
         let acts = self.acts.iter().map(|at| at.ms);
         acts.chain(self.troubles.iter().map(TimedFault::until)).max().unwrap_or(0)
@@ -225,7 +225,7 @@ impl Case {
 }
 
 impl TimedFault {
-    /// Until when the fault may have effects: after `Retry-After` the healer waits for so many seconds more.
+    /// End of the fault's effects: after `Retry-After` the healer waits for so many seconds more.
     pub(super) fn until(&self) -> u64 {
         if let SimFault::Busy(seconds) = self.fault { self.to + seconds * 1000 } else { self.to }
     }

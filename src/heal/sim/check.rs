@@ -8,7 +8,7 @@ use super::case::{Case, ImageWant, MISSING, SimFault, TimedFault, WAIT};
 use super::model::Model;
 use crate::outcome::Outcome;
 
-/// `ReaderResult` is what a reader got.
+/// `ReaderResult` is the answer that a reader got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReaderResult {
     Answer {
@@ -33,25 +33,25 @@ pub(super) struct SimExchange {
     cookie: bool,
     from: u64,
     began: Instant,
-    /// What the image server would have answered at the beginning.
+    /// Status that the image server would have sent at the beginning.
     first: u16,
 }
 
-/// How long the healer may remember that a file is gone after it is back, in milliseconds.
+/// Time for which the healer may remember a missing file after it is back, in milliseconds.
 const REMEMBERED: u64 = 2_000;
 
-/// How long a fault may have effects after its end, in milliseconds.
+/// Time for which a fault may have effects after its end, in milliseconds.
 const HEEDED: u64 = 2_000;
 
 impl Case {
-    /// Whether a request may take longer than ten seconds: a request that hangs keeps running while its permit is passed on.
-    /// A whole book of twelve canvases, which background work may request, takes that long sooner.
+    /// True if a request may take longer than ten seconds: a request that hangs keeps running while its permit is passed
+    /// on. A whole book of twelve canvases, which background work may request, takes that long sooner.
     pub(super) fn hangs(&self) -> bool {
         let hangs =
             |trouble: &TimedFault| matches!(trouble.fault, SimFault::ServiceHangs | SimFault::Stuck(_));
         let has_books = self.world.sweep || self.world.warm;
         let longest = self.world.canvas_ms * if has_books { 12 } else { 1 };
-        // Two nested requests at a time: each of the others waits.
+        // Two nested requests run at a time: the others wait.
         longest * 2 > 10_000 || self.troubles.iter().any(hangs)
     }
 
@@ -67,7 +67,7 @@ impl SimExchange {
         Self { image, want, cookie, from: model.now(), began: Instant::now(), first }
     }
 
-    /// What the image server would answer now.
+    /// Status that the image server would send now.
     fn now(model: &Model, image: usize, want: ImageWant, cookie: bool) -> u16 {
         match want {
             ImageWant::Info => 0,
@@ -86,15 +86,15 @@ impl SimExchange {
         model.library.images[self.image].leaf
     }
 
-    /// Whether nothing but us can be why this image is not there: no fault in this time or shortly before it, its file
-    /// there, its key not lost in between.
+    /// True if this image is missing by our own fault: no other fault in this time or shortly before it, its file there,
+    /// its key not lost in between.
     fn could_be_healed(&self, model: &Model, to: u64) -> bool {
         let (case, leaf) = (&model.case, self.leaf(model));
         let honours = case.world.honours_disallow;
         let lately = self.from.saturating_sub(HEEDED + case.world.canvas_ms);
         let site = model.library.site_of(leaf);
         let excuses = |fault: SimFault| match fault {
-            // Of the other site, or of what is between us.
+            // A fault of the other site, or of the nodes' own network.
             _ if !fault.is_at(site) => false,
             // Beside the stored canvas the key is written although info.json fails.
             SimFault::Nested => !honours,
@@ -109,13 +109,13 @@ impl SimExchange {
             case.gone.iter().any(|gone| gone.leaf == leaf && overlaps(from, to, gone.from, gone.to))
         };
         let remembered = u64::try_from(MISSING.as_millis()).unwrap_or(u64::MAX) + REMEMBERED;
-        // Where a canvas can only be built over the stored one, it is left alone when in doubt: a file that is gone looks like
-        // a fault of the file store, in which a good canvas would be stored empty.
+        // Where a canvas can only be built over the stored one, the healer leaves it alone when in doubt: a missing file
+        // looks like a fault of the file store, in which a good canvas would be stored empty.
         let is_in_doubt = !honours && case.gone.iter().any(|gone| gone.from <= to && gone.to >= lately);
-        // Where a canvas takes very long its key may be lost again before anybody can see that it was there.
+        // Where a canvas takes very long its key may be lost again before a probe can see it.
         let is_prompt = honours && case.world.canvas_ms < 10_000;
-        // Where the service's own info.json does not come by us, a canvas whose key is lost while it is built looks just like one
-        // whose file is gone, and that is believed for two seconds.
+        // Where the service's own info.json does not pass the proxy, a canvas whose key is lost while it is built looks
+        // like one whose file is gone, and that is believed for two seconds.
         let looked_gone = model.lost_in_build_since(leaf, self.from.saturating_sub(HEEDED));
         !is_in_doubt
             && !looked_gone

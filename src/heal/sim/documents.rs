@@ -18,8 +18,8 @@ use crate::observe::RequestTrace;
 use crate::upstream::{Body, Caller, UpstreamError};
 
 impl CaseRun {
-    /// Sends a viewer's own request for a document as the proxy does: with a permit, and with a repair of what the document
-    /// lacks. Returns how many pictures the document has in the end.
+    /// Sends a viewer's own request for a document as the proxy does: with a permit, and with a repair of missing images.
+    /// Returns how many pictures the document has in the end.
     pub(super) async fn fetches(&self, document: SimDocument, patience: u64) -> Option<usize> {
         let library = self.model.library;
         let (public, site) = match document {
@@ -87,7 +87,7 @@ impl CaseRun {
         None
     }
 
-    /// What a document lacks of what the index knows, as the proxy sees it.
+    /// Images that the index knows and a document lacks, as the proxy finds them.
     fn lacks(
         &self,
         document: SimDocument,
@@ -129,8 +129,8 @@ impl CaseRun {
                 _ => continue,
             };
             let pictures = model.state().documents.get(&place).copied().unwrap_or_default();
-            // Of a file that was gone nobody can tell whether it is back, but who asks for its image. And the canvas of a PDF
-            // is read by nobody: viewers have its pages from the manifest.
+            // The return of a missing file shows only in a request for its image. And the canvas of a PDF is read by no
+            // viewer: they have its pages from the manifest.
             let is_pdf =
                 matches!(document, SimDocument::Canvas(leaf) if model.library.leaves[leaf].pages > 0);
             if pictures == leaves.len() || is_pdf || leaves.iter().any(|leaf| is_gone(*leaf)) {

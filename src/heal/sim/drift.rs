@@ -1,4 +1,5 @@
-//! The model and the testbed's stand-ins do the same: so the simulation cannot drift away from what was measured.
+//! Tests that the model and the testbed's stand-ins behave alike: so the simulation cannot drift away from the
+//! measurements.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ const BESIDE: &str = "disallow=x-iiif-mender/none";
 /// `DriftStep` is one thing that is done to both.
 #[derive(Debug, Clone)]
 enum DriftStep {
-    /// What they answer is compared.
+    /// GET whose answer is compared.
     Get(String),
     Flush,
     EvictKeys,
@@ -39,7 +40,7 @@ enum DriftStep {
     Gone(bool),
 }
 
-/// What is compared: the status, and of a document its pictures and whether it says that it is a variant.
+/// Compared part of an answer: the status, and of a document the number of pictures and whether it is a variant.
 type ComparedAnswer = (u16, usize, bool);
 
 fn read(status: u16, body: &str) -> ComparedAnswer {
@@ -48,7 +49,7 @@ fn read(status: u16, body: &str) -> ComparedAnswer {
     (status, pictures, is_document && body.contains("?disallow="))
 }
 
-/// Everything that can be asked about leaf 0 without changing anything but caches.
+/// Requests about leaf 0 that change nothing but caches.
 fn looks() -> Vec<DriftStep> {
     let leaf = &Library::get().leaves[0];
     let (id, base64) = (&leaf.uuid, URL_SAFE_NO_PAD.encode(&leaf.file_url));
@@ -71,7 +72,7 @@ fn get(path: &str) -> DriftStep {
     DriftStep::Get(path.to_owned())
 }
 
-/// All that is known of the service, once around.
+/// Script of all known behaviour of the service.
 fn script() -> Vec<DriftStep> {
     let leaf = &Library::get().leaves[0];
     let canvas = format!("/iiif-service/fedora/canvas/{}", leaf.path);
@@ -115,7 +116,7 @@ fn head(path: &str) -> Parts {
     request.into_parts().0
 }
 
-/// What the model answers.
+/// Answers of the model.
 fn modelled(world: &SimWorld, script: &[DriftStep]) -> Vec<ComparedAnswer> {
     let at = |step: usize| u64::try_from(step).expect("few") * STEP;
     let ends = |from: usize, is: &dyn Fn(&DriftStep) -> bool| {
@@ -169,7 +170,7 @@ fn modelled(world: &SimWorld, script: &[DriftStep]) -> Vec<ComparedAnswer> {
     })
 }
 
-/// What the testbed answers.
+/// Answers of the testbed.
 async fn stood_in(world: &SimWorld, script: &[DriftStep]) -> Vec<ComparedAnswer> {
     let mut bed = Testbed::builder()
         .file_base("https://lib.example/fcrepo/rest")

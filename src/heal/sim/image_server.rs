@@ -18,7 +18,7 @@ use crate::config::settings::Timeouts;
 use crate::heal::{ResponseFuture, SendRequest};
 use crate::upstream::{Body, Caller, UpstreamError};
 
-/// `SimImageServer` is the one of a site; what it answers stands below `/iiif/2/`.
+/// `SimImageServer` is the image server of a site; its paths are below `/iiif/2/`.
 #[derive(Debug)]
 pub(super) struct SimImageServer(pub(super) Arc<Model>, pub(super) usize);
 
@@ -64,7 +64,7 @@ impl SendRequest for StrayServer {
     }
 }
 
-/// What the size and region say of a picture of [`SIDE`] pixels.
+/// Status by the size and region of a picture of [`SIDE`] pixels.
 fn judged(tail: &str) -> u16 {
     let mut parts = tail.split('/');
     let (region, size) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());

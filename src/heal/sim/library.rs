@@ -14,7 +14,7 @@ use crate::index::sources::RefreshOptions;
 
 /// Host of every URL in manifests.
 const HOST: &str = "https://lib.example";
-/// Where files are.
+/// Base URL of files.
 const FILES: &str = "https://lib.example/fcrepo/rest";
 
 /// `LibraryCanvas` is one file with the canvas that shows it.
@@ -24,7 +24,7 @@ pub(super) struct LibraryCanvas {
     pub(super) path: String,
     /// The file's name.
     pub(super) name: String,
-    /// The file's URL: it makes the UUID.
+    /// URL of the file, of which the UUID is made.
     pub(super) file_url: String,
     /// UUID version 3 of the file's URL.
     pub(super) uuid: String,
@@ -34,16 +34,16 @@ pub(super) struct LibraryCanvas {
     pub(super) pages: u32,
 }
 
-/// `Image` is what a reader asks for: a picture, or one page of a PDF.
+/// `Image` is an image for readers: a picture, or one page of a PDF.
 #[derive(Debug)]
 pub(super) struct Image {
     /// Position in [`Library::leaves`].
     pub(super) leaf: usize,
-    /// As in `/iiif/2/{id}/`.
+    /// Identifier as in `/iiif/2/{id}/`.
     pub(super) id: String,
 }
 
-/// `SimDocument` is what a viewer asks the canvas service for.
+/// `SimDocument` is a document that viewers request from the canvas service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SimDocument {
     /// The canvas of a leaf.
@@ -61,9 +61,9 @@ pub(super) struct Library {
     two_sites: bool,
 }
 
-/// Where we answer for the image server of each site.
+/// Prefixes under which we serve the image server of each site.
 pub(super) const IMAGES: [&str; 2] = ["/iiif/2/", "/iiif/b/"];
-/// Where we answer for the canvas service of each site.
+/// Prefixes under which we serve the canvas service of each site.
 pub(super) const SERVICES: [&str; 2] = ["/iiif-service/", "/b-service/"];
 
 /// Width of every picture; its height is the same.
@@ -108,7 +108,7 @@ impl Library {
         LIBRARIES[usize::from(two_sites)].get_or_init(|| Self::new(two_sites))
     }
 
-    /// Which image server and canvas service have this book.
+    /// Site of this book.
     pub(super) fn site(&self, book: usize) -> usize {
         usize::from(self.two_sites && book % 2 == 1)
     }
@@ -143,7 +143,7 @@ impl Library {
         )
     }
 
-    /// The canvas of a leaf as the service answers it; `query` is what it keeps of the query.
+    /// Canvas of a leaf as the service answers it; `query` is the part of the query that it keeps.
     pub(super) fn canvas(&self, at: usize, with_picture: bool, query: &str) -> String {
         let leaf = &self.leaves[at];
         let id = format!("{HOST}{}fedora/canvas/{}{query}", SERVICES[self.site(leaf.book)], leaf.path);
@@ -205,12 +205,12 @@ impl Library {
         self.leaf_with(key.split(';').next().unwrap_or_default()).expect("one of ours")
     }
 
-    /// How many they are.
+    /// Number of pictures of a document.
     pub(super) fn pictures_of(&self, document: SimDocument) -> usize {
         self.keys_of(document).len()
     }
 
-    /// Path of this manifest, as viewers ask for it.
+    /// Path of this manifest for viewers.
     pub(super) fn book_path(&self, book: usize) -> String {
         format!("{}fedora/presentation/{}", SERVICES[self.site(book)], self.books[book])
     }
@@ -268,5 +268,5 @@ impl Library {
     }
 }
 
-/// How many stale owners an image may have.
+/// Number of stale owners that an image may have.
 pub(super) const STALE: [usize; 3] = [0, 1, 3];

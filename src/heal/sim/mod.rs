@@ -1,12 +1,11 @@
 //! The simulation: the real healer over a model of the upstream, in virtual time, with one seed for every choice.
 //! Runs are deterministic: nothing in a heal may depend on a real clock, the order of a hash map or another thread.
 //!
-//! A seed draws a *case*: a world (how this installation is made) and a story (what happens in it). `check` has the
-//! invariants of every request, `rest` those of the end. A case that breaks one is shrunk and printed; it stays as a
-//! test in `seen`.
+//! A seed draws a *case*: a world (the installation) and a story (the events). `check` has the invariants of every request,
+//! `rest` those of the end. A case that breaks one is shrunk and printed; it stays as a test in `seen`.
 //!
-//! `HEAL_SIM_SEEDS` says how many seeds are played (1,000; `./test.sh` plays 10,000), `HEAL_SIM_FIRST` which is the first, `HEAL_SIM_KIND` which kind
-//! of failure is shrunk (a part of its text).
+//! `HEAL_SIM_SEEDS` is the number of seeds (1,000; `./test.sh` plays 10,000), `HEAL_SIM_FIRST` the first one,
+//! `HEAL_SIM_KIND` the kind of failure that is shrunk (a part of its text).
 
 #![allow(
     clippy::needless_pass_by_value,
@@ -43,7 +42,7 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// The kind of a broken invariant: what stands before its first colon behind the time, without figures.
+/// Kind of a broken invariant: its text between the time and the first colon, without figures.
 fn kind(broken: &str) -> String {
     let what = broken.split_once(" ms: ").map_or(broken, |(_, what)| what);
     let what = what.split(':').next().unwrap_or(what);
@@ -117,12 +116,12 @@ fn ten_thousand_worlds_break_no_promise() {
     for (kind, (count, seed)) in &kinds {
         told += &format!("{count:>6} {kind} (seed {seed})\n");
     }
-    // Before one is shrunk, which takes a while.
+    // Printed before a case is shrunk, which takes a while.
     eprintln!("{told}");
     let wanted = std::env::var("HEAL_SIM_KIND").unwrap_or_default();
     let of_kind = |broken: &&String| kind(broken).contains(&wanted);
     let found = failed.iter().filter(|(_, broken)| broken.iter().any(|broken| of_kind(&broken)));
-    // Where `disallow` is honoured more is promised: these first.
+    // Worlds where `disallow` is honoured promise more: these first.
     let (seed, broken) = found
         .min_by_key(|(seed, _)| !Case::draw(**seed).world.honours_disallow)
         .expect("one failed like that");

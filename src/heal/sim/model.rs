@@ -1,4 +1,5 @@
-//! The upstream as it was measured: what Redis, the repository, the image server and the canvas service share.
+//! Model of the upstream as it was measured: the state that Redis, the repository, the image server and the canvas service
+//! share.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,25 +14,25 @@ use super::library::Library;
 use super::world::{Cache, SimWorld};
 use crate::heal::Healer;
 
-/// Where a document is stored.
+/// Key of a stored document.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum StoredUnder {
     /// A canvas, by leaf and `disallow`.
     Canvas(usize, String),
     /// A manifest, by book and `disallow`.
     Book(usize, String),
-    /// What registering left.
+    /// Result of a registration.
     Image(usize),
 }
 
-/// How often the canvas of one leaf was asked for, and how often there was a reason to.
+/// Counts for the canvas of one leaf: requests, and reasons for one.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct CanvasRequestCount {
     pub(super) asked: usize,
     pub(super) reasons: usize,
 }
 
-/// How many now, and how many at most.
+/// Requests at once: now, and the maximum.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct AtOnce {
     pub(super) now: usize,
@@ -49,14 +50,14 @@ impl AtOnce {
 pub(super) struct ModelState {
     /// Leaves whose resource key is there.
     pub(super) keys: HashSet<usize>,
-    /// When the key of a leaf was lost last.
+    /// Time at which the key of a leaf was last lost.
     pub(super) lost: HashMap<usize, Instant>,
-    /// When the service's own info.json request for this leaf last came through the proxy.
+    /// Time at which the service's own info.json request for this leaf last came through the proxy.
     pub(super) echoed: HashMap<usize, u64>,
-    /// When a canvas came without its picture because its key was lost while it was built, and no other answer showed that
-    /// its file was found.
+    /// Time at which a canvas came without its picture because its key was lost while it was built, and no other answer
+    /// showed that its file was found.
     pub(super) lost_in_build: HashMap<usize, u64>,
-    /// When the repair of a document that lacks a leaf began.
+    /// Time at which the repair of a document that lacks a leaf began.
     pub(super) mended: HashMap<usize, u64>,
     /// Documents that were stored last for a viewer of them, not for us.
     pub(super) by_viewers: HashSet<StoredUnder>,
@@ -70,17 +71,17 @@ pub(super) struct ModelState {
     pub(super) tiles: HashSet<String>,
     /// Files in the source cache.
     pub(super) opened: HashSet<usize>,
-    /// What is being built at each site: canvases, and manifests for viewers.
+    /// Builds under way at each site: canvases, and manifests for viewers.
     pub(super) building: [[AtOnce; 2]; 2],
     pub(super) asked: HashMap<usize, CanvasRequestCount>,
     /// Requests to the server of the other image route.
     pub(super) stray: usize,
-    /// Everything that was asked of us, for a failing case.
+    /// Requests to the proxy, for a failing case.
     pub(super) log: Vec<String>,
     pub(super) broken: Vec<String>,
 }
 
-/// `Model` is the whole upstream. Everything it does depends on its case and on tokio's clock alone.
+/// `Model` is the whole upstream. Its behaviour depends on its case and on tokio's clock alone.
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) library: &'static Library,
@@ -130,7 +131,7 @@ impl Model {
     pub(super) fn log(&self, what: impl FnOnce() -> String) {
         if self.logs {
             let mut line = format!("{:>7} {}", self.now(), what());
-            // Nobody can tell UUIDs from one another.
+            // UUIDs are replaced by names that a reader can tell apart.
             for (at, leaf) in self.library.leaves.iter().enumerate() {
                 line = line.replace(&leaf.uuid, &format!("leaf-{at}"));
             }
@@ -154,7 +155,7 @@ impl Model {
         self.fault(|lasting| (lasting == fault).then_some(())).is_some()
     }
 
-    /// Whether this fault lasts now at this site.
+    /// True if this fault lasts now at this site.
     pub(super) fn has_at(&self, site: usize, fault: SimFault) -> bool {
         site == 0 && self.has(fault)
     }
@@ -164,7 +165,7 @@ impl Model {
         let now = self.now();
         let is_it =
             |trouble: &&TimedFault| trouble.fault == fault && (trouble.from..trouble.to).contains(&now);
-        // Another one of the same kind may begin before this one ends.
+        // Another fault of this kind may begin before this one ends.
         if let Some(to) = self.case.troubles.iter().filter(is_it).map(|trouble| trouble.to).max() {
             sleep_until(self.start + Duration::from_millis(to)).await;
         }
@@ -184,8 +185,8 @@ impl Model {
         }
     }
 
-    /// Records that the repair of a document that lacks this leaf begins: one reason to request its canvas, for all viewers at
-    /// that moment.
+    /// Records that the repair of a document that lacks this leaf begins: one reason to request its canvas, for all viewers
+    /// at that moment.
     pub(super) fn is_mended(&self, leaf: usize) {
         let now = self.now();
         let mut state = self.state();
@@ -194,7 +195,7 @@ impl Model {
         }
     }
 
-    /// Whether the key of this leaf was lost since this millisecond.
+    /// True if the key of this leaf was lost since this millisecond.
     pub(super) fn lost_since(&self, leaf: usize, ms: u64) -> bool {
         let since = self.start + Duration::from_millis(ms);
         self.state().lost.get(&leaf).is_some_and(|lost| *lost >= since)
@@ -216,14 +217,14 @@ impl Model {
         *self.healers.lock() = (healers, routes);
     }
 
-    /// Whom the service's own request for this leaf comes by, and on which image route.
+    /// Healer that the service's own request for this leaf passes, and the image route.
     pub(super) fn healer(&self, leaf: usize) -> Option<(Healer, usize)> {
         let (healers, routes) = &*self.healers.lock();
         let healer = healers.get(leaf % healers.len().max(1))?.clone();
         Some((healer, routes[self.library.site_of(leaf)]))
     }
 
-    /// Stores a document. Fewer pictures than before where everybody reads them is what must never come of us.
+    /// Stores a document. A request of ours must never store fewer pictures than before where readers see them.
     pub(super) fn stores(&self, place: StoredUnder, pictures: usize, of: usize, by_us: bool) {
         let before = {
             let mut state = self.state();
@@ -241,8 +242,8 @@ impl Model {
         }
         self.log(|| format!("         stored {place:?}: {before:?} -> {pictures}"));
         let worse = before.is_some_and(|before| pictures < before) || (before.is_none() && pictures < of);
-        // Where `disallow` is ignored a visit or a rebuild may meet a fault that nobody has seen yet, and nothing tells
-        // an image that expired from one whose file is gone.
+        // Where `disallow` is ignored a visit or a rebuild may meet a fault that no answer has shown yet, and an image that
+        // expired looks like one whose file is gone.
         let could_know = self.world().honours_disallow || {
             let (began, now) = (self.now().saturating_sub(self.world().canvas_ms + 1_000), self.now());
             let is_gone = |gone: &MissingPeriod| gone.from <= now && gone.to >= began;
@@ -266,7 +267,7 @@ impl Model {
         }
     }
 
-    /// What the image server answers for a tile now, were it asked; no time passes.
+    /// Status that the image server would send for a tile now; no time passes.
     pub(super) fn tile(&self, id: &str, tail: &str, cookie: bool) -> u16 {
         if self.world().login && !cookie {
             return 401;
@@ -302,7 +303,7 @@ impl Model {
             }
             let state = self.state();
             if !state.keys.contains(&leaf) {
-                // UPSTREAM: a key that goes while an image is opened is 501.
+                // UPSTREAM: a key that vanishes while an image is opened is 501.
                 let just_lost =
                     state.lost.get(&leaf).is_some_and(|lost| lost.elapsed() < Duration::from_millis(3));
                 return Err(if just_lost { 501 } else { 404 });

@@ -39,21 +39,21 @@ impl CaseRun {
             let state = model.state();
             (state.asked.clone(), state.building, state.stray)
         };
-        // Batch, before any reader, has nothing to tell the routes apart by.
+        // A batch run before any reader's request cannot tell the routes apart.
         let mends = model.case.acts.iter().filter(|at| matches!(at.act, SimAct::Mend(_))).count();
         // Without the Redis between them each of the nodes asks for itself.
         let alone = model.case.troubles.iter().any(|trouble| matches!(trouble.fault, SimFault::Shared(_)))
             || model.case.acts.iter().any(|at| at.act == SimAct::FlushShared);
         let each = if alone { model.world().nodes } else { 1 };
-        // As long as nobody knows that `disallow` is ignored, a variant is a plain visit: it is joined by who knows better, but
-        // not across nodes. (Two plain GETs do no harm.)
+        // Before it is known that `disallow` is ignored, a variant is a plain visit: requests that know join it, but not
+        // across nodes. (Two plain GETs do no harm.)
         let more = usize::from(model.world().nodes > 1 && !model.world().honours_disallow);
         for (leaf, asked) in asked {
-            // The images of batch are looked at by the first route, which cannot see that they are back.
+            // Batch probes images by the first route, which cannot see that they are back.
             if mends > 0 && (model.world().two_routes || model.world().two_sites) {
                 continue;
             }
-            // Behind a login, with `/resources` closed, no answer proves that an image is back, but a reader's own.
+            // Behind a login, with `/resources` closed, only a reader's own answer proves that an image is back.
             let is_blind = model.world().login && model.world().resources != Resources::Open;
             if asked.asked > asked.reasons * each + more && !is_blind {
                 model.breaks(format!(
@@ -62,15 +62,16 @@ impl CaseRun {
                 ));
             }
         }
-        // One viewer is let in beside the others when all of them build, on each node: what he asks for is probably stored.
+        // One viewer is let in beside the others when all of them build, on each node: his document is probably stored.
         let beside = usize::from(model.case.acts.iter().any(|at| matches!(at.act, SimAct::Fetch { .. })));
-        // A viewer who leaves does not end his build, and nobody knows how long that goes on.
+        // A viewer who leaves does not end his build, whose further duration is not known.
         let leavers = model.case.acts.iter().filter_map(|at| match at.act {
             SimAct::Fetch { viewers, patience, .. } if patience < model.world().canvas_ms => Some(viewers),
             _ => None,
         });
         let leavers = leavers.sum::<usize>();
-        // What hangs gives its place on, four times over at most (on each node: how long it goes on nobody tells the others).
+        // A request that hangs passes its permit on, four times over at most (on each node: the others do not know how long
+        // it goes on).
         let hanging =
             if model.case.hangs() { model.world().concurrency * 4 * model.world().nodes } else { 0 };
         for [canvases, manifests] in building {
@@ -85,11 +86,12 @@ impl CaseRun {
         if stray > 0 && mends == 0 {
             model.breaks(format!("(3) {stray} requests went to the other image route's server"));
         }
-        // What is stored can be read: a canvas whose file is there shows it. (What a viewer had built into a fault is his.)
+        // A stored canvas whose file is there shows it. (Except one that a viewer had built into a fault.)
         let is_gone = |leaf: usize| model.case.gone.iter().any(|gone| gone.leaf == leaf);
         let state = model.state();
-        // Where `disallow` is ignored a visit into a fault of the file store stores what a file that is gone looks like; whoever
-        // opens the canvas next has it mended (`documents_are_whole` sees to that), but nobody opens that of a PDF by itself.
+        // Where `disallow` is ignored a visit into a fault of the file store stores the same empty canvas as a missing
+        // file; the next viewer to open the canvas has it repaired (`documents_are_whole` checks that), but no viewer opens
+        // that of a PDF by itself.
         let is_read = |leaf: usize| model.world().honours_disallow || model.library.leaves[leaf].pages == 0;
         let empty = state.documents.iter().find_map(|(place, pictures)| match place {
             StoredUnder::Canvas(leaf, query)

@@ -99,7 +99,7 @@ impl CaseRun {
         let routes = IMAGES.map(|prefix| route_of(prefix).unwrap_or_default());
         let services = SERVICES.map(|prefix| route_of(prefix).unwrap_or_default());
         let shared = SimulatedRedis::of_this_thread();
-        // Whoever plays a world first has its settings and its index made, too; and nodes have names by chance.
+        // The first case of a process creates the settings and the index, too; and names of nodes are random.
         fastrand::seed(1);
         let nodes: Vec<_> = (0..world.nodes).map(|_| Node::new(&settings, &servers, &index)).collect();
         model.set_healers(nodes.iter().map(Node::healer).collect(), routes);
@@ -233,7 +233,7 @@ impl CaseRun {
         }
     }
 
-    /// As batch does.
+    /// Heals an image as batch does.
     async fn mends(&self, image: usize) {
         let (healer, of) = (self.healer(), &self.model.library.images[image]);
         let owners = self.index.owners(&of.id).expect("an index");
@@ -247,7 +247,7 @@ impl CaseRun {
         let gone = &self.model.case.gone;
         let all_the_time =
             gone.iter().any(|gone| gone.leaf == of.leaf && gone.from <= began && self.model.now() < gone.to);
-        // In trouble, or behind a login, nobody sees it; out of a source cache it is served all the same.
+        // In a fault, or behind a login, the image cannot be seen; out of a source cache it is served nevertheless.
         let troubled = self.model.case.troubled(began, self.model.now(), |_| true)
             || self.model.world().login
             || self.model.world().cache == Cache::Source;
@@ -287,7 +287,7 @@ impl CaseRun {
             self.reads(image, want, u64::MAX >> 20, true).await
         {
             if Instant::now() > deadline {
-                // Where a heal takes longer than a reader waits, who asks for a file that is gone is told to come again.
+                // Where a heal takes longer than a reader waits, a reader of a missing file is told to come again.
                 let (leaf, now) = (self.model.library.images[image].leaf, self.model.now());
                 let site = self.model.library.site_of(leaf);
                 if self.model.file_is_gone(leaf) && SimExchange::may_take_long(&self.model, site, now, now) {
@@ -301,7 +301,7 @@ impl CaseRun {
     }
 }
 
-/// What is broken in this case, and the log if it is wanted.
+/// Plays a case; returns the broken promises, and the log if it is wanted.
 pub(super) fn play(case: &Case, logs: bool) -> (Vec<String>, Vec<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime");
@@ -334,7 +334,7 @@ pub(super) fn play(case: &Case, logs: bool) -> (Vec<String>, Vec<String>) {
         run.is_at_rest().await;
         let model = Arc::clone(&run.model);
         model.set_healers(Vec::new(), [0; 2]);
-        // The nodes leave, and with them what keeps them joined.
+        // The nodes leave, and with them the tasks that keep them joined.
         drop(run);
         SimulatedRedis::ends();
         sleep(Duration::from_millis(10)).await;

@@ -1,11 +1,11 @@
-//! Cases that the simulation found, made small, each with the name of what went wrong.
+//! Cases that the simulation found, shrunk, each with the name of the fault.
 
 use super::case::{Case, Garbage, ImageWant, MissingPeriod, SimAct, SimFault, TimedAct, TimedFault};
 use super::library::{Library, SimDocument};
 use super::run::play;
 use super::world::{Resources, SimWorld};
 
-/// A quiet world in which this happens; these images are read at the end.
+/// Case of a quiet world with these events; these images are read at the end.
 fn case(world: SimWorld, acts: &[(u64, SimAct)], last: &[usize]) -> Case {
     let acts = acts.iter().map(|(ms, act)| TimedAct { ms: *ms, act: *act }).collect();
     Case { world, stored: 0, troubles: Vec::new(), gone: Vec::new(), acts, last: last.to_vec() }
@@ -37,12 +37,12 @@ fn a_key_that_is_lost_while_its_canvas_is_still_being_built_is_brought_back_once
 
 #[test]
 fn a_key_that_was_written_and_lost_between_two_looks_makes_no_file_missing() {
-    // Written at 2,500 ms, lost at 2,700; looked at 2,350 and 2,750.
+    // Written at 2,500 ms, lost at 2,700; probed at 2,350 and 2,750.
     let slow = SimWorld { canvas_ms: 2_000, ..SimWorld::plain() };
     let acts =
         [(1_000, SimAct::EvictKeys), (2_000, ask(19, 64)), (2_710, SimAct::Expire(17)), (3_250, ask(19, 65))];
     keeps_every_promise(&case(slow.clone(), &acts, &[]));
-    // Written at 3,508 ms, when the canvas is nearly built; who comes after it is not told that his file is gone.
+    // Written at 3,508 ms, when the canvas is nearly built; a later reader is not told that his file is gone.
     let late = SimWorld { key_early: false, ..slow };
     let acts =
         [(1_000, SimAct::EvictKeys), (2_000, ask(19, 64)), (3_515, SimAct::Expire(17)), (4_100, ask(19, 65))];
@@ -250,7 +250,7 @@ fn an_image_whose_file_is_gone_is_no_witness_of_a_fault() {
 
 #[test]
 fn that_a_service_builds_over_is_not_forgotten_in_the_middle_of_a_heal() {
-    // Ten minutes after it was seen.
+    // Ten minutes after the variants were found to be ignored.
     let world = SimWorld { honours_disallow: false, resources: Resources::Closed, ..SimWorld::plain() };
     for late in [599_990, 600_000, 600_010, 600_020] {
         let acts = [(1_000, SimAct::EvictKeys), (2_000, ask(3, 64)), (2_000 + late, ask(5, 64))];
@@ -315,8 +315,8 @@ fn the_canvas_of_somebody_else_does_not_tell_that_the_service_builds_over() {
 
 #[test]
 fn a_document_is_not_built_over_in_a_fault_of_the_file_store() {
-    // Nobody has seen yet whether the service builds beside. The empty canvas that a viewer had built into the fault is lost
-    // while it is mended: what would be built over it then is all there is.
+    // The service's way to build is not known yet. The empty canvas that a viewer had built into the fault is lost while it
+    // is repaired: a canvas built over it then would be the only one.
     let slow = SimWorld { canvas_ms: 10_000, ..SimWorld::plain() };
     let document = SimDocument::Canvas(5);
     let fault = TimedFault { fault: SimFault::FileStore, from: 4_996, to: 24_996 };
@@ -351,7 +351,7 @@ fn a_page_that_waited_for_a_quick_rebuild_of_its_file_is_not_rebuilt_too() {
 
 #[test]
 fn who_joined_a_variant_that_was_a_plain_visit_goes_on_to_the_rebuild() {
-    // Pages of one PDF share their canvas. Its stored one heals nothing, and is not asked for again.
+    // Pages of one PDF share their canvas. Its stored one heals nothing, and is not requested again.
     let world = SimWorld {
         honours_disallow: false,
         canvas_ms: 10_000,
@@ -383,7 +383,7 @@ fn each_node_lets_one_viewer_in_beside_those_who_build() {
 
 #[test]
 fn a_heal_that_sees_its_image_shows_which_server_has_the_images() {
-    // The reader got no picture, nobody read any other image, and the canvas was stored empty.
+    // The reader got no picture, no other image was read, and the canvas was stored empty.
     let world = SimWorld {
         honours_disallow: false,
         resources: Resources::Closed,

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::world::SimWorld;
 use crate::config::Settings;
 
-/// The settings of a world; `number` is what a reload changes.
+/// Settings of a world; `number` is the value that a reload changes.
 pub(super) fn settings(world: &SimWorld, number: u32, manifests: &Path) -> Arc<Settings> {
     static MADE: OnceLock<Mutex<HashMap<String, Arc<Settings>>>> = OnceLock::new();
     let thumbs = if world.two_routes {

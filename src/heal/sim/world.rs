@@ -1,4 +1,4 @@
-//! How the installation of a simulated world is made.
+//! Installation of a simulated world.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(super) enum Resources {
     Gateway,
 }
 
-/// `Cache` is what the image server keeps.
+/// `Cache` is the cache of the image server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cache {
     /// info.json in its memory, as every one does.
@@ -53,11 +53,11 @@ pub(super) struct SimWorld {
     pub(super) files_known: bool,
     /// The service's own info.json comes back through us.
     pub(super) echoes: bool,
-    /// How long one canvas takes, in milliseconds.
+    /// Time to build one canvas, in milliseconds.
     pub(super) canvas_ms: u64,
     /// The key is written in the first half of that time, not at its end.
     pub(super) key_early: bool,
-    /// How long a picture takes, in milliseconds.
+    /// Time to send a picture, in milliseconds.
     pub(super) image_ms: u64,
     /// `heal.concurrency`.
     pub(super) concurrency: usize,
@@ -135,7 +135,7 @@ impl SimWorld {
         }
     }
 
-    /// How long one canvas takes at most.
+    /// Longest time to build one canvas.
     pub(super) fn canvas(&self) -> Duration {
         Duration::from_millis(self.canvas_ms)
     }

@@ -163,7 +163,7 @@ proptest! {
         url in "https?://[a-z.]{1,9}(:[1-9][0-9]{0,3})?(/[a-z%0-9.;]*)+(\\?[a-z=&]*)?"
     ) {
         let canvas = CanvasUrl::parse(&url).unwrap();
-        // A visit says nothing of `update`, whatever the name says.
+        // A visit has no `update`, whatever the name holds.
         let own = format!("{}://{}{}", canvas.scheme, canvas.authority, canvas.visit_target());
         prop_assert!(own == url || url.contains("update"));
         prop_assert!(canvas.rebuild_target().starts_with(canvas.path));

@@ -1,22 +1,22 @@
-//! `{region}/{size}/{rotation}/{quality}.{format}`: which words are well formed.
+//! `{region}/{size}/{rotation}/{quality}.{format}`: syntax of an image request.
 //!
-//! Whether a server *supports* them, or the image is large enough, is not asked here.
+//! No check that a server *supports* the values, or that the image is large enough.
 
 /// Longest parameter with escapes in it that is read; four long decimals fit.
 const LONGEST_ESCAPED: usize = 128;
 
-/// Whether the four segments are an image request of Image API 2.0, 2.1 or 3.0.
+/// True if the four segments are an image request of Image API 2.0, 2.1 or 3.0.
 ///
-/// Escapes are seen decoded (`%2C` is a comma, as it is to every server), once.
+/// Escapes are decoded once (`%2C` is a comma, as it is to every server).
 pub(in crate::iiif) fn is_image(region: &str, size: &str, rotation: &str, file: &str) -> bool {
-    // The file first: it rejects most of what is no image request at the first byte.
+    // The file first: its first byte rejects most paths that are no image request.
     decoded(file, is_file)
         && decoded(region, is_region)
         && decoded(size, is_size)
         && decoded(rotation, is_rotation)
 }
 
-/// Asks `rule` about the decoded segment, on the stack.
+/// Applies `rule` to the decoded segment, on the stack.
 fn decoded(segment: &str, rule: fn(&[u8]) -> bool) -> bool {
     if !segment.contains('%') {
         return rule(segment.as_bytes());

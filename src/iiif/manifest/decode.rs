@@ -5,7 +5,7 @@ use std::io::{self, Read};
 
 use crate::iiif::json_repair;
 
-/// How the bytes of a document stand for text (RFC 8259 section 8.1 allows UTF-8 only).
+/// Encoding of a document's text (RFC 8259 section 8.1 allows UTF-8 only).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TextEncoding {
     Utf8,
@@ -14,8 +14,8 @@ enum TextEncoding {
 }
 
 impl TextEncoding {
-    /// By a mark, or by the zero that UTF-16 has in the first character of any JSON (RFC 4627 section 3); and how long
-    /// the mark is.
+    /// Detects the encoding by a byte order mark, or by the zero that UTF-16 has in the first character of any JSON (RFC
+    /// 4627 section 3); returns also the length of the mark.
     fn of(head: &[u8]) -> (Self, usize) {
         match head {
             [0xff, 0xfe, ..] => (Self::Utf16Le, 2),
@@ -36,7 +36,7 @@ pub(crate) fn utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
     let (coding, mark) = TextEncoding::of(bytes);
     let text = bytes.get(mark..).unwrap_or_default();
     if coding == TextEncoding::Utf8 {
-        // The look for what is no text takes ten times as long as this.
+        // The search for bytes that are no text takes ten times as long as this check.
         if std::str::from_utf8(text).is_ok() {
             return Cow::Borrowed(text);
         }
@@ -102,7 +102,7 @@ fn unit_of(json: &[u8], at: usize) -> Option<u16> {
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// How many bytes are asked for at once.
+/// Bytes read at once.
 const PIECE: usize = 64 * 1024;
 
 /// Reads any of the codings as UTF-8, in pieces.
@@ -138,7 +138,7 @@ impl<R: Read> Utf8<R> {
             };
             self.raw.truncate(before + read);
             self.is_over = read == 0;
-            // A mark is three bytes long.
+            // A byte order mark has three bytes.
             if self.coding.is_none() && self.raw.len() < 3 && !self.is_over {
                 continue;
             }
@@ -157,7 +157,7 @@ impl<R: Read> Utf8<R> {
     }
 }
 
-/// How many of the bytes are certainly whole characters.
+/// Number of bytes that are certainly whole characters.
 fn whole_characters(coding: TextEncoding, raw: &[u8]) -> usize {
     if coding == TextEncoding::Utf8 {
         let begins = |byte: &u8| *byte & 0xc0 != 0x80;
@@ -165,7 +165,7 @@ fn whole_characters(coding: TextEncoding, raw: &[u8]) -> usize {
         let Some(tail) = tail else { return raw.len() };
         let from = raw.len() - 1 - tail;
         return match std::str::from_utf8(&raw[from..]) {
-            // Cut in the middle, as far as it is seen.
+            // Cut within a character, as far as can be seen.
             Err(error) if error.error_len().is_none() => from,
             _ => raw.len(),
         };
@@ -203,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives as many bytes at a time as it is told.
+    /// Reader that returns a given number of bytes at a time.
     struct DripReader<'a>(&'a [u8], usize);
 
     impl Read for DripReader<'_> {

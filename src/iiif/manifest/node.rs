@@ -1,7 +1,7 @@
-//! The walk itself: one [`ValueSeed`] per value, one [`ObjectNode`] per object.
+//! Walk over the document: one [`ValueSeed`] per value, one [`ObjectNode`] per object.
 //!
-//! Images are found inside out. Each goes on the walker's pile; an object remembers how high the pile was when it
-//! began, so when it turns out to be a canvas, what lies above that mark is its own.
+//! Images are found inside out. Each goes on the walker's stack; an object remembers the height of the stack at its start,
+//! so when it turns out to be a canvas, the images above that mark are its own.
 
 use std::fmt;
 
@@ -66,7 +66,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        // A list is no document; what it holds may still be canvases.
+        // A list is no document; its elements may still be canvases.
         let place = if self.place == JsonPosition::Root { JsonPosition::Elsewhere } else { self.place };
         while list.next_element_seed(ValueSeed::new(self.walker, place))?.is_some() {}
         Ok(())
@@ -82,7 +82,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
     }
 }
 
-/// Which keys an object had, as bits.
+/// Keys of an object, as bits.
 pub(super) mod seen {
     pub(in crate::iiif::manifest) const IMAGES: u16 = 1;
     pub(in crate::iiif::manifest) const CANVASES: u16 = 1 << 1;
@@ -90,11 +90,11 @@ pub(super) mod seen {
     pub(in crate::iiif::manifest) const LINKS: u16 = 1 << 3;
     pub(in crate::iiif::manifest) const ITEMS: u16 = 1 << 4;
     pub(in crate::iiif::manifest) const DIMENSION: u16 = 1 << 5;
-    /// The object says what it is, so it is no bare mention.
+    /// True if the object has a type or the like, so it is no bare mention.
     pub(in crate::iiif::manifest) const DESCRIBED: u16 = 1 << 6;
     /// A profile, context or protocol of the Image API, or `format: image/…`.
     pub(in crate::iiif::manifest) const IMAGE: u16 = 1 << 7;
-    /// `body`, `resource` and what they may hold.
+    /// `body`, `resource` and their content.
     pub(in crate::iiif::manifest) const BODY: u16 = 1 << 8;
     /// A `service` that is an image service, or may be one.
     pub(in crate::iiif::manifest) const SERVICE: u16 = 1 << 9;
@@ -108,11 +108,11 @@ pub(super) struct ObjectNode {
     pub(super) id: Option<String>,
     label: Option<String>,
     target: Option<String>,
-    /// The most that is said by what stands in its `items`.
+    /// Strongest shape of the elements in its `items`.
     pub(super) held: Shape,
-    /// Height of the walker's pile of images when the object began.
+    /// Height of the walker's stack of images when the object began.
     pub(super) images_from: usize,
-    /// Height of the walker's pile of mentioned services when the object began.
+    /// Height of the walker's stack of mentioned services when the object began.
     mentions_from: usize,
 }
 
@@ -211,7 +211,7 @@ impl ObjectNode {
         }
     }
 
-    /// The object is complete: now its kind is known, and what it holds finds its owner.
+    /// Closes the complete object: its kind is known, and the images inside find their owner.
     fn close(mut self, walker: &mut Walker<'_>) {
         if self.place == JsonPosition::Service {
             return self.close_service(walker);
@@ -247,7 +247,7 @@ impl ObjectNode {
         }
     }
 
-    /// Tells image services from search, auth and the like, and leaves those that say nothing to their holder.
+    /// Tells image services from search, auth and the like, and leaves those without a type to their holder.
     fn close_service(self, walker: &mut Walker<'_>) {
         walker.mentions.truncate(self.mentions_from);
         let Some(id) = self.id.as_ref() else { return };
@@ -258,14 +258,14 @@ impl ObjectNode {
         }
     }
 
-    /// The image that the object itself is: by its URL, and by its services.
+    /// Claims the image that the object itself is: by its URL, and by its services.
     ///
-    /// A service that says nothing of itself is the image's only where nothing else says which image it is: beside an
-    /// image service it is one to log in, or to search with.
+    /// A service without a type is the image's only where nothing else identifies the image: beside an image service it is
+    /// one for login or search.
     fn claim_own_image(&self, walker: &mut Walker<'_>) {
         let is_image = match self.kind {
             TypeClaim::Image => true,
-            // A word that nobody knows, where an image belongs, says nothing against it.
+            // An unknown type, where an image belongs, is no reason against one.
             TypeClaim::Unsaid | TypeClaim::Else => {
                 matches!(self.place, JsonPosition::Painted | JsonPosition::Picture) || self.has(seen::IMAGE)
             }
@@ -294,7 +294,7 @@ impl ObjectNode {
         }
         if let Some(id) = self.id.as_deref().filter(|id| !without_fragment(id).is_empty()) {
             let label = match self.place {
-                // The document wants it as well.
+                // The document needs its label as well.
                 JsonPosition::Root => self.label.clone(),
                 _ => self.label.take(),
             };

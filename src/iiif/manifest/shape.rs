@@ -1,13 +1,13 @@
-//! What an object is: by the place where it stands, by what it holds, and last by what it says of itself.
+//! Kind of an object: by its position, by its content, and last by its own `type`.
 
 use super::node::{ObjectNode, seen};
 use super::vocabulary::TypeClaim;
 use super::walker::{JsonPosition, Walker};
 
-/// What an object must be by what stands in its `items` (or `resources`, or `images`), whatever it calls itself.
+/// Shape of an object by the content of its `items` (or `resources`, or `images`), whatever its `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) enum Shape {
-    /// Nothing can be told.
+    /// Shape unknown.
     #[default]
     Unknown,
     /// Has a `body` or a `resource`.
@@ -21,8 +21,8 @@ pub(super) enum Shape {
 }
 
 impl ObjectNode {
-    /// Whether it stands where an image belongs, and has the URL or the service of one, but calls itself something else
-    /// that is never painted.
+    /// True if the object stands where an image belongs, and has the URL or the service of one, but has a `type` that is
+    /// never painted.
     pub(super) fn is_image_by_place(&self, walker: &Walker<'_>) -> bool {
         use TypeClaim::{Annotation, AnnotationPage, Canvas, Collection, Manifest, Sequence};
         let is_said_otherwise =
@@ -35,7 +35,7 @@ impl ObjectNode {
             && (self.has(seen::SERVICE) || has_url())
     }
 
-    /// What the object must be by what it holds.
+    /// Shape of the object by its content.
     pub(super) fn shape(&self) -> Shape {
         match self.held {
             Shape::Annotation if self.has(seen::IMAGES) => Shape::Canvas,
@@ -47,16 +47,16 @@ impl ObjectNode {
         }
     }
 
-    /// What the object is. The place where it stands and the things that it holds outrank what it calls itself:
-    /// generators write `sc:Sequence`, `oa:Annotation`, `canvas` or `Page` over a canvas, and one such word would lose
-    /// all images below it.
+    /// Kind of the object. Its position and its content outrank its `type`: generators write `sc:Sequence`,
+    /// `oa:Annotation`, `canvas` or `Page` over a canvas, and one such word would lose all images below it.
     pub(super) fn kind_by_place(&self, shape: Shape, walker: &Walker<'_>) -> TypeClaim {
         let has_images = walker.has_images(self.images_from);
         let in_a_list =
             matches!(self.place, JsonPosition::TopItems | JsonPosition::Items | JsonPosition::Images);
         match (self.place, shape) {
             (JsonPosition::Sequences, _) if self.has(seen::CANVASES) => TypeClaim::Sequence,
-            // A manifest or a collection says so once, at its own top; nobody writes it over a single canvas there.
+            // A manifest or a collection has its type at the top of the document; no generator writes that type over a
+            // single canvas there.
             (JsonPosition::Root, Shape::Canvas)
                 if matches!(self.kind, TypeClaim::Manifest | TypeClaim::Collection)
                     && !self.has(seen::IMAGES) =>
@@ -89,7 +89,7 @@ impl ObjectNode {
         }
     }
 
-    /// Whether it stands for a canvas that leaves out the pages between itself and its annotations.
+    /// True if the object is a canvas whose annotations stand in it without an annotation page.
     fn is_canvas_of_annotations(&self) -> bool {
         match self.kind {
             TypeClaim::Canvas => self.place == JsonPosition::TopItems || self.has(seen::DIMENSION),
@@ -98,7 +98,7 @@ impl ObjectNode {
         }
     }
 
-    /// What an object without `type`, or of an unheard-of one, must be by its keys and the company it keeps.
+    /// Kind of an object without `type`, or with an unknown one, by its keys and its position.
     fn kind_by_shape(&self, walker: &Walker<'_>) -> TypeClaim {
         let has_images = walker.has_images(self.images_from);
         let at_items =
@@ -110,7 +110,7 @@ impl ObjectNode {
         } else if self.place == JsonPosition::Links {
             TypeClaim::Manifest
         } else if self.place != JsonPosition::Root {
-            // A wrong guess further inside would cost images; no guess costs nothing.
+            // A wrong guess further inside would lose images; no guess loses none.
             self.kind
         } else if self.has(seen::SEQUENCES) {
             TypeClaim::Manifest

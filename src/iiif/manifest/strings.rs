@@ -16,7 +16,7 @@ pub(super) enum FirstString {
 }
 
 impl FirstString {
-    /// Whether the first string may stand under this key of an object.
+    /// True if the first string may stand under this key of an object.
     fn looks_under(self, key: &str) -> bool {
         match self {
             Self::Plain => false,
@@ -95,7 +95,7 @@ impl<'de> Visitor<'de> for FirstString {
     }
 }
 
-/// Seed for a key, which is only asked about.
+/// Seed for a key that is only tested.
 struct KeySeed(FirstString);
 struct WantedString(bool);
 
@@ -163,7 +163,7 @@ impl<'de, F: FnMut(&str)> Visitor<'de> for EachString<F> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
-        // Through `dyn`, lest the compiler builds this visitor for ever deeper closures.
+        // Through `dyn`, or the compiler would build this visitor for ever deeper closures.
         let show: &mut dyn FnMut(&str) = &mut self.0;
         while list.next_element_seed(EachString(&mut *show))?.is_some() {}
         Ok(())

@@ -32,7 +32,7 @@ fn service_3(id: &str) -> Value {
     json!({ "id": base(id), "type": "ImageService3", "profile": "level2" })
 }
 
-/// Walks in both ways, which must agree, and gives what was found.
+/// Walks in both ways, which must agree, and returns the result.
 fn walked(document: &Value) -> (Document, Vec<Canvas>) {
     walked_text(&document.to_string())
 }
@@ -233,7 +233,7 @@ fn the_order_of_keys_does_not_matter() {
 
 #[test]
 fn what_stands_before_a_canvas_does_not_rob_it() {
-    // The same image as thumbnail of the manifest, just before its own canvas.
+    // The canvas's own image, also as thumbnail of the manifest just before it.
     let text = format!(
         r#"{{"thumbnail":"{0}","type":"Manifest","items":[{{"thumbnail":"{0}","id":"{CANVAS}","type":"Canvas"}}]}}"#,
         picture("a")

@@ -1,4 +1,4 @@
-//! The words of the Presentation API that matter to the walk: keys and types.
+//! Vocabulary of the Presentation API that matters to the walk: keys and types.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use super::walker::JsonPosition;
 
-/// What a key of an object means to the walk.
+/// Role of a key of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MemberRole {
     Id,
@@ -19,9 +19,9 @@ pub(super) enum MemberRole {
     Target,
     /// `height`, `width`, `duration`: tell a canvas from a mention of one.
     Dimension,
-    /// Something to walk into, and what it makes of its values.
+    /// Value to walk into, and the position of its contents.
     Into(JsonPosition),
-    /// Text, numbers, links to elsewhere, or mentions of what stands in full at another place.
+    /// Text, numbers, links to elsewhere, or mentions of objects that stand in full at another place.
     Skip,
 }
 
@@ -46,15 +46,15 @@ impl MemberRole {
             "thumbnail" | "logo" => Self::Into(JsonPosition::Picture),
             "placeholderCanvas" | "accompanyingCanvas" => Self::Into(JsonPosition::Held),
             "service" => Self::Into(JsonPosition::Service),
-            // Text, numbers and links to elsewhere; ranges mention canvases, and `services` lists what image
-            // resources mention by id.
+            // Text, numbers and links to elsewhere; ranges mention canvases, and `services` lists by id what image
+            // resources mention.
             "metadata" | "summary" | "description" | "requiredStatement" | "attribution" | "rights"
             | "license" | "motivation" | "behavior" | "viewingHint" | "viewingDirection" | "value"
             | "language" | "navDate" | "navPlace" | "sizes" | "tiles" | "selector" | "chars"
             | "stylesheet" | "seeAlso" | "homepage" | "related" | "partOf" | "within" | "structures"
             | "ranges" | "services" | "start" | "startCanvas" | "supplementary" => Self::Skip,
-            // Servers put things where no standard has them (`provider`, `annotations`, `rendering` and the rest
-            // need no word of their own for the same reason).
+            // Servers put images and canvases at places that no standard has, so other keys are walked as well (`provider`,
+            // `annotations`, `rendering` and the rest need no entry of their own for the same reason).
             _ => Self::Into(JsonPosition::Elsewhere),
         }
     }
@@ -78,10 +78,10 @@ impl<'de> Deserialize<'de> for MemberRole {
     }
 }
 
-/// What an object says that it is.
+/// Type that an object claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum TypeClaim {
-    /// Nothing said.
+    /// No type.
     #[default]
     Unsaid,
     Manifest,
@@ -94,9 +94,9 @@ pub(super) enum TypeClaim {
     AnnotationPage,
     Image,
     ImageService,
-    /// Something of which it is known that it is no image: sound, text, a choice of others.
+    /// Type that is known to be no image: sound, text, a choice of others.
     NoImage,
-    /// A word that no standard has.
+    /// Unknown type.
     Else,
 }
 
@@ -139,13 +139,13 @@ impl TypeClaim {
         }
     }
 
-    /// Whether an `id` of this kind may be the URL of an image: an annotation that borrows one is still none.
+    /// True if an `id` of this kind may be the URL of an image: an annotation that borrows one is still none.
     pub(super) fn may_be_image(self) -> bool {
         matches!(self, Self::Unsaid | Self::Image | Self::NoImage | Self::Else)
     }
 }
 
-/// Whether a `@context`, `profile` or `protocol` is that of the Image API, of whatever version.
+/// True if a `@context`, `profile` or `protocol` is that of the Image API, of whatever version.
 pub(super) fn is_image_api(text: &str) -> bool {
     matches!(text, "level0" | "level1" | "level2")
         || text.contains("iiif.io/api/image")

@@ -1,4 +1,4 @@
-//! What the walk carries along: the pile of images that wait for their canvas.
+//! Walker: the state of a walk, with the stack of images that wait for their canvas.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use super::{Canvas, Document};
 use crate::iiif::Identifier;
 use crate::iiif::image_url::ImageBases;
 
-/// What stands where a value stands, by the key that it is under; elements of a list stand where the list does.
+/// Position of a value, by the key that it is under; elements of a list have the position of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum JsonPosition {
     /// The document.
@@ -24,9 +24,9 @@ pub(super) enum JsonPosition {
     Links,
     /// Presentation 2 `members`: of a collection or of a range.
     Members,
-    /// What an annotation paints: an image resource, a choice of them, or a part of one; strings are URLs.
+    /// Body of an annotation: an image resource, a choice of them, or a part of one; strings are URLs.
     Painted,
-    /// `thumbnail`, `logo`: the same for what stands for something.
+    /// `thumbnail`, `logo`: an image in the place of something else.
     Picture,
     /// `placeholderCanvas`, `accompanyingCanvas`: belong to the canvas that holds them.
     Held,
@@ -37,21 +37,21 @@ pub(super) enum JsonPosition {
 /// An image that waits for its canvas.
 struct PendingImage {
     key: String,
-    /// An annotation paints it; it is no thumbnail or logo.
+    /// True if an annotation paints the image; false for a thumbnail or logo.
     is_painted: bool,
 }
 
-/// What the walk knows so far.
+/// State of a walk.
 pub(super) struct Walker<'f> {
     each: &'f mut dyn FnMut(Canvas),
     bases: &'f ImageBases,
     /// The images that no finished canvas has claimed yet.
     pile: Vec<PendingImage>,
-    /// How many `body` and `resource` values the walk is in.
+    /// Depth in `body` and `resource` values.
     pub(super) paintings: usize,
-    /// The most that an object said of the list it stands in.
+    /// Strongest shape that an object gives the list it stands in.
     pub(super) shape: Shape,
-    /// Ids of services that say nothing of themselves, until the object that holds them is known for an image.
+    /// Ids of services without a type, until the object that holds them is known for an image.
     pub(super) mentions: Vec<String>,
     pub(super) document: Document,
 }
@@ -67,7 +67,7 @@ impl<'f> Walker<'f> {
         self.document
     }
 
-    /// How many images lie on the pile.
+    /// Number of images on the stack.
     pub(super) fn height(&self) -> usize {
         self.pile.len()
     }
@@ -90,7 +90,7 @@ impl<'f> Walker<'f> {
         self.bases.in_image_url(url).is_some()
     }
 
-    /// `from`: where the pile of the object that holds the image begins.
+    /// `from`: start of the images of the object that holds this one, on the stack.
     pub(super) fn push_image_url(&mut self, url: &str, from: usize) {
         if let Some(identifier) = self.bases.in_image_url(url) {
             self.push(identifier, from);
@@ -105,7 +105,7 @@ impl<'f> Walker<'f> {
 
     fn push(&mut self, identifier: Identifier<'_>, from: usize) {
         let key = identifier.key();
-        // What was no text when it was read names nothing.
+        // A key that was no valid text names no image.
         if key.contains(char::REPLACEMENT_CHARACTER) {
             return;
         }
@@ -115,7 +115,7 @@ impl<'f> Walker<'f> {
         }
     }
 
-    /// A canvas is complete: what lies on the pile from `from` on is its own.
+    /// Hands out a complete canvas with its images: those on the stack from `from` on.
     pub(super) fn hand_out(&mut self, id: &str, label: Option<String>, from: usize) {
         let images = distinct(self.pile.drain(from..).map(|waiting| waiting.key).collect());
         self.document.canvases += 1;
@@ -123,7 +123,7 @@ impl<'f> Walker<'f> {
         (self.each)(Canvas { id: without_fragment(id).to_owned(), label, images });
     }
 
-    /// No canvas can claim what lies on the pile from `from` on.
+    /// Drops the images on the stack from `from` on, which no canvas can claim.
     pub(super) fn drop_images(&mut self, from: usize) {
         let painted = self.pile.iter().skip(from).filter(|waiting| waiting.is_painted);
         self.document.unclaimed += distinct(painted.map(|waiting| waiting.key.clone()).collect()).len();
@@ -134,7 +134,7 @@ impl<'f> Walker<'f> {
 
 /// The id of a canvas without its fragment; empty where it is none.
 pub(super) fn without_fragment(id: &str) -> &str {
-    // U+FFFD stands where something was no text, and no name has it (RFC 3987 section 2.2).
+    // U+FFFD stands where bytes were no text, and no name has it (RFC 3987 section 2.2).
     if id.contains(char::REPLACEMENT_CHARACTER) {
         return "";
     }
@@ -143,7 +143,7 @@ pub(super) fn without_fragment(id: &str) -> &str {
 
 /// Each key once, in the order found.
 fn distinct(mut keys: Vec<String>) -> Vec<String> {
-    /// Up to here looking along the list is faster than hashing.
+    /// Length of a list up to which a linear search is faster than hashing.
     const FEW: usize = 16;
     if keys.len() <= FEW {
         let mut at = 1;

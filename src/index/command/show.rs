@@ -1,4 +1,4 @@
-//! What the index knows, written for people and for machines.
+//! Output of the index commands, for people and for machines.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -37,7 +37,7 @@ pub(super) fn lookup(
     Ok(Exit::Well)
 }
 
-/// Reads what a person may paste: a canvas, an image or info.json URL, or the identifier alone.
+/// Finds the image that a person may paste: a canvas, an image or info.json URL, or the identifier alone.
 fn find(index: &Index, image: &str) -> Result<Vec<Owner>, IndexError> {
     let image = image.trim();
     let canvases = index.canvas(image.split('#').next().unwrap_or(image))?;
@@ -45,7 +45,7 @@ fn find(index: &Index, image: &str) -> Result<Vec<Owner>, IndexError> {
         return Ok(canvases);
     }
     let key = index.key_in_url(image).unwrap_or_else(|| Identifier::new(image).key().into_owned());
-    // An identifier may be given as it stands in a path or as it is kept.
+    // An identifier may be given as it stands in a path or as it is stored.
     for key in [Cow::Owned(key), Cow::Borrowed(image)] {
         let owners = index.owners(&key)?;
         if !owners.is_empty() {
@@ -115,7 +115,7 @@ pub(super) fn export(index: &Index, json: bool, out: &mut dyn Write) -> Result<E
         }
     })?;
     match failed {
-        // `| head` has seen enough.
+        // `| head` has closed the pipe.
         Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Well),
         Some(error) => Err(error.into()),
         None => Ok(Exit::Well),

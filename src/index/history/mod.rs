@@ -1,4 +1,4 @@
-//! The history of heals: one row each, newest first, bounded by age and rows, kept over builds.
+//! History of heals: one row each, newest first, bounded by age and rows, kept over builds.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const LONGEST_PAGE: u32 = 10_000;
 /// A heal that ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct HealRecord {
-    /// When it ended, unix milliseconds.
+    /// End of the heal, unix milliseconds.
     pub at: i64,
     /// Lookup key of the image.
     pub identifier: String,
@@ -32,17 +32,17 @@ pub struct HealRecord {
     pub manifest: Option<String>,
     /// The rung that helped; `None`: none did.
     pub rung: Option<String>,
-    /// How it ended: `healed`, `missing`, `failed`.
+    /// Verdict: `healed`, `missing`, `failed`.
     pub verdict: String,
-    /// For whom: `viewer`, `ahead`, `sweep`.
+    /// Lane: `viewer`, `ahead`, `sweep`.
     pub lane: String,
-    /// How long it took.
+    /// Duration in milliseconds.
     pub duration_ms: u64,
-    /// Viewers who waited for it, those among them who left.
+    /// Viewers who waited for the heal, including those who left.
     pub waiting: u32,
     /// The id of the request that began it, where it has one.
     pub request: Option<String>,
-    /// Why the image is not back; `None`: it is, or the heal is from before reasons were kept.
+    /// Reason why the image is not back; `None`: it is, or the heal is from before reasons were kept.
     pub reason: Option<String>,
 }
 
@@ -51,7 +51,7 @@ pub struct HealRecord {
 pub struct HistoryEntry {
     /// Row id: later heals have larger ids.
     pub id: i64,
-    /// What happened.
+    /// Recorded heal.
     #[serde(flatten)]
     pub heal: HealRecord,
 }
@@ -78,7 +78,7 @@ pub struct HistoryFilter {
 /// A piece of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistoryPage {
-    /// Only heals before the one with this number: that of the last entry of the page before.
+    /// Number below which heals are listed: that of the last entry of the page before.
     pub before: Option<i64>,
     /// Entries at most.
     pub limit: u32,
@@ -90,17 +90,17 @@ impl Default for HistoryPage {
     }
 }
 
-/// How much of the history is kept.
+/// Retention of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// Heals that ended longer ago than this are forgotten.
     pub age: Duration,
-    /// Of more heals than this the oldest are forgotten; zero: nothing is kept.
+    /// Maximum number of heals; older ones are forgotten. Zero: no history.
     pub rows: u32,
 }
 
 impl Index {
-    /// Heals that ended, newest first. One that ended just now is there within about a second.
+    /// Returns ended heals, newest first. A heal appears within about a second of its end.
     pub fn history(
         &self,
         filter: &HistoryFilter,
@@ -122,7 +122,7 @@ pub fn record(index: &Index, heals: &[HealRecord], bounds: Retention) -> Result<
     })
 }
 
-/// Forgets what is out of bounds. Writes only where there is something to forget.
+/// Removes entries out of bounds. Writes only where there are some.
 pub(in crate::index) fn prune_history(index: &Index, bounds: Retention) -> Result<(), IndexError> {
     let is_due = index.read(|conn| {
         let limits = limits(conn, bounds)?;
@@ -174,7 +174,7 @@ fn insert(conn: &Connection, id: Option<i64>, heal: &HealRecord) -> rusqlite::Re
     Ok(())
 }
 
-/// What [`entry`] reads. An old file that nobody may write to has no reasons.
+/// Columns for [`entry`]. An old file that is read-only has no reasons.
 fn columns(conn: &Connection) -> rusqlite::Result<String> {
     let has_reasons = schema::number(conn, "PRAGMA user_version")? >= REASONS_SINCE;
     let reason = if has_reasons { "reason" } else { "NULL" };
@@ -229,7 +229,7 @@ fn read(conn: &Connection, filter: &HistoryFilter, page: HistoryPage) -> rusqlit
     select.query_map(params_from_iter(values.iter().map(|value| value as &dyn ToSql)), entry)?.collect()
 }
 
-/// An old file that nobody may write to stays without one.
+/// True if the file has a history table. An old file that is read-only stays without one.
 pub(in crate::index) fn has_history(conn: &Connection) -> rusqlite::Result<bool> {
     Ok(schema::number(conn, "PRAGMA user_version")? >= SINCE)
 }

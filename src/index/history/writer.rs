@@ -1,8 +1,8 @@
 //! Writes results of heals to the index in the background: bounded queues, one thread, small batches.
 //!
-//! A heal never waits for the disk. What a queue does not hold is dropped and counted (`history_dropped`,
-//! `learn_dropped`), and so is what cannot be written (`history_failed`, `learn_failed`): the history is for reports,
-//! a file URL is learned another time, and an image that is back is worth more than a row about it.
+//! A heal never waits for the disk. Records that do not fit into a queue are dropped and counted (`history_dropped`,
+//! `learn_dropped`), as are those that cannot be written (`history_failed`, `learn_failed`): the history is for reports, a
+//! file URL is learned another time, and an image that is back is worth more than a row about it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +14,18 @@ use crate::index::Index;
 use crate::index::history::{HealRecord, Retention, prune_history, record};
 use crate::observe::{EventKind, Metrics, now_ms};
 
-/// Heals, and file URLs, that wait to be written, at most.
+/// Maximum of heals, and of file URLs, that wait to be written.
 const QUEUE: usize = 4096;
 
-/// Rows of a full batch: it is written without waiting for more. The rows of a sweep lie at random places of the table's
+/// Rows of a full batch, which is written without waiting for more. The rows of a sweep lie at random places of the table's
 /// indexes, so that each commit writes most of their pages again: 512 rows a commit were 3.4 pages a heal.
 const BATCH: usize = 2048;
 
-/// How long the first of a batch waits for others. Each commit makes lookups take a new snapshot, so many
-/// small ones would cost more than the rows are worth; a killed process loses no more than this.
+/// Time that the first record of a batch waits for others. Each commit makes look-ups take a new snapshot, so many small
+/// ones would cost more than the rows are worth; a killed process loses no more than this.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// How often rows that grew too old are forgotten while nothing is healed.
+/// Interval at which old rows are removed while there are no heals.
 const PRUNE: Duration = Duration::from_hours(1);
 
 /// Takes notes. Cheap to clone.
@@ -38,7 +38,7 @@ pub struct HistoryWriter {
     is_idle: bool,
 }
 
-/// What waits to be written. The writer is woken for the first note of a batch and for the last one, and not for each
+/// Queue of records to write. The writer is woken for the first record of a batch and for the last one, and not for each
 /// between: on the core of the heals that would cost as much as a request.
 #[derive(Debug, Default)]
 struct WriteQueue {
@@ -50,7 +50,7 @@ struct WriteQueue {
 struct QueuedRecords {
     heals: Vec<HealRecord>,
     files: Vec<(Uuid, String)>,
-    /// Whether all recorders are gone.
+    /// True if all recorders are gone.
     closed: bool,
 }
 
@@ -78,7 +78,7 @@ impl WriteQueue {
         has_room
     }
 
-    /// Waits for a batch; it is empty when there was nothing for a long time.
+    /// Waits for a batch; empty after a long time without records.
     fn batch(&self) -> QueuedRecords {
         let is_waiting = |notes: &mut QueuedRecords| notes.len() == 0 && !notes.closed;
         let mut notes = self.notes.lock();
@@ -103,8 +103,8 @@ impl Drop for CloseOnDrop {
 }
 
 impl HistoryWriter {
-    /// Starts a thread that writes to `index` until the last clone is gone and everything is written. It is one
-    /// of tokio's blocking threads, because the runtime waits for those at its end.
+    /// Starts a thread that writes to `index` until the last clone is gone and everything is written. The thread is one of
+    /// tokio's blocking threads, because the runtime waits for those at its end.
     pub fn start(index: Arc<Index>, bounds: Retention, metrics: Arc<Metrics>) -> Self {
         let queue = Arc::new(WriteQueue::default());
         let (reading, counting) = (Arc::clone(&queue), Arc::clone(&metrics));
@@ -118,20 +118,20 @@ impl HistoryWriter {
         }
     }
 
-    /// A recorder without a thread, for tests in virtual time: what is noted waits for [`Self::write_now`].
+    /// Creates a recorder without a thread, for tests in virtual time: records wait for [`Self::write_now`].
     #[cfg(test)]
     #[allow(dead_code, reason = "a simulation begins here")]
     pub(crate) fn idle(metrics: Arc<Metrics>) -> Self {
         Self { queue: Arc::new(CloseOnDrop(Arc::default())), keeps_history: true, metrics, is_idle: true }
     }
 
-    /// Whether nothing is written: in a simulation many worlds share an index, and none of them may change it.
+    /// True if no record is written: in a simulation many worlds share an index, and none of them may change it.
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         self.is_idle
     }
 
-    /// Where the file of `uuid` is, as this recorder would have written it.
+    /// URL of the file of `uuid`, as this recorder would have written it.
     #[cfg(test)]
     pub(crate) fn noted_file_url(&self, uuid: Uuid) -> Option<String> {
         let notes = self.queue.0.notes.lock();
@@ -139,7 +139,7 @@ impl HistoryWriter {
         file.map(|(_, url)| url.clone())
     }
 
-    /// Writes what is noted.
+    /// Writes the waiting records.
     #[cfg(test)]
     #[allow(dead_code, reason = "a simulation begins here")]
     pub(crate) fn write_now(&self, index: &Index, bounds: Retention) {

@@ -1,6 +1,6 @@
 //! Learns the file URLs of UUIDs: while an identifier is alive, the canvas service returns its file URL.
 //!
-//! A run can be stopped at any time: what was learned is kept, and the next run asks for the rest only.
+//! A run can be stopped at any time: learned URLs are kept, and the next run asks for the rest only.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ use crate::index::store::error::IndexError;
 use crate::index::store::{keys, writer};
 use crate::upstream::fetch::{FetchRequest, Fetcher};
 
-/// Canvases looked through at once, and so about the identifiers that are asked for between two commits.
+/// Canvases read at once, and so about the number of identifiers between two commits.
 const CANVASES: i64 = 200;
 
 /// Answers in a row without a file URL after which `/resources` counts as closed.
@@ -37,25 +37,25 @@ pub struct RequestPace {
     pub rate: u32,
 }
 
-/// What was learned.
+/// Report of learned files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct LearnFilesReport {
-    /// Identifiers asked for.
+    /// Requested identifiers.
     pub asked: u64,
     /// Files learned.
     pub learned: u64,
-    /// Identifiers that the canvas service has forgotten: it tells their files once they are healed.
+    /// Identifiers that the canvas service has forgotten: their files are known once they are healed.
     pub expired: u64,
-    /// Answers that said nothing.
+    /// Answers without a statement.
     pub silent: u64,
-    /// Answers that cannot be true: the UUID is not made of that URL. Nothing of them is kept.
+    /// Answers that cannot be true, because the UUID is not made of their URL. They are dropped.
     pub wrong: u64,
-    /// What went wrong.
+    /// Problems on the way.
     pub problems: Vec<SourceProblem>,
 }
 
-/// Asks the canvas service for the file of every UUID whose file is not known. Blocks for as long as that
-/// takes; never call it in the runtime that fetches.
+/// Requests the file of every UUID without a known one from the canvas service. Blocks for as long as that takes; never
+/// call it in the runtime that fetches.
 pub fn learn_files(
     index: &Index,
     manners: RequestPace,
@@ -98,8 +98,8 @@ pub fn learn_files(
     Ok(done)
 }
 
-/// UUIDs without a known file among the canvases behind `after`, and the last canvas looked at; `None`: there
-/// are no more canvases.
+/// UUIDs without a known file among the canvases after `after`, and the last canvas read; `None`: there are no more
+/// canvases.
 fn without_file(index: &Index, after: i64) -> Result<Option<(i64, BTreeSet<Uuid>)>, IndexError> {
     let found = index.read(|conn| {
         let mut select =
@@ -123,7 +123,7 @@ fn without_file(index: &Index, after: i64) -> Result<Option<(i64, BTreeSet<Uuid>
     Ok(Some((last, without)))
 }
 
-/// Takes in some answers; says how many in a row said nothing.
+/// Takes in some answers; returns how many in a row had no statement.
 fn hear(
     index: &Index,
     answers: Vec<(Uuid, Registration)>,
@@ -153,7 +153,7 @@ fn hear(
     Ok(silent)
 }
 
-/// Where `resources/{uuid}` stands, for each canvas service.
+/// URLs of `resources/`, for each canvas service.
 fn bases(settings: &Settings) -> Vec<String> {
     let routes = settings.routes.iter().filter(|route| route.kind == RouteKind::Presentation);
     routes
@@ -165,7 +165,7 @@ fn bases(settings: &Settings) -> Vec<String> {
         .collect()
 }
 
-/// Asks one canvas service after the other, until one knows.
+/// Asks one canvas service after the other, until one knows the file.
 async fn ask(
     fetcher: &Fetcher,
     pace: Option<&Mutex<Interval>>,

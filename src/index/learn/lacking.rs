@@ -1,8 +1,9 @@
-//! What a document lacks: image by image, compared with everything that is known of its name.
+//! Images that a document lacks: compared image by image with everything that is known of its name.
 //!
-//! UPSTREAM: during a fault the canvas service answers 200 with images missing. A document is whole; or poorer, by such a
-//! fault as far as anybody can tell: then it is not learned, and its viewer is told; or truly shorter, which healing proves
-//! and says by [`Index::believe`]. Counting does not tell them apart: a book may have lost one page and won another.
+//! UPSTREAM: during a fault the canvas service answers 200 with images missing. A document is whole; or poorer, perhaps by
+//! such a fault: then it is not learned, and its viewer's request waits for a repair; or truly shorter, which healing
+//! proves and reports by [`Index::believe`]. Counts do not tell these apart: a book may have lost one page and gained
+//! another.
 
 use std::collections::HashSet;
 
@@ -55,11 +56,11 @@ pub(crate) fn among(names: &KeyRules, known: Vec<String>, canvases: &[Canvas], m
 }
 
 impl Index {
-    /// What a document lacks that is known by the first of its names that is known at all: that name, and some of the
-    /// missing images, `most` at most. `None`: nothing.
+    /// Returns the first of the document's names that is known, and at most `most` of the images that the document lacks of
+    /// it. `None`: it lacks none.
     ///
-    /// Of a single canvas only one without any image lacks something: what manifests show beside its own image (a
-    /// thumbnail) is not the canvas's.
+    /// A single canvas lacks something only if it has no image at all: images that manifests show beside its own (a
+    /// thumbnail) are not the canvas's.
     pub fn lacking(
         &self,
         kind: DocumentKind,
@@ -89,7 +90,7 @@ impl Index {
         Ok(keys.filter(|key| met.insert(key.clone())).collect())
     }
 
-    /// The canvases of all documents that call themselves so, one document after the other.
+    /// Canvases of all documents with this id, one document after the other.
     pub(crate) fn known_canvases(&self, uri: &str) -> Result<Vec<Canvas>, IndexError> {
         self.check_for_changes();
         let store = self.store();
@@ -106,12 +107,12 @@ impl Index {
     }
 }
 
-/// What is known of a name: what was learned, and what its sources say since it was believed last.
+/// Documents known by a name: those that were learned, and those of sources since the name was last believed.
 fn documents_called(conn: &Connection, uri: &str) -> rusqlite::Result<Vec<i64>> {
     let mut select = conn.prepare_cached("SELECT value FROM marks WHERE name = ?1")?;
     let believed = select.query_row([mark(uri)], |row| row.get::<_, Option<String>>(0)).optional()?.flatten();
     let believed: i64 = believed.and_then(|time| time.parse().ok()).unwrap_or(i64::MIN);
-    // The time of a file is when it was written, of others when they were read.
+    // A file's time is that of its last write; other documents have the time at which they were read.
     let mut select = conn.prepare_cached(
         "SELECT m.id FROM manifests m JOIN sources s ON s.id = m.source
          WHERE m.uri = ?1 AND (s.kind = 'traffic' OR ifnull(m.modified / 1000000000, m.seen) > ?2) ORDER BY m.id",
@@ -119,13 +120,13 @@ fn documents_called(conn: &Connection, uri: &str) -> rusqlite::Result<Vec<i64>> 
     select.query_map(params![uri, believed], |row| row.get(0))?.collect()
 }
 
-/// Notes that what was learned by this name is proven to be all there is: what its sources said before counts no more.
+/// Notes that the documents learned by this name are proven to be complete: earlier versions of its sources count no more.
 pub(crate) fn believe(conn: &Connection, uri: &str) -> rusqlite::Result<()> {
     let mut insert = conn.prepare_cached("INSERT OR REPLACE INTO marks (name, value) VALUES (?1, ?2)")?;
     insert.execute(params![mark(uri), now().to_string()]).map(drop)
 }
 
-/// The row of `marks` that says when a document was believed.
+/// Row of `marks` with the time at which a document was believed.
 fn mark(uri: &str) -> String {
     format!("believed {uri}")
 }
@@ -142,7 +143,7 @@ fn canvases_of_document(conn: &Connection, id: i64) -> rusqlite::Result<Vec<Canv
     Ok(all.into_iter().map(canvas).collect())
 }
 
-/// The images of the canvas with this name, as each manifest that has it tells them; those without any are left out.
+/// Images of the canvas with this name, one list for each manifest that has it; empty lists are left out.
 fn keys_of_canvas(conn: &Connection, name: &str) -> rusqlite::Result<Vec<Vec<String>>> {
     let mut found = Vec::new();
     let mut select = conn.prepare_cached(

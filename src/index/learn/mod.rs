@@ -26,8 +26,8 @@ impl<'a> DocumentLearner<'a> {
         Self { index }
     }
 
-    /// Learns a document that passed through, replacing in one transaction what was learned from that URL
-    /// before. A document that lost images is not believed: see [`LearnResult::Poorer`].
+    /// Learns a document that passed through, and replaces in one transaction the one learned from that URL before. A
+    /// document that lost images is not believed: see [`LearnResult::Poorer`].
     pub fn document(
         self,
         document: &Document,
@@ -73,7 +73,7 @@ impl<'a> DocumentLearner<'a> {
                 if canvases.iter().flat_map(|canvas| &canvas.images).all(|key| known_images.contains(key)) {
                     return Ok(LearnResult::Poorer);
                 }
-                // It has something new all the same: that is learned, and what it lacks is kept.
+                // New canvases of a poorer document are learned nevertheless, and the images that it lacks are kept.
                 let mut lacking: HashSet<String> = lacking.into_iter().collect();
                 for canvas in index.known_canvases(uri)? {
                     let is_missing = canvas.images.iter().any(|key| lacking.contains(key));
@@ -102,7 +102,7 @@ impl<'a> DocumentLearner<'a> {
     }
 }
 
-/// The hash of what was learned from a URL.
+/// Hash of the document learned from a URL.
 #[expect(clippy::option_option, reason = "learned or not, and with a hash or without")]
 fn learned_from(conn: &Connection, url: &str) -> rusqlite::Result<Option<Option<[u8; 32]>>> {
     let mut select = conn.prepare_cached(
@@ -113,11 +113,11 @@ fn learned_from(conn: &Connection, url: &str) -> rusqlite::Result<Option<Option<
     rows.next()?.map(|row| row.get(0)).transpose()
 }
 
-/// BLAKE3 of what the index keeps of some canvases; the JSON around them does not matter.
+/// BLAKE3 of the parts of some canvases that the index stores; the JSON around them does not matter.
 fn content_hash(canvases: &[Canvas]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     for canvas in canvases {
-        // A length before each text: no two lists of canvases read the same.
+        // A length before each text, so that no two lists of canvases hash alike.
         for text in std::iter::once(&canvas.id).chain(&canvas.label).chain(&canvas.images) {
             hasher.update(&text.len().to_be_bytes()).update(text.as_bytes());
         }

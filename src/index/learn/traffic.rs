@@ -22,7 +22,7 @@ use crate::upstream::coding::{CodingError, ContentCoding};
 const QUEUE: usize = 64;
 const LONGEST_QUEUED: usize = 4;
 
-/// Reads what passes through. Cheap to clone.
+/// Reads passing documents. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TrafficLearner {
     queue: mpsc::Sender<ObservedDocument>,
@@ -56,8 +56,8 @@ impl ObservedDocument {
 }
 
 impl TrafficLearner {
-    /// Starts reading into `index`, on a thread of its own; it ends when the last clone is gone.
-    /// New documents are sent to the nodes of `cluster`. `most`: the longest document that is learned, in bytes.
+    /// Starts a thread that reads into `index` and ends when the last clone is dropped. New documents are sent to the nodes
+    /// of `cluster`. `most`: the longest document that is learned, in bytes.
     pub fn start(
         index: Arc<Index>,
         cluster: Option<Arc<Cluster>>,
@@ -98,7 +98,7 @@ impl TrafficLearner {
     }
 
     fn hear(&self, passed: ObservedDocument) {
-        // Before it is sent: the reader may be quicker than we are.
+        // Before the document is sent: the receiver may be quicker than this line.
         self.metrics.learn_queue.inc();
         let length = passed.len();
         let waiting = self.waiting.fetch_add(length, Ordering::Relaxed);
@@ -111,7 +111,7 @@ impl TrafficLearner {
     }
 }
 
-/// Reads one document; says what became of it.
+/// Reads one document; returns the result.
 fn learn(index: &Index, passed: &ObservedDocument, most: usize) -> &'static str {
     let bytes = match passed.coding.unpack(&passed.whole(), most) {
         Ok(bytes) => bytes,

@@ -1,4 +1,5 @@
-//! Reads from the cluster's stream what other nodes learned, from the stored position on, and writes it to this index.
+//! Follower of other nodes: reads the cluster's stream of learned entries, from the stored position on, and writes them to
+//! this index.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Delay before reading, so that messages that come one after the other are read together.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// Follows what other nodes learn.
+/// Follows the learned entries of other nodes.
 #[derive(Debug)]
 pub struct LearnedFollower {
     index: Arc<Index>,
@@ -33,7 +34,7 @@ pub struct LearnedFollower {
 }
 
 impl LearnedFollower {
-    /// Nothing happens before [`LearnedFollower::run`].
+    /// Creates a follower; [`LearnedFollower::run`] does the work.
     pub fn new(
         index: Arc<Index>,
         settings: Arc<Settings>,
@@ -52,7 +53,7 @@ impl LearnedFollower {
             self.catch_up().await;
             tokio::select! {
                 _ = learnings.changed() => {}
-                // Joined again: much may have been said meanwhile.
+                // Joined again: messages were missed.
                 _ = link.changed() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
@@ -80,7 +81,7 @@ impl LearnedFollower {
         }
     }
 
-    /// Too far behind: the sources (or the edition) are read again, and then what the stream still holds.
+    /// Starts over when too far behind: the sources (or the edition) are read again, and then the rest of the stream.
     async fn start_over(&self) {
         self.metrics.event(EventKind::ClusterBehind);
         tracing::warn!(
@@ -98,8 +99,8 @@ impl LearnedFollower {
         if let Ok(Err(error)) = read.await {
             tracing::warn!(%error, "the sources cannot be read again");
         }
-        // An emptied stream has no entries, and so gives no new position; with the old position this node would be
-        // behind again at the next poll, and at each one after it.
+        // An emptied stream has no entries, and so gives no new position; with the old position this node would be behind
+        // again at the next poll, and at each one after it.
         let index = Arc::clone(&self.index);
         if let Ok(Err(error)) = spawn_blocking(move || loses_place(&index)).await {
             tracing::warn!(%error, "the place among what was learned cannot be forgotten");
@@ -107,14 +108,14 @@ impl LearnedFollower {
     }
 }
 
-/// How far the other nodes' stream was read.
+/// Position in the stream of the other nodes.
 fn position(index: &Index) -> Result<Option<String>, IndexError> {
     index.read(|conn| {
         conn.query_row("SELECT value FROM marks WHERE name = 'fleet'", [], |row| row.get(0)).optional()
     })
 }
 
-/// The stream is read from its beginning.
+/// Resets the position to the beginning of the stream.
 fn loses_place(index: &Index) -> Result<(), IndexError> {
     index.write(|conn| {
         conn.execute("DELETE FROM marks WHERE name = 'fleet'", [])?;
@@ -122,7 +123,7 @@ fn loses_place(index: &Index) -> Result<(), IndexError> {
     })
 }
 
-/// Learns what another node learned, as if it had passed through this node, and stores the position.
+/// Learns another node's entry, as if the document had passed through this node, and stores the position.
 fn take_in(index: &Index, news: LearnedBatch, most: usize, metrics: &Metrics) -> Result<(), IndexError> {
     for learned in news.entries {
         match learned {
@@ -135,7 +136,7 @@ fn take_in(index: &Index, news: LearnedBatch, most: usize, metrics: &Metrics) ->
             LearnedEntry::File { uuid, url } => {
                 let Ok(uuid) = uuid.parse() else { continue };
                 match index.learn_file_url(uuid, &url) {
-                    // SECURITY: not the file of that UUID, whoever says so.
+                    // SECURITY: not the file of that UUID, whichever node claims it.
                     Err(IndexError::WrongFile { .. }) => continue,
                     learned => learned?,
                 }

@@ -1,4 +1,4 @@
-//! Exchange between the indexes of a cluster: a stream of what each node learned, and editions of the whole index.
+//! Exchange between the indexes of a cluster: a stream of learned entries, and editions of the whole index.
 
 pub mod follower;
 pub mod publisher;

@@ -21,8 +21,8 @@ use crate::observe::{EventKind, Metrics};
 /// Poll interval. Pub/sub messages can be lost, and the editor must renew its lease.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Time alone after which a node that was joined reads the sources itself. Sooner, one slow command of Redis
-/// would send every node to all sources at once.
+/// Time alone after which a node that was joined reads the sources itself. Sooner, one slow command of Redis would send
+/// every node to all sources at once.
 const ALONE: Duration = Duration::from_secs(30);
 
 /// Keeps the copy of one node, and publishes where it is the editor.
@@ -34,7 +34,7 @@ pub struct IndexReplicator {
     metrics: Arc<Metrics>,
 }
 
-/// Why an index could not be published.
+/// Reasons why an index could not be published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// Redis is away.
@@ -43,12 +43,12 @@ pub enum PublishError {
     /// The edition is longer than `cluster.edition_max`.
     #[error("the index is longer than [cluster] edition_max: it was not published to the other nodes")]
     TooLong,
-    /// The index said no.
+    /// Error of the index.
     #[error(transparent)]
     Index(#[from] IndexError),
 }
 
-/// What the editor published last.
+/// Last edition that the editor published.
 #[derive(Default)]
 struct LastPublished {
     edition: Option<Edition>,
@@ -66,7 +66,7 @@ impl Drop for SchedulerGuard {
 }
 
 impl IndexReplicator {
-    /// Nothing happens before [`IndexReplicator::run`].
+    /// Creates a replicator; [`IndexReplicator::run`] does the work.
     pub fn new(
         index: Arc<Index>,
         settings: Arc<Settings>,
@@ -114,7 +114,7 @@ impl IndexReplicator {
         }
     }
 
-    /// Whether this node is the editor; a node without sources never is.
+    /// True if this node is the editor; a node without sources never is.
     async fn is_editor(&self) -> bool {
         !self.settings.index.sources.is_empty() && self.cluster.is_editor().await
     }
@@ -155,7 +155,7 @@ impl IndexReplicator {
         }
     }
 
-    /// Publishes what changed, `cluster.edition_every` at most; and keeps what is there from being forgotten.
+    /// Publishes changes, every `cluster.edition_every` at most; and renews the present edition.
     async fn publish_changes(&self, published: &mut LastPublished) {
         let is_whole = match &published.edition {
             Some(edition) => self.cluster.keep_edition(edition).await == Some(true),
@@ -166,7 +166,7 @@ impl IndexReplicator {
             return;
         };
         let is_due = published.at.is_none_or(|at| at.elapsed() >= self.settings.cluster.edition_every);
-        // An empty index is not published: the sources are just being read.
+        // An empty index is not published: the sources are still being read.
         if is_whole && published.looks == Some(looks) || !is_due || looks.0 == 0 {
             return;
         }
@@ -210,7 +210,7 @@ pub async fn publish(index: &Arc<Index>, cluster: &Arc<Cluster>, most: u64) -> R
     });
     let chunks = written.await.map_err(|_| PublishError::Alone)??;
     let edition = Edition::of(chunks, position);
-    // First here: who published it need not read it.
+    // Recorded before the announcement: the publisher need not read its own edition.
     let (own, name) = (Arc::clone(index), edition.name.clone());
     spawn_blocking(move || IndexEdition { index: &own }.is_now(Some(&name)))
         .await

@@ -23,14 +23,14 @@ use crate::index::{Index, history, now};
 /// Lines are gathered up to this before they are packed: some 100 KiB then, which go in one command.
 const PLAIN: usize = 1 << 20;
 
-/// SECURITY: no more of a chunk is unpacked, whoever wrote it.
+/// SECURITY: limit of unpacked bytes of a chunk, whichever node wrote it.
 const LONGEST: u64 = 64 << 20;
 
 /// A line of an edition.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum EditionLine {
-    /// What follows was read from here: kind, location, added by hand.
+    /// Source of the lines that follow: kind, location, added by hand.
     Source(String, String, bool),
     /// A canvas of the next document: URL, label, lookup keys.
     Canvas(String, Option<String>, Vec<String>),
@@ -40,7 +40,7 @@ enum EditionLine {
     File(String),
 }
 
-/// A document, and how it looked where it was read.
+/// Document, with its metadata.
 #[derive(Debug, Serialize, Deserialize)]
 struct EditionDocument {
     kind: String,
@@ -80,13 +80,13 @@ impl ChunkWriter<'_> {
     }
 }
 
-/// The index as an edition: what all nodes share of it.
+/// Edition of the index: the part that all nodes share.
 pub(crate) struct IndexEdition<'a> {
     pub(crate) index: &'a Index,
 }
 
 impl IndexEdition<'_> {
-    /// Hands out the index in chunks, until `send` says no; true: all of it.
+    /// Hands out the index in chunks, until `send` returns false; true: all of it.
     pub(crate) fn write(&self, send: &mut dyn FnMut(Vec<u8>) -> bool) -> Result<bool, IndexError> {
         let conn = self.index.apart()?;
         let mut packer = ChunkWriter { plain: Vec::new(), send, goes_on: true };
@@ -98,7 +98,7 @@ impl IndexEdition<'_> {
             let mut rows = files.query([])?;
             while let Some(row) = rows.next()?.filter(|_| packer.goes_on) {
                 let url: String = row.get(1)?;
-                // One that was checked against another base (`index.file_url_bases`) each node learns by itself.
+                // A URL that was checked against another base (`index.file_url_bases`) each node learns by itself.
                 if uuid_of_file_url(&url).as_bytes() == row.get_ref(0)?.as_blob()? {
                     packer.line(&EditionLine::File(url));
                 }
@@ -110,8 +110,8 @@ impl IndexEdition<'_> {
         Ok(packer.goes_on)
     }
 
-    /// Reads an edition into a new generation and swaps it in; look-ups go on meanwhile. What was learned here and the
-    /// history stay. False: a chunk is not to be had, and nothing was changed.
+    /// Reads an edition into a new generation and swaps it in; look-ups go on in the meantime. Facts learned here and the
+    /// history stay. False: a chunk is missing, and nothing was changed.
     pub(crate) fn read(
         &self,
         edition: &Edition,
@@ -121,7 +121,7 @@ impl IndexEdition<'_> {
         let done = next_generation::make(self.index, |conn, file| {
             let (newest, whole) = self.fill_from(conn, file, edition, chunk)?;
             is_whole = whole;
-            // An edition without a part of it is none.
+            // An edition without one of its chunks is not used.
             Ok(whole.then_some(newest))
         });
         done.map(|swapped| swapped && is_whole)

@@ -1,5 +1,5 @@
-//! Service bases that documents are read with, and those that an index was read with. Other bases may give other lookup keys,
-//! and only the documents tell: so all of them are read once more.
+//! Service bases that documents are read with, and those that an index was read with. Other bases may give other lookup
+//! keys, which only the documents show: so all of them are read once more.
 
 use std::sync::Arc;
 
@@ -10,20 +10,20 @@ use crate::iiif::manifest::{self, Canvas, Document, WalkError};
 use crate::index::store::keys::KeyRules;
 use crate::index::{Index, IndexError};
 
-/// The row of `marks` that says it.
+/// Row of `marks` with the bases.
 const NAME: &str = "image bases";
 
-/// The longest document that is kept once it was read, in bytes.
+/// Longest document that is kept after parsing, in bytes.
 const LONGEST_KEPT: usize = 1 << 20;
 
 /// A document that was read.
 #[derive(Debug)]
 pub struct DocumentContent {
-    /// What it is.
+    /// Parsed document.
     pub document: Document,
     /// Canvases of the document.
     pub canvases: Vec<Canvas>,
-    /// The document as it came; empty: it is too long to be kept.
+    /// Bytes of the document; empty: too long to be kept.
     bytes: Box<[u8]>,
     /// Rules that the keys were made with.
     names: Arc<KeyRules>,
@@ -32,8 +32,8 @@ pub struct DocumentContent {
 impl Index {
     /// Reads a document, with the images' lookup keys as the routes tell them.
     ///
-    /// The last one that was read is kept, if it is not long: what passes is read twice, once to be compared with what is
-    /// known and once to be learned, and the same manifest is asked for again and again.
+    /// The last document is kept, if it is not long: a passing document is read twice, once to be compared with the index
+    /// and once to be learned, and the same manifest is requested again and again.
     pub fn read_document(&self, bytes: &[u8]) -> Result<Arc<DocumentContent>, WalkError> {
         let names = self.names.load_full();
         let last = self.last_read.load_full();
@@ -50,7 +50,7 @@ impl Index {
         Ok(read)
     }
 
-    /// Where images stand, as the routes tell.
+    /// Bases of image URLs, by the routes.
     pub(crate) fn image_bases(&self) -> ImageBases {
         self.names.load().images.clone()
     }
@@ -62,15 +62,15 @@ impl Index {
     }
 }
 
-/// Makes the next refresh read every document, if the index was read with other bases: those of an older version,
-/// whose keys were the last segments alone, or of another configuration.
+/// Makes the next refresh read every document, if the index was read with other bases: those of an older version, whose
+/// keys were the last segments alone, or of another configuration.
 pub(crate) fn are_those_of(index: &Index) -> Result<(), IndexError> {
     let own = text(&index.names.load().images);
     if index.read(known)?.as_deref() == Some(&own) {
         return Ok(());
     }
     index.write(|conn| {
-        // What nobody can read again stays as it is: learned documents, and what vanished.
+        // Documents that cannot be read again stay as they are: learned ones, and those that vanished.
         conn.execute(
             "UPDATE manifests SET size = NULL, modified = NULL, etag = NULL, last_modified = NULL, hash = NULL",
             [],

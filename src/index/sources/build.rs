@@ -1,4 +1,4 @@
-//! Builds the index anew: one thread reads, the other writes a new generation, then the two are swapped.
+//! Build of a new index: one thread reads, the other writes a new generation, then the two are swapped.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -29,14 +29,14 @@ pub struct Build<'a> {
 }
 
 impl<'a> Build<'a> {
-    /// Nothing is read before it runs.
+    /// Creates a build; `run` does the work.
     pub fn new(index: &'a Index, options: &'a RefreshOptions) -> Self {
         Self { index, options }
     }
 
-    /// Builds the index from these sources and the added ones, and swaps it in; look-ups go on meanwhile, here and in other
-    /// processes. Carried over: what was learned from traffic, what a broken file said before, and what vanished less
-    /// than the grace ago. Sources that are neither named nor added are forgotten.
+    /// Builds the index from these sources and the added ones, and swaps it in; look-ups go on in this and other processes.
+    /// Carried over: documents learned from traffic, the last good content of broken files, and documents that vanished
+    /// less than the grace ago. Sources that are neither named nor added are forgotten.
     pub fn run(
         &self,
         configured: &[SourceSettings],
@@ -50,7 +50,8 @@ impl<'a> Build<'a> {
         Ok(report)
     }
 
-    /// Everything but what is written to the old file meanwhile; answers the newest document of that.
+    /// Fills the new generation, except with writes to the old file in the meantime; returns the newest document that was
+    /// carried over.
     fn pour(
         &self,
         conn: &Connection,
@@ -70,13 +71,13 @@ impl<'a> Build<'a> {
             new.fill(&receive, progress)
         })?;
         let old = schema::open_reader(&self.index.file())?;
-        // One transaction: what is carried over is of one moment.
+        // One transaction: all carried rows are of one moment.
         old.execute_batch("BEGIN")?;
         let newest = schema::number(&old, "SELECT ifnull(max(id), 0) FROM manifests")?;
         new.carry_over(&old)?;
         new.warn_of_empty_sources()?;
         bases::note(conn, &names.images)?;
-        // Most of it here; what is healed meanwhile comes when the two are swapped.
+        // Most of the history is copied here; heals that end until the swap are copied with it.
         history::carry_over(&old, conn)?;
         new.writer.load()?;
         Ok(newest)
@@ -106,7 +107,7 @@ impl<'a> Build<'a> {
     }
 }
 
-/// What was seen while reading, for deciding what to carry over from the old generation.
+/// Observations made while reading, which decide what to carry over from the old generation.
 #[derive(Default)]
 struct BuildState {
     /// Source rows of the new file by location.
@@ -181,7 +182,7 @@ impl NewGeneration<'_, '_> {
                 self.seen.unchanged.insert(facts.origin.clone());
                 facts.origin
             }
-            // What is known from there goes after the grace.
+            // Images known from this origin are removed after the grace.
             SourceEvent::Poorer(origin, problem) => {
                 report.problems.push(problem);
                 origin
@@ -210,7 +211,7 @@ impl NewGeneration<'_, '_> {
         Ok(Some(origin))
     }
 
-    /// Copies from the old generation what the sources do not contain (now).
+    /// Copies documents of the old generation that the sources do not contain (now).
     fn carry_over(&mut self, old: &Connection) -> Result<(), IndexError> {
         let mut select = old.prepare(
             "SELECT m.id, s.kind, s.location, m.origin, m.vanished FROM manifests m JOIN sources s ON s.id = m.source
@@ -254,7 +255,7 @@ impl NewGeneration<'_, '_> {
 }
 
 impl BuildState {
-    /// Whether the source of a document in the old generation no longer has it.
+    /// True if the source of a document in the old generation no longer has it.
     fn is_gone(&self, source: i64, origin: &str, vanished: Option<i64>) -> bool {
         if self.broken.contains(origin)
             || self.unchanged.contains(origin)

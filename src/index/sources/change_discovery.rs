@@ -1,4 +1,4 @@
-//! IIIF Change Discovery 1.0: a stream of changes, newest page last, and what is to be done about it.
+//! IIIF Change Discovery 1.0: a stream of changes, newest page last, and the updates that follow from it.
 
 use std::collections::HashSet;
 use std::time::UNIX_EPOCH;
@@ -33,14 +33,14 @@ struct ChangeActivity {
     start_time: Option<String>,
 }
 
-/// What a stream asks for, the newest change of each document only.
+/// Changes of a stream, the newest of each document only.
 #[derive(Debug, Default)]
 pub(crate) struct LatestChanges {
     /// Documents to fetch.
     pub(crate) fetch: Vec<String>,
     /// Documents that are no more.
     pub(crate) gone: Vec<String>,
-    /// When the newest change was made, as the stream writes it.
+    /// Time of the newest change, as the stream writes it.
     pub(crate) newest: Option<String>,
     named: HashSet<String>,
     /// Changes up to then are known, in unix nanoseconds.
@@ -64,7 +64,7 @@ impl ChangeLink {
 }
 
 impl ChangePage {
-    /// Reads a stream; `None`: this is something else.
+    /// Reads a stream; `None`: another kind of document.
     pub(crate) fn stream(body: &[u8]) -> Option<Self> {
         let page: Self = serde_json::from_slice(body).ok()?;
         let kind = page.kind.as_ref()?;
@@ -89,7 +89,7 @@ impl ChangePage {
 }
 
 impl LatestChanges {
-    /// All changes after `watermark`, which is a time as [`LatestChanges::newest`] tells it.
+    /// Changes after `watermark`, which is a time in the form of [`LatestChanges::newest`].
     pub(crate) fn since(watermark: Option<&str>) -> Self {
         Self { watermark: watermark.and_then(time), ..Self::default() }
     }
@@ -114,8 +114,8 @@ impl LatestChanges {
         if self.newest.is_none() && ended.is_some() {
             self.newest.clone_from(&activity.end_time);
         }
-        // Everything that still exists has been named again since then; only what is no more may still be news,
-        // and to an index that never knew it not even that.
+        // Every document that still exists has been named again since then; only removals may still be news, and to a new
+        // index not even those.
         let is_old = ended.is_some() && ended < self.refreshed;
         if is_old && self.watermark.is_none() {
             return false;
@@ -131,7 +131,7 @@ impl LatestChanges {
                 self.must_drop(object);
             }
             "Refresh" => self.refreshed = activity.start_time.as_deref().and_then(time).or(ended),
-            // Other kinds of activities say nothing about documents.
+            // Other kinds of activities are not about documents.
             _ => {}
         }
         true

@@ -45,7 +45,7 @@ pub(crate) fn walk(
     let store = index.store();
     handle.spawn(async move {
         let asker = SourceClient::new(&web, &source, &url, options, store);
-        // The writer may be gone: then nobody asks any more.
+        // Without a writer there is no need to go on.
         let _ = Crawler::new(&asker, &send).run().await;
     });
     Some(events)
@@ -118,7 +118,7 @@ impl<'a> Crawler<'a> {
         self.tell(SourceEvent::Document(Box::new((document, facts)))).await
     }
 
-    /// Visits what is queued, and what that leads to.
+    /// Visits the queued URLs, and their links.
     async fn walk(&mut self) -> Result<(), CrawlStopped> {
         let asker = self.asker;
         let mut in_flight = FuturesUnordered::new();
@@ -135,7 +135,7 @@ impl<'a> Crawler<'a> {
             let Some((answer, link, was_collection)) = in_flight.next().await else { return Ok(()) };
             match answer {
                 FetchOutcome::Read(reading) => self.read(link, reading).await?,
-                // What it led to before was not seen now.
+                // The collection's earlier links were not seen now.
                 FetchOutcome::Failed { problem, .. } if was_collection => {
                     self.tell(SourceEvent::Incomplete(Some(problem))).await?;
                 }
@@ -157,7 +157,7 @@ impl<'a> Crawler<'a> {
         self.tell(found).await
     }
 
-    /// A document was read: its links are queued.
+    /// Queues the links of a document that was read.
     async fn read(&mut self, link: CrawlLink, reading: Box<ParsedDocument>) -> Result<(), CrawlStopped> {
         if reading.document.kind == DocumentKind::Other && reading.canvases.is_empty() {
             let message = "it is JSON, but neither a manifest nor a collection".to_owned();
@@ -235,7 +235,7 @@ impl<'a> Crawler<'a> {
         self.tell(SourceEvent::Incomplete(Some(SourceProblem::answer(shown, message, hint)))).await
     }
 
-    /// Follows a stream of changes back to what is known, then visits what changed.
+    /// Follows a stream of changes back to the known position, then visits the changed documents.
     async fn changes(
         &mut self,
         stream: &ChangePage,
@@ -252,7 +252,7 @@ impl<'a> Crawler<'a> {
             self.enqueue(&url, 1).await?;
         }
         self.walk().await?;
-        // Only now: a change that could not be fetched must be met again.
+        // After the documents: a change that could not be fetched must be met again.
         let reached = if self.lost { watermark } else { changes.newest.or(watermark) };
         reading.document =
             Document { id: reading.document.id, label: reading.document.label, ..Document::default() };
@@ -307,7 +307,7 @@ impl<'a> Crawler<'a> {
     }
 }
 
-/// Where a Presentation 2 collection goes on when it comes in pages.
+/// URLs of further pages of a Presentation 2 collection.
 fn further_pages(body: &[u8]) -> Vec<String> {
     #[derive(Default, Deserialize)]
     #[serde(default)]

@@ -46,7 +46,7 @@ pub(crate) enum CrawlEvent {
     Document(PathBuf),
     /// A file whose name is none of a document.
     PassedOver,
-    /// What cannot be looked at.
+    /// Path that cannot be read.
     Problem(SourceProblem),
 }
 
@@ -54,7 +54,7 @@ pub(crate) enum CrawlEvent {
 pub(crate) fn find(path: &Path) -> impl Iterator<Item = CrawlEvent> {
     WalkDir::new(path).follow_links(true).max_depth(DEPTH).sort_by_file_name().into_iter().filter_map(
         |entry| match entry {
-            // A file that is named by itself is read whatever its name ends in.
+            // A file that is itself the source is read whatever its extension.
             Ok(entry) if entry.file_type().is_file() => {
                 let is_document = entry.depth() == 0 || is_document(entry.path());
                 Some(if is_document {
@@ -64,7 +64,7 @@ pub(crate) fn find(path: &Path) -> impl Iterator<Item = CrawlEvent> {
                 })
             }
             Ok(_) => None,
-            // Not a problem: what the link leads to is being read anyway.
+            // Not a problem: the target of the link is being read anyway.
             Err(error) if error.loop_ancestor().is_some() => None,
             Err(error) => {
                 let path = error.path().unwrap_or(path).to_path_buf();
@@ -75,8 +75,8 @@ pub(crate) fn find(path: &Path) -> impl Iterator<Item = CrawlEvent> {
     )
 }
 
-/// Whether a file's name is that of a document: by its ending, packed or not, or the whole of it, as the last part of a
-/// manifest's URL is where a server's documents were mirrored.
+/// True if a file's name is that of a document: by its extension, packed or not, or by the whole name, which is the last
+/// part of a manifest's URL where a server's documents were mirrored.
 pub(crate) fn is_document(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
     let name = name.to_ascii_lowercase();
@@ -103,7 +103,7 @@ pub(crate) fn read(
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(WHOLE)).unwrap_or(0) + 1);
     plain.by_ref().take(WHOLE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     let document = if u64::try_from(bytes.len()).unwrap_or(u64::MAX) <= WHOLE {
-        // Broken in the way in which the canvas service breaks its JSON, it still tells the same pairs.
+        // The canvas service's JSON may be broken; repaired, it has the same pairs.
         let (document, canvases) = manifest::read_under(&bytes, bases).map_err(broken)?;
         canvases.into_iter().for_each(each);
         document
@@ -116,14 +116,14 @@ pub(crate) fn read(
     Ok((document, DocumentMeta { hash, ..facts(path, &metadata) }))
 }
 
-/// BLAKE3 of a file, as [`read`] would tell it.
+/// BLAKE3 of a file, in the form of [`read`].
 pub(crate) fn hash(path: &Path) -> io::Result<[u8; 32]> {
     let mut hasher = blake3::Hasher::new();
     io::copy(&mut File::open(path)?, &mut hasher)?;
     Ok(hasher.finalize().into())
 }
 
-/// Hashes what is read through it.
+/// Reader that hashes the bytes it passes.
 struct HashingReader<R> {
     inner: R,
     hasher: blake3::Hasher,

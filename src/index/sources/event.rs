@@ -1,4 +1,4 @@
-//! Events of reading a source, and what the index knows already of a document at a URL or path.
+//! Events of reading a source, and the index's facts about a document at a URL or path.
 
 use std::path::Path;
 
@@ -15,23 +15,23 @@ use crate::index::store::writer::DocumentMeta;
 pub(crate) enum SourceEvent {
     /// Canvases of the document that follows.
     Canvases(Vec<Canvas>),
-    /// A document, new or changed. The row of its source is left to who writes it.
+    /// New or changed document. The writer fills in the row of its source.
     Document(Box<(Document, DocumentMeta)>),
     /// An unchanged document, with its current metadata.
     Unchanged(Box<DocumentMeta>),
-    /// A document that lost images: what the index knows is kept for the grace.
+    /// Document that lost images: the index's version is kept for the grace.
     Poorer(String, SourceProblem),
-    /// A document that could not be had: what the index knows is kept.
+    /// Document that could not be fetched: the index's version is kept.
     Failed(String, SourceProblem),
-    /// The source says that this document is no more.
+    /// Document that the source reports as removed.
     Gone(String),
     /// A file that is no document by its name.
     PassedOver,
-    /// The source lists changes only: what is not mentioned is unchanged.
+    /// Source that lists changes only: documents that are not named are unchanged.
     OnlyChanges,
-    /// Some part of the source could not be seen: what is not mentioned is kept.
+    /// Incomplete: some part of the source could not be read, so documents that were not seen are kept.
     Incomplete(Option<SourceProblem>),
-    /// The walk is over, and nothing was left out but what was said to be.
+    /// End of the walk, which left out only what was reported.
     End,
 }
 
@@ -44,12 +44,12 @@ pub(crate) struct KnownUrl {
     pub(crate) id: i64,
     pub(crate) kind: String,
     pub(crate) images: i64,
-    /// How it looked when it was read.
+    /// Metadata at the time of reading.
     pub(crate) facts: DocumentMeta,
 }
 
 impl KnownUrl {
-    /// What the index knows of a file or a URL of the source at `location`.
+    /// Finds the facts about a file or a URL of the source at `location`.
     pub(crate) fn find(conn: &Connection, location: &str, origin: &str) -> rusqlite::Result<Option<Self>> {
         let sql = format!(
             "SELECT m.id, m.kind, m.images, {} FROM sources s JOIN manifests m ON m.source = s.id
@@ -77,7 +77,7 @@ impl KnownUrl {
         self.facts.modified.is_some_and(|modified| modified / 1_000_000_000 >= self.facts.seen - 2)
     }
 
-    /// Whether there is nothing to write: the metadata is unchanged, and the document had not vanished.
+    /// True if there is nothing to write: the metadata is unchanged, and the document had not vanished.
     pub(crate) fn is_as(&self, facts: &DocumentMeta) -> bool {
         let looks = |facts: &DocumentMeta| {
             (facts.size, facts.modified, facts.etag.clone(), facts.last_modified.clone())

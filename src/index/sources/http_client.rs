@@ -1,4 +1,4 @@
-//! Fetches one document of a URL source: asks politely, reads it, and says what is wrong with a bad answer.
+//! HTTP client of URL sources: sends polite requests, parses documents, and reports bad answers.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,7 +27,7 @@ use crate::upstream::fetch::{
 
 const ACCEPT: &str = "application/ld+json, application/json;q=0.9, */*;q=0.1";
 
-/// What asking for a URL brought.
+/// Result of a fetch.
 #[derive(Debug)]
 pub(crate) enum FetchOutcome {
     /// A document, new or changed.
@@ -36,7 +36,7 @@ pub(crate) enum FetchOutcome {
     Unchanged(Box<DocumentMeta>),
     /// The document has fewer images than the index knows from this URL, as poisoned JSON does.
     Poorer(SourceProblem),
-    /// No document. `is_gone`: the server says that there is none.
+    /// No document. `is_gone`: the server answers that there is none.
     Failed { problem: SourceProblem, is_gone: bool },
 }
 
@@ -46,11 +46,11 @@ pub(crate) struct ParsedDocument {
     pub(crate) document: Document,
     pub(crate) canvases: Vec<Canvas>,
     pub(crate) facts: DocumentMeta,
-    /// The body, where it may have more to tell than a manifest has: collections and what is nothing of IIIF's.
+    /// Body, if it may hold more than a manifest: collections and documents outside IIIF.
     pub(crate) body: Option<Bytes>,
 }
 
-/// Asks for the documents of one source.
+/// Fetches the documents of one source.
 pub(crate) struct SourceClient {
     fetcher: Fetcher,
     settings: Arc<Settings>,
@@ -60,7 +60,7 @@ pub(crate) struct SourceClient {
     options: RefreshOptions,
     store: Arc<Store>,
     pace: Option<Mutex<Interval>>,
-    /// The source asked to be left alone until then.
+    /// End of the pause that the source asked for.
     pause: watch::Sender<Instant>,
 }
 
@@ -92,10 +92,10 @@ impl SourceClient {
         self.source.concurrency.max(1)
     }
 
-    /// Whether a link or a redirect may lead there.
+    /// True if a link or a redirect may lead to this URL.
     ///
-    /// SECURITY: a collection is somebody else's text, and we stand inside the library's network. It leads to its
-    /// own host, to hosts that mean us, to those of our routes, and to those that the source names.
+    /// SECURITY: a collection is foreign text, and we stand inside the library's network. Allowed are the source's own
+    /// host, hosts that mean us, those of our routes, and those that the source names.
     pub(crate) fn may_follow(&self, url: &CanvasUrl<'_>) -> bool {
         let home = CanvasUrl::parse(&self.home).is_some_and(|home| url.authority_is(home.authority));
         let mut named = self.source.hosts.iter().chain(&self.settings.server.public_hosts);
@@ -109,12 +109,12 @@ impl SourceClient {
         if self.home.contains('?') { without_query(url) } else { url.to_owned() }
     }
 
-    /// What the index knows of a URL. An index that cannot answer knows nothing.
+    /// Finds the facts about a URL. An index that cannot answer knows none.
     pub(crate) fn known(&self, url: &str) -> Option<KnownUrl> {
         self.store.read(|conn| KnownUrl::find(conn, &self.home, url)).ok().flatten()
     }
 
-    /// Asks for a document. One that has links to follow is read whole, whether it changed or not.
+    /// Fetches a document. A document with links to follow is read whole, whether it changed or not.
     pub(crate) async fn document(&self, url: &str, known: Option<&KnownUrl>) -> FetchOutcome {
         let known = known.filter(|known| known.kind != "collection" && known.kind != "other");
         let before = known.map(|known| &known.facts);
@@ -141,7 +141,7 @@ impl SourceClient {
             known: known.cloned(),
             options: self.options,
         };
-        // Unpacking and reading many megabytes is nothing for the threads that carry viewers.
+        // Unpacking and parsing many megabytes must not block the threads that serve viewers.
         let read = tokio::task::spawn_blocking(move || reading.read(&fetched, given, &shown));
         read.await.unwrap_or_else(|_| {
             let problem =
@@ -150,7 +150,7 @@ impl SourceClient {
         })
     }
 
-    /// The plain body at a URL, whatever it is.
+    /// Fetches the plain body at a URL, of any kind.
     pub(crate) async fn body(&self, url: &str) -> Result<Bytes, SourceProblem> {
         match self.fetch(url, None).await {
             Ok(fetched) => fetched.plain().map_err(|error| self.problem(url, &error)),
@@ -192,7 +192,7 @@ impl SourceClient {
         Err(failed(problem, is_gone))
     }
 
-    /// Waits until the source may be asked again: by its rate, and by its `Retry-After`.
+    /// Waits until the source may get a request again: by its rate, and by its `Retry-After`.
     async fn waits(&self) {
         if let Some(pace) = &self.pace {
             pace.lock().await.tick().await;
@@ -245,7 +245,7 @@ pub(crate) fn pace(rate: u32) -> Option<Mutex<Interval>> {
     Some(Mutex::new(every))
 }
 
-/// What a fetched document is compared with.
+/// Facts that a fetched document is compared with.
 struct Comparison {
     names: KeyRules,
     store: Arc<Store>,
@@ -254,7 +254,7 @@ struct Comparison {
 }
 
 impl Comparison {
-    /// Reads what was fetched; `shown`: its URL as it may be told.
+    /// Parses a fetched document; `shown`: its URL without secrets.
     fn read(&self, fetched: &FetchedResponse, given: DocumentMeta, shown: &str) -> FetchOutcome {
         let failed = |problem| FetchOutcome::Failed { problem, is_gone: false };
         let body = match fetched.plain() {
@@ -274,7 +274,7 @@ impl Comparison {
             }
             Err(error) => return failed(SourceProblem::broken(shown, &error)),
         };
-        // Something else altogether, such as an error told in JSON, is no document with fewer images.
+        // Other JSON, such as an error, is no document with fewer images.
         let is_document = document.kind != DocumentKind::Other || !canvases.is_empty();
         if let Some(poorer) = self.poorer(&canvases, shown).filter(|_| is_document) {
             return FetchOutcome::Poorer(poorer);
@@ -283,9 +283,9 @@ impl Comparison {
         FetchOutcome::Read(Box::new(ParsedDocument { document, canvases, facts, body }))
     }
 
-    /// Whether it lost images.
+    /// Checks whether the document lost images.
     ///
-    /// UPSTREAM: during a fault the canvas service answers 200 with images missing, and keeps that.
+    /// UPSTREAM: during a fault the canvas service answers 200 with images missing, and stores that.
     fn poorer(&self, canvases: &[Canvas], shown: &str) -> Option<SourceProblem> {
         let known = self.known.as_ref().filter(|known| !is_over(known.facts.vanished, &self.options))?;
         let keys = self.store.read(|conn| keys_of_document(conn, known.id)).unwrap_or_default();

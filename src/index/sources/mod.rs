@@ -1,4 +1,4 @@
-//! Reads the sources of the index: all of them anew (`build`), or what changed (`refresh`).
+//! Reading of the index's sources: all of them anew (`build`), or changes (`refresh`).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,10 +27,10 @@ pub mod remove;
 pub mod scheduler;
 pub(in crate::index) mod watcher;
 
-/// What was done, and what went wrong on the way.
+/// Report of a refresh: counts, and problems on the way.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct RefreshReport {
-    /// Documents looked at: files and URLs.
+    /// Documents read: files and URLs.
     pub files: u64,
     /// Manifests read from them (sequences and single canvases among them).
     pub manifests: u64,
@@ -48,19 +48,20 @@ pub struct RefreshReport {
     pub dropped: u64,
     /// Files of the directories whose names are none of documents.
     pub passed_over: u64,
-    /// What went wrong; what the index knew from there is kept.
+    /// Problems; facts known from there are kept.
     pub problems: Vec<SourceProblem>,
-    /// What was read, and is hardly what was meant: a source without images, images without a canvas.
+    /// Warnings about documents that were read, and are hardly what was meant: a source without images, images without a
+    /// canvas.
     pub warnings: Vec<SourceProblem>,
 }
 
-/// Documents that vanish in one transaction, or are forgotten: others may write in between, and the log stays short.
+/// Documents removed in one transaction: other writers get their turn in between, and the log stays short.
 pub(in crate::index) const AT_ONCE: u32 = 100;
 
-/// How sources are looked at.
+/// Options of a refresh.
 #[derive(Debug, Clone, Copy)]
 pub struct RefreshOptions {
-    /// How long a document that vanished from its directory is kept.
+    /// Time for which a document that vanished from its directory is kept.
     pub grace: Duration,
 }
 
@@ -70,7 +71,7 @@ impl Default for RefreshOptions {
     }
 }
 
-/// Called after each document, with what was done so far and its file or URL.
+/// Callback after each document, with the report so far and its file or URL.
 pub type ProgressCallback<'a> = &'a mut dyn FnMut(&RefreshReport, &str);
 
 /// The kind and the location of a source as the index stores them.
@@ -86,7 +87,7 @@ pub(in crate::index) fn stored(source: &SourceSettings) -> (&'static str, String
     }
 }
 
-/// Whether two sources have the same location.
+/// True if two sources have the same location.
 pub(in crate::index) fn is_same(one: &SourceSettings, other: &SourceSettings) -> bool {
     stored(one).1 == stored(other).1
 }
@@ -115,7 +116,7 @@ pub(in crate::index) fn with_added(
     Ok(all)
 }
 
-/// Adds sources to be looked at besides the configured ones from now on; a [`Refresh`](refresh::Refresh) reads them.
+/// Adds sources beside the configured ones; a [`Refresh`](refresh::Refresh) reads them.
 pub fn add(index: &Index, sources: &[SourceSettings]) -> Result<(), IndexError> {
     index.write(|conn| {
         for source in sources {
@@ -142,7 +143,7 @@ impl RefreshReport {
     }
 }
 
-/// Whether a document that is gone since then is to be forgotten; one that was there last time never is.
+/// True if a document that has been gone since then is to be forgotten; one that was there last time never is.
 pub(in crate::index) fn is_over(since: Option<i64>, options: &RefreshOptions) -> bool {
     let grace = i64::try_from(options.grace.as_secs()).unwrap_or(i64::MAX);
     since.is_some_and(|since| now().saturating_sub(since) >= grace)

@@ -1,11 +1,11 @@
-//! What is wrong with a file or a source, and what to do about it.
+//! Problems of a file or a source, with advice.
 
 use std::path::Path;
 
 use crate::iiif::manifest::{Document, WalkError};
 use crate::observe::counted;
 
-/// What documents are called, for people.
+/// Names of documents, for people.
 pub(crate) const DOCUMENT_NAMES: &str = "*.json, *.jsonld, *.json.gz, *.jsonld.gz, manifest and collection";
 
 /// A file or source that could not be read.
@@ -17,9 +17,9 @@ pub struct SourceProblem {
     pub line: Option<usize>,
     /// Column, counted from 1.
     pub column: Option<usize>,
-    /// What is wrong.
+    /// Description.
     pub message: String,
-    /// What to do.
+    /// Advice.
     pub hint: &'static str,
 }
 

@@ -38,7 +38,7 @@ impl DocumentReader<'_> {
                 return Ok(());
             }
         }
-        // The walk was broken off, so it proves nothing about what it did not meet.
+        // The walk was broken off, so documents that it did not meet may exist.
         each(SourceEvent::Incomplete(None)).map(drop)
     }
 

@@ -1,4 +1,4 @@
-//! Refreshes the index in place: each changed document is one transaction, and look-ups see it at once.
+//! Refresh of the index in place: each changed document is one transaction, and look-ups see it at once.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::index::store::rows;
 use crate::index::store::writer::{self, DocumentMeta, Writer};
 use crate::index::{Index, now};
 
-/// Reads what changed.
+/// Reads changed documents.
 #[derive(Debug)]
 pub struct Refresh<'a> {
     index: &'a Index,
@@ -33,7 +33,7 @@ struct HttpRefresh<'a, 'p> {
     row: i64,
     /// Documents that were not met yet.
     unseen: BTreeSet<i64>,
-    /// Documents of which the source says that they are no more.
+    /// Documents that the source reports as removed.
     gone: BTreeSet<i64>,
     /// Canvases of the document that is being read.
     canvases: Vec<Canvas>,
@@ -45,12 +45,12 @@ struct HttpRefresh<'a, 'p> {
 }
 
 impl<'a> Refresh<'a> {
-    /// Nothing is read before it runs.
+    /// Creates a refresh; `run` does the work.
     pub fn new(index: &'a Index, options: &'a RefreshOptions) -> Self {
         Self { index, options }
     }
 
-    /// Reads what changed in these sources. Those that are not named are left as they are.
+    /// Reads the changes of these sources. Other sources are left as they are.
     pub fn run(
         &self,
         sources: &[SourceSettings],
@@ -75,11 +75,11 @@ impl<'a> Refresh<'a> {
         let mut report = RefreshReport::default();
         for source in sources.iter().filter(|source| matches!(source.kind(), SourceKind::Path(_))) {
             let root = PathBuf::from(stored(source).1);
-            // A root that is away proves nothing.
+            // An absent root proves nothing.
             if !root.exists() {
                 continue;
             }
-            // The whole of it, or what it stands in.
+            // The whole source, or a directory above it.
             if paths.iter().any(|path| root.starts_with(path)) {
                 self.whole(source, &mut report, progress)?;
                 continue;
@@ -149,7 +149,7 @@ impl HttpRefresh<'_, '_> {
         }
         let (reader, location) = (self.refresh.reader(), self.location.clone());
         reader.read_path(&location, path, &mut |event| match event {
-            // A file that was removed meanwhile comes with the next event.
+            // A file that was removed in the meantime comes with the next event.
             SourceEvent::PassedOver | SourceEvent::Incomplete(_) => Ok(true),
             event => self.take(event).map(|()| true),
         })
@@ -181,7 +181,7 @@ impl HttpRefresh<'_, '_> {
             SourceEvent::End => return Ok(()),
             SourceEvent::Document(read) => {
                 let (document, facts) = *read;
-                // What is replaced has another row from then on.
+                // A replaced document has another row from then on.
                 self.met(&facts.origin)?;
                 self.write_document(&document, DocumentMeta { source: self.row, ..facts })?
             }
@@ -217,7 +217,7 @@ impl HttpRefresh<'_, '_> {
         self.refresh.index.read(|conn| KnownUrl::find(conn, &self.location, origin))
     }
 
-    /// The document is there.
+    /// Notes that the document is there.
     fn met(&mut self, origin: &str) -> Result<Option<KnownUrl>, IndexError> {
         let known = self.known(origin)?;
         if let Some(known) = &known {
@@ -226,8 +226,7 @@ impl HttpRefresh<'_, '_> {
         Ok(known)
     }
 
-    /// Writes a document, which was read before: the write lock is never held while a disk or a network dawdles. Tells
-    /// where it was read.
+    /// Writes a document that was read before: the write lock is never held during slow reads. Returns its origin.
     fn write_document(&mut self, document: &Document, facts: DocumentMeta) -> Result<String, IndexError> {
         let (index, canvases) = (self.refresh.index, std::mem::take(&mut self.canvases));
         let counts = index.write(|conn| {
@@ -243,7 +242,7 @@ impl HttpRefresh<'_, '_> {
         Ok(facts.origin)
     }
 
-    /// The document is as it was; perhaps it was touched, or is back, or has other validators.
+    /// Updates the metadata of a document with unchanged content: touched, back again, or with other validators.
     fn touch(&self, id: i64, facts: &DocumentMeta) -> Result<(), IndexError> {
         let DocumentMeta { size, modified, etag, last_modified, .. } = facts;
         self.refresh.index.write(|conn| {
@@ -256,7 +255,7 @@ impl HttpRefresh<'_, '_> {
         })
     }
 
-    /// The document lost images: if that lasts for the grace, it is believed.
+    /// Marks the document as poorer: it lost images, and is believed if that lasts for the grace.
     fn mark_vanished(&self, known: &KnownUrl) -> Result<(), IndexError> {
         if known.facts.vanished.is_some() {
             return Ok(());
@@ -282,7 +281,7 @@ impl HttpRefresh<'_, '_> {
         }
         let (mut gone, unseen) = (std::mem::take(&mut self.gone), std::mem::take(&mut self.unseen));
         if self.only_changes {
-            // What vanished earlier is looked at again, so that the grace can end.
+            // Documents that vanished earlier are checked again, so that the grace can end.
             gone.extend(index.read(|conn| rows::vanished_of_source(conn, row))?.intersection(&unseen));
         } else {
             gone = unseen;
@@ -290,7 +289,7 @@ impl HttpRefresh<'_, '_> {
         self.vanish(&gone)
     }
 
-    /// Documents that are gone: kept for the grace, and forgotten after it.
+    /// Marks documents as gone: kept for the grace, and forgotten after it.
     fn vanish(&mut self, gone: &BTreeSet<i64>) -> Result<(), IndexError> {
         let (index, row) = (self.refresh.index, self.row);
         let all: Vec<i64> = gone.iter().copied().collect();
@@ -315,8 +314,8 @@ impl HttpRefresh<'_, '_> {
         })
     }
 
-    /// Notes since when a document is gone, or forgets it; true: it is forgotten. `None`: another process has refreshed the
-    /// same source meanwhile.
+    /// Marks a document as gone, or forgets it after the grace; true: forgotten. `None`: another process has refreshed the
+    /// same source in the meantime.
     fn vanishes(&self, conn: &Connection, id: i64) -> Result<Option<bool>, IndexError> {
         let since: Option<Option<i64>> = conn
             .prepare_cached("SELECT vanished FROM manifests WHERE id = ?1 AND source = ?2")?

@@ -13,13 +13,13 @@ pub struct RemoveResult {
     pub source: String,
     /// Documents forgotten.
     pub documents: u64,
-    /// Whether the index knew it.
+    /// True if the index knew the source.
     pub is_known: bool,
-    /// Whether the configuration names the source, so that it will be read again.
+    /// True if the configuration names the source, so that it will be read again.
     pub is_configured: bool,
 }
 
-/// Forgets a source at once, without the grace period, because an operator asked for it.
+/// Forgets a source at once, without the grace period, as an operator requested.
 pub fn remove(
     index: &Index,
     source: &SourceSettings,

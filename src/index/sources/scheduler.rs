@@ -1,4 +1,4 @@
-//! Keeps the index up to date while `serve` runs: each source at its interval, directories as soon as they change.
+//! Scheduler of sources while `serve` runs: each source at its interval, directories as soon as they change.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::index::store::recover::PART;
 use crate::index::{Index, IndexError};
 use crate::observe::Metrics;
 
-/// How often is looked which sources there are: others may be added while we serve.
+/// Interval of the look for new sources: others may be added while we serve.
 const SOURCES_EVERY: Duration = Duration::from_secs(30);
 
 /// Keeps one index up to date. Traffic never waits for it.
@@ -29,11 +29,11 @@ pub struct SourceScheduler {
     metrics: Arc<Metrics>,
 }
 
-/// When each source is looked at next, by its location; `None`: never again.
+/// Time of the next read of each source, by its location; `None`: never again.
 type RefreshSchedule = HashMap<String, Option<Instant>>;
 
 impl SourceScheduler {
-    /// Nothing happens before [`SourceScheduler::run`].
+    /// Creates a scheduler; [`SourceScheduler::run`] does the work.
     pub fn new(index: Arc<Index>, settings: Arc<Settings>, metrics: Arc<Metrics>) -> Self {
         Self { index, settings, metrics }
     }
@@ -55,7 +55,7 @@ impl SourceScheduler {
         }
     }
 
-    /// Keeps one index up to date, until another is begun.
+    /// Keeps the index up to date, until another one is begun.
     async fn keep(&self, watch: &mut DirectoryWatcher) {
         let mut plan = RefreshSchedule::new();
         if matches!(self.index.is_empty(), Ok(true)) {
@@ -130,7 +130,7 @@ impl SourceScheduler {
         next
     }
 
-    /// An empty index is built in bulk from what lies on disk; what must be fetched comes bit by bit.
+    /// An empty index is built in bulk from local files; URL sources follow one by one.
     async fn build(&self, plan: &mut RefreshSchedule) {
         let all = self.settings.index.sources.iter();
         let paths: Vec<SourceSettings> =
@@ -144,7 +144,7 @@ impl SourceScheduler {
                 plan.insert(stored(&source).1, self.next_look(&source));
             }
         } else if let Ok(Err(error)) = built {
-            // Another process may be building it: then its sources are looked at one by one.
+            // Another process may be building it: then its sources are read one by one.
             tracing::warn!(%error, "the index is not built in one go");
         }
         self.count().await;
@@ -156,14 +156,14 @@ impl SourceScheduler {
             spawn_blocking(move || Refresh::new(&index, &options).paths(&sources, &paths, &mut |_, _| {}))
                 .await;
         match read {
-            // Somebody wrote what does not concern us.
+            // A change that does not concern us.
             Ok(Ok(report)) if report == RefreshReport::default() => {}
             Ok(read) => tell("watched directories", read, &self.metrics),
             Err(_) => {}
         }
     }
 
-    /// Every source was looked at; and something was found, where there are any.
+    /// True if the index knows a document, or there are no sources.
     fn is_filled(&self, sources: &[SourceSettings]) -> bool {
         sources.is_empty() || matches!(self.index.is_empty(), Ok(false))
     }

@@ -23,7 +23,7 @@ const CALM: Duration = Duration::from_millis(250);
 /// Changed paths beyond which the whole source is refreshed.
 const PATHS: usize = 20_000;
 
-/// What changed on disk since it was last asked.
+/// Paths changed on disk since the last call.
 #[derive(Debug, Default)]
 struct ChangedPaths {
     paths: Mutex<BTreeSet<PathBuf>>,
@@ -34,9 +34,9 @@ struct ChangedPaths {
 pub(crate) struct DirectoryWatcher {
     debouncer: Option<Debouncer<RecommendedWatcher, RecommendedCache>>,
     heard: Arc<ChangedPaths>,
-    /// Roots with what they were when the watch began: one that was made anew must be watched anew.
+    /// Roots with their identity at the start of the watch: a directory that was made anew must be watched anew.
     roots: BTreeMap<PathBuf, (u64, u64)>,
-    /// Roots of which was said that they cannot be watched.
+    /// Roots that were reported as not watchable.
     told: BTreeSet<PathBuf>,
 }
 
@@ -52,8 +52,7 @@ impl DirectoryWatcher {
         Self { debouncer: debouncer.ok(), heard, roots: BTreeMap::new(), told: BTreeSet::new() }
     }
 
-    /// Watches the directories of these sources, and no others. Those that are new here count as changed, unless
-    /// this is the first time.
+    /// Watches the directories of these sources, and no others. New ones count as changed, unless `is_first`.
     pub(crate) fn follow(&mut self, sources: &[SourceSettings], is_first: bool) {
         let Some(debouncer) = self.debouncer.as_mut() else { return };
         let wanted: BTreeMap<PathBuf, RecursiveMode> = sources.iter().filter_map(root).collect();
@@ -103,7 +102,7 @@ impl ChangedPaths {
         match result {
             Ok(events) => {
                 let relevant = events.into_iter().filter(|event| !matches!(event.kind, EventKind::Access(_)));
-                // An event without a path says that some were lost.
+                // An event without a path means that events were lost.
                 self.add(relevant.flat_map(|event| {
                     let lost = event.need_rescan().then(|| PathBuf::from("/"));
                     event.event.paths.into_iter().chain(lost)
@@ -132,7 +131,7 @@ impl ChangedPaths {
     }
 }
 
-/// What must be watched to see a source change: a directory with all below it, or the directory of a file.
+/// Path to watch for a source: a directory with all below it, or the directory of a file.
 fn root(source: &SourceSettings) -> Option<(PathBuf, RecursiveMode)> {
     let SourceKind::Path(_) = source.kind() else { return None };
     let path = PathBuf::from(stored(source).1);

@@ -1,21 +1,21 @@
-//! Why the index could not answer, and what to do about it.
+//! Errors of the index, each with advice.
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::{ErrorCode, ffi};
 use uuid::Uuid;
 
-/// Why the index could not answer. Every message names the file and the cure.
+/// Reason why the index could not answer. Every message names the file and the cure.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// The file belongs to another program; it is never written to.
+    /// Foreign: the file belongs to another program, and is never written to.
     #[error(
         "{path}: {what}, not an index of iiif-mender; nothing was touched. Let `[index] path` name another file"
     )]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What it is instead.
+        /// Kind of file found instead.
         what: &'static str,
     },
     /// The file is an index, but its content is not readable any more.
@@ -25,7 +25,7 @@ pub enum IndexError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What SQLite said.
+        /// Error of SQLite.
         source: rusqlite::Error,
     },
     /// The file was truncated by another process while it was in use.
@@ -34,7 +34,7 @@ pub enum IndexError {
         /// The file.
         path: PathBuf,
     },
-    /// There is none that can be used; lookups find nothing, and nothing is learned.
+    /// Absent: no file can be used; look-ups find nothing, and nothing is learned.
     #[error("{path}: the index cannot be opened; it is tried again from time to time")]
     Absent {
         /// The file.
@@ -75,16 +75,16 @@ pub enum IndexError {
     Failing {
         /// The file.
         path: PathBuf,
-        /// What SQLite said.
+        /// Error of SQLite.
         source: rusqlite::Error,
     },
-    /// Another process held the write lock for too long.
+    /// Busy: another process held the write lock for too long.
     #[error("{path}: another process is writing to the index; try again when it is done")]
     Busy {
         /// The file.
         path: PathBuf,
     },
-    /// Another process has read for so long that the log cannot be emptied, and must not grow any more.
+    /// Full log: another process has read for so long that the log cannot be emptied, and it must not grow any more.
     #[error(
         "{path}: another process has been reading the index for so long that its log is full; nothing is written until that one ends (`fuser {path}` names it), lookups go on"
     )]
@@ -92,7 +92,7 @@ pub enum IndexError {
         /// The file.
         path: PathBuf,
     },
-    /// Another process is building the index.
+    /// Build lock: another process is building the index.
     #[error(
         "{path}: another `index build` (or a starting `serve`) is at work on this index; wait for it to end"
     )]
@@ -100,12 +100,12 @@ pub enum IndexError {
         /// The file.
         path: PathBuf,
     },
-    /// The operating system said no.
+    /// Error of the operating system.
     #[error("{path}: {source}. Check that the directory exists and that this user may write to it")]
     Io {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// A claimed file URL does not give the UUID, so it is not believed.
@@ -115,13 +115,13 @@ pub enum IndexError {
         uuid: Uuid,
         /// The claimed URL.
         url: String,
-        /// What the URL gives.
+        /// UUID that is made of the URL.
         actual: Uuid,
     },
-    /// What was said before, once more.
+    /// Earlier error, once more.
     #[error("{0}")]
     Refused(String),
-    /// Anything else that SQLite said.
+    /// Other error of SQLite.
     #[error("index: {0}")]
     Store(#[from] rusqlite::Error),
 }
@@ -134,7 +134,7 @@ impl IndexError {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Damaged { path, source: error }
             }
-            // The file, or its log, ends before what is known to be in it.
+            // The file, or its log, is shorter than it should be.
             Some(ErrorCode::SystemIoFailure) if extended(&error) == Some(ffi::SQLITE_IOERR_SHORT_READ) => {
                 Self::Damaged { path, source: error }
             }
@@ -153,7 +153,7 @@ impl IndexError {
         }
     }
 
-    /// Whether it says that what is in the file is of no use, and not that it cannot be reached.
+    /// True if the content of the file is of no use, as opposed to a file that cannot be reached.
     pub(crate) fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Cut { .. })
     }
@@ -169,7 +169,7 @@ impl IndexError {
     }
 }
 
-/// Whether the tables are not those of our schema: a table or column is missing, or a value has the wrong type.
+/// True if the tables are not those of our schema: a table or column is missing, or a value has the wrong type.
 fn is_of_another_shape(error: &rusqlite::Error) -> bool {
     use rusqlite::Error::{FromSqlConversionFailure, InvalidColumnType, Utf8Error};
     let is_garbage = matches!(error, FromSqlConversionFailure(..) | InvalidColumnType(..) | Utf8Error(..));

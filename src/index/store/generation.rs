@@ -5,8 +5,8 @@
 //! `{index}.g{number}`, and `{index}` becomes a symbolic link to it, which *is* replaced by a rename. SQLite
 //! follows the link before it names the log, so two generations never share one.
 //!
-//! Writers look, inside their write transaction, whether the link still leads to their file; the builder
-//! swaps only while it holds the old file's write lock. So nothing is written into a file that was replaced.
+//! Writers check, inside their write transaction, that the link still leads to their file; the builder swaps only while it
+//! holds the old file's write lock. So nothing is written into a file that was replaced.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -18,13 +18,13 @@ use std::time::SystemTime;
 use crate::index::store::error::IndexError;
 use crate::index::store::schema;
 
-/// What SQLite keeps beside a file.
+/// Suffixes of the files that SQLite keeps beside its own.
 const LOGS: [&str; 2] = ["-wal", "-shm"];
 
 /// Files that were put aside, kept at most: each may be as long as an index.
 const KEPT: usize = 3;
 
-/// Which file a path leads to; unlike the path it tells two generations apart.
+/// Identity of the file behind a path; unlike the path it tells two generations apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileIdentity {
     device: u64,
@@ -32,22 +32,22 @@ pub(crate) struct FileIdentity {
 }
 
 impl FileIdentity {
-    /// Of no file.
+    /// Identity of no file.
     pub(crate) const NONE: Self = Self { device: 0, inode: 0 };
 
-    /// Of the file that was looked at.
+    /// Identity of this file.
     pub(crate) fn of(found: &fs::Metadata) -> Self {
         Self { device: found.dev(), inode: found.ino() }
     }
 }
 
-/// Where the index lives.
+/// Path of the index.
 #[derive(Debug, Clone)]
 pub(crate) struct IndexPath {
     path: PathBuf,
 }
 
-/// Held while a generation is built; the kernel lets go of it when the process dies.
+/// Lock held while a generation is built; the kernel releases it when the process dies.
 #[derive(Debug)]
 pub(crate) struct BuildLock {
     _file: File,
@@ -78,7 +78,7 @@ impl IndexPath {
         fs::canonicalize(&self.path).map_err(|error| IndexError::io(&self.path, error))
     }
 
-    /// Which file the path leads to now; `None`: to none. One system call.
+    /// Identity of the file behind the path now; `None`: no file. One system call.
     pub(crate) fn identity(&self) -> Result<Option<FileIdentity>, IndexError> {
         match fs::metadata(&self.path) {
             Ok(found) => Ok(Some(FileIdentity::of(&found))),
@@ -132,7 +132,7 @@ impl IndexPath {
         for log in LOGS {
             let _ = fs::rename(with_suffix(&useless, log), with_suffix(&aside, log));
         }
-        // What is left of the link leads nowhere, so the next opening starts with an empty index.
+        // A link whose file was moved leads nowhere, so the next opening starts with an empty index.
         if fs::symlink_metadata(&self.path).is_ok_and(|left| left.is_symlink()) {
             let _ = fs::remove_file(&self.path);
         }
@@ -141,14 +141,14 @@ impl IndexPath {
         Ok(aside)
     }
 
-    /// Whether a build of ours made what the path leads to: then whatever that is, it was an index.
+    /// True if a build of ours made the file behind the path: then it was an index, whatever it holds.
     pub(crate) fn is_ours(&self) -> bool {
         fs::read_link(&self.path).is_ok_and(|link| number_of(&self.path, link.as_os_str()).is_some())
     }
 
-    /// Whether the name is one of a database.
+    /// True if the name is one of a database.
     ///
-    /// SECURITY: a path that is a mistake may name any file, and to put that aside would break whoever needs it.
+    /// SECURITY: a path that is a mistake may name any file, and to put that aside would break the program that needs it.
     pub(crate) fn is_for_databases(&self) -> bool {
         let named = self.path.extension().and_then(OsStr::to_str);
         named.is_some_and(|named| matches!(named, "sqlite3" | "sqlite" | "db"))

@@ -1,5 +1,5 @@
-//! Names of images and canvases: what a lookup key stands for, its hash, its other spellings, its file, and the
-//! canvas derived from that file.
+//! Names of images and canvases: the form of a lookup key, its hash, its other spellings, its file, and the canvas derived
+//! from that file.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ impl CanvasRule {
         Some(self.canvas_at(&format!("{}://{}", url.scheme, url.authority), path, page))
     }
 
-    /// The path of the canvas in what follows [`CanvasRule::rest`].
+    /// Path of the canvas in the text that follows [`CanvasRule::rest`].
     fn path<'u>(&self, rest: &'u str) -> Option<&'u str> {
         let (path, name) = rest.rsplit_once(&self.files)?;
         (!path.is_empty() && !name.is_empty()).then_some(path)
@@ -32,15 +32,15 @@ impl CanvasRule {
     }
 }
 
-/// What the configuration says about names.
+/// Rules of the configuration for names.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KeyRules {
     pub(crate) rule: CanvasRule,
-    /// What stands before the path of a file, as the canvas service may know it; each ends in `/`.
+    /// Base URLs of files, as the canvas service may know them; each ends in `/`.
     pub(crate) bases: Vec<String>,
     /// Hosts that mean us.
     pub(crate) hosts: Vec<String>,
-    /// Where images stand.
+    /// Bases of image URLs.
     pub(crate) images: ImageBases,
 }
 
@@ -54,7 +54,7 @@ impl KeyRules {
         }
     }
 
-    /// What a base64 key is called otherwise: by its file as it stands, then under each base.
+    /// Other names of a base64 key: by its file as it stands, then under each base.
     pub(crate) fn carried(&self, key: &str) -> Vec<EmbeddedFile> {
         let IdentifierKind::FileUrl { url, page } = Identifier::new(key).kind() else { return Vec::new() };
         let rest = CanvasUrl::parse(&url)
@@ -77,8 +77,8 @@ impl KeyRules {
         all
     }
 
-    /// The canvas of a file. Where the canvas service knows the file by a base of its own, the canvas has our
-    /// name all the same.
+    /// Derives the canvas of a file. Where the canvas service knows the file by a base of its own, the canvas still has our
+    /// name.
     pub(crate) fn derive(&self, file_url: &str, page: Option<u32>) -> Option<String> {
         let rest = self.bases.iter().find_map(|base| file_url.strip_prefix(base));
         if let (Some(rest), Some(host)) = (rest, self.hosts.first()) {
@@ -88,7 +88,7 @@ impl KeyRules {
         self.rule.derive(file_url, page)
     }
 
-    /// The names under which a canvas may stand: as given, by the other scheme, by each host that means us.
+    /// Names under which a canvas may stand: as given, with the other scheme, with each of our hosts.
     pub(crate) fn of_canvas(&self, url: &str) -> Vec<String> {
         let bare = canvas_name(url.split('#').next().unwrap_or(url));
         let mut names = vec![bare.clone().into_owned()];
@@ -103,7 +103,7 @@ impl KeyRules {
     }
 }
 
-/// What a key that carries a file URL is called otherwise.
+/// Other name of a key that carries a file URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EmbeddedFile {
     /// The UUID that the canvas service gives to the file.
@@ -133,12 +133,12 @@ fn uuid_key(uuid: Uuid, page: Option<u32>) -> String {
     }
 }
 
-/// The name by which a canvas is looked up: manifests write letters and spaces as they are, clients ask for them encoded.
+/// Name for the look-up of a canvas: manifests write letters and spaces as they are, clients request them encoded.
 pub(crate) fn canvas_name(url: &str) -> Cow<'_, str> {
     uri(url).unwrap_or(Cow::Borrowed(url))
 }
 
-/// The hash under which the store keeps a key or the [name](canvas_name) of a canvas.
+/// Hash under which the store keeps a key or the [name](canvas_name) of a canvas.
 pub(crate) fn hash(text: &str) -> i64 {
     hash_of(digest(text))
 }
@@ -148,8 +148,7 @@ pub(crate) fn hash_of(name: u128) -> i64 {
     ((name >> 64) as u64).cast_signed()
 }
 
-/// The name under which memory keeps a key: of one size whatever the key's, and nobody finds two keys with
-/// the same.
+/// Name under which memory keeps a key: of a fixed size, and without known collisions.
 pub(crate) fn digest(text: &str) -> u128 {
     let mut first = [0; 16];
     first.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);

@@ -1,9 +1,9 @@
-//! The one file that SQLite maps into our memory: the index of its log (`-shm`), which all processes share.
+//! Mapped file: the only one that SQLite maps into our memory is the index of its log (`-shm`), which all processes share.
 //!
-//! Nothing else is mapped (`mmap_size` is 0). To touch a mapped page that the file does not have any more ends a process
-//! with SIGBUS, and a log that several processes read at once cannot do without (docs/decisions/0003-sqlite-index.md). So
-//! its length is looked at before each query: one system call, 0.5 µs. What was cut is made as long as before, with zeros,
-//! which SQLite takes for an index of the log that must be made anew, and the file is not asked any more.
+//! Nothing else is mapped (`mmap_size` is 0). Access to a mapped page beyond the end of the file ends a process with
+//! SIGBUS, and a log that several processes read at once needs the mapping (docs/decisions/0003-sqlite-index.md). So the
+//! length of the file is checked before each query: one system call, 0.5 µs. A truncated file is extended with zeros, which
+//! SQLite takes for an index of the log that must be made anew, and no query uses it any more.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub(crate) struct MappedFile {
 }
 
 impl MappedFile {
-    /// What connections to `file`, which are open, have mapped.
+    /// Mapping of the open connections to `file`.
     pub(crate) fn of(file: &Path) -> Self {
         let path = with_suffix(file, "-shm");
         let found = fs::metadata(&path).ok();
@@ -30,7 +30,7 @@ impl MappedFile {
         Self { identity: found.as_ref().map(FileIdentity::of), path, length, is_cut: AtomicBool::new(false) }
     }
 
-    /// Whether another process has truncated the file; stays true.
+    /// True if another process has truncated the file; stays true.
     pub(crate) fn is_cut(&self) -> bool {
         if self.identity.is_none() || self.is_cut.load(Ordering::Acquire) {
             return self.is_cut.load(Ordering::Acquire);
@@ -60,7 +60,7 @@ impl MappedFile {
 
 impl Drop for MappedFile {
     fn drop(&mut self) {
-        // Connections are closed behind this, and the last one looks into the file once more.
+        // Connections are closed after this, and the last one reads the file once more.
         let _ = self.is_cut();
     }
 }

@@ -30,22 +30,22 @@ pub(crate) mod writer;
 /// Readers at least and at most; a lookup takes some microseconds, so even many workers seldom meet.
 const READERS: (usize, usize) = (4, 8);
 
-/// From this size on the log is emptied after a commit, in bytes.
+/// Size of the log from which on it is emptied after a commit, in bytes.
 const LONG_LOG: u64 = 4 << 20;
 
-/// From this size on a writer waits until it can be emptied.
+/// Size from which on a writer waits until the log can be emptied.
 const LONGEST_LOG: u64 = 12 << 20;
 
-/// From this size on nothing is written before it is emptied: one transaction more must not make it longer than 16 MiB.
+/// Size from which on no write begins before the log is emptied: one transaction more must not make it longer than 16 MiB.
 const FULL_LOG: u64 = 14 << 20;
 
-/// A writer that waited in vain, as beside a process that stands still, does not wait again for so long.
+/// Time for which a writer that waited in vain, as beside a suspended process, does not wait again.
 const AFTER_WAITING: Duration = Duration::from_mins(1);
 
 /// An open generation of the index file.
 #[derive(Debug)]
 pub(crate) struct Store {
-    /// Before the connections: it is dropped first.
+    /// Declared before the connections: dropped first.
     shared: MappedFile,
     /// The file behind the index's path when it was opened.
     file: PathBuf,
@@ -54,7 +54,7 @@ pub(crate) struct Store {
     watch: Mutex<Connection>,
     seen: AtomicI64,
     writer: Mutex<Option<Connection>>,
-    /// When a writer last waited for the log in vain.
+    /// Time at which a writer last waited for the log in vain.
     waited: Mutex<Option<Instant>>,
     /// State of the log when a reader was opened that reads the file without its log: see [`Store::is_outdated`].
     frozen: Option<WalStat>,
@@ -64,9 +64,9 @@ pub(crate) struct Store {
 /// Health of the file since it was opened.
 #[derive(Debug, Default)]
 struct StoreHealth {
-    /// Why the file cannot be used any more.
+    /// Reason why the file cannot be used any more.
     damage: OnceLock<String>,
-    /// Whether this is an empty index in memory, because no file can be used.
+    /// True for an empty index in memory, where no file can be used.
     is_absent: bool,
     /// Rung when damage is found.
     bell: Arc<Notify>,
@@ -81,17 +81,17 @@ fn log_looks(file: &Path) -> WalStat {
     std::fs::metadata(log).ok().map(|found| (found.len(), found.modified().ok()))
 }
 
-/// Result of a write, as the file may be replaced meanwhile.
+/// Result of a write; the file may have been replaced in between.
 pub(crate) enum WriteResult<T> {
     /// The change was committed.
     Done(T),
-    /// The file was replaced meanwhile; nothing was written.
+    /// Not written: the file was replaced.
     Replaced,
 }
 
 impl Store {
-    /// Opens what the path leads to now, making an empty index where there is nothing. `bell` is rung when its file
-    /// turns out to be damaged.
+    /// Opens the file behind the path, creating an empty index where there is none. `bell` is notified when the file turns
+    /// out to be damaged.
     pub(crate) fn open(place: &IndexPath, bell: &Arc<Notify>) -> Result<Self, IndexError> {
         loop {
             if place.identity()?.is_none() {
@@ -99,7 +99,7 @@ impl Store {
             }
             let before = place.identity()?;
             let store = place.target().and_then(|file| Self::open_file(file, before, bell));
-            // The file may have been replaced and removed between looking and opening: look again.
+            // The file may have been replaced and removed between the check and the opening: check again.
             if place.identity()? == before {
                 return store;
             }
@@ -135,7 +135,7 @@ impl Store {
         };
         let writer = match schema::open_writer(&file) {
             Ok(writer) => Some(writer),
-            // Somebody else writes, or nobody may: reading needs neither.
+            // Another process writes, or the file is read-only: reading needs neither.
             Err(
                 IndexError::ReadOnly { .. }
                 | IndexError::Busy { .. }
@@ -173,8 +173,8 @@ impl Store {
         })
     }
 
-    /// Whether the file must be opened anew to be seen as it is now: it could not be read with its log (a full
-    /// disk, a directory that we may not write to), and somebody wrote since.
+    /// True if the file must be opened anew to be seen as it is now: it could not be read with its log (a full disk, a
+    /// directory that we may not write to), and another process wrote since.
     pub(crate) fn is_outdated(&self) -> bool {
         self.frozen.is_some_and(|then| log_looks(&self.file) != then)
     }
@@ -187,7 +187,7 @@ impl Store {
         &self.file
     }
 
-    /// Whether anything was committed to the file since the last call, by whomever.
+    /// True if any process committed to the file since the last call.
     pub(crate) fn changed(&self) -> Result<bool, IndexError> {
         self.check()?;
         let watch = self.watch.lock();
@@ -219,7 +219,7 @@ impl Store {
             return Err(IndexError::Absent { path: self.file.clone() });
         }
         let mut writer = self.writer.lock();
-        // Behind the lock: who waited for it has waited long.
+        // After the lock: the wait for it may have been long.
         self.check()?;
         if writer.is_none() {
             *writer = Some(schema::open_writer(&self.file)?);
@@ -240,8 +240,8 @@ impl Store {
         Ok(WriteResult::Done(done))
     }
 
-    /// Refuses where the log is so long that it must not grow any more, because another process has been reading for all
-    /// the time in which it grew: SQLite keeps for that one what was there when it began.
+    /// Refuses a write when the log must not grow any more, because another process has been reading all the time: SQLite
+    /// keeps the state at the start of that read.
     pub(crate) fn has_room(&self) -> Result<(), IndexError> {
         if log_looks(&self.file).is_none_or(|(size, _)| size < FULL_LOG) {
             return Ok(());
@@ -256,11 +256,11 @@ impl Store {
 
     /// Copies the log into the file and empties it where it grew long.
     ///
-    /// SQLite does that by itself at each commit, but never beyond what the oldest snapshot sees, and ours are of the
-    /// commit before: under look-ups the log would never be emptied and grow without bound.
+    /// SQLite does so at each commit, but never beyond the oldest snapshot, and ours are of the commit before: under
+    /// look-ups the log would never be emptied and grow without bound.
     fn shorten_log(&self, conn: &Connection) {
         let Some((size, _)) = log_looks(&self.file).filter(|(size, _)| *size >= LONG_LOG) else { return };
-        // What others read is copied the next time, unless the log grows faster than they let go of it.
+        // Pages that others read are copied the next time, unless the log grows faster than their snapshots end.
         let last = self.waited.lock();
         let waits = size >= LONGEST_LOG && last.is_none_or(|last| last.elapsed() > AFTER_WAITING);
         drop(last);
@@ -276,8 +276,7 @@ impl Store {
 
     /// Copies the log into the file; returns whether a reader still needs the log.
     fn checkpoint(&self, conn: &Connection, patience: Duration) -> rusqlite::Result<bool> {
-        // Snapshots of this commit see all of the log and do not hinder its being copied; those that are taken after
-        // that do not need it.
+        // Snapshots of this commit see all of the log and do not hinder its being copied; later ones do not need it.
         conn.busy_timeout(Duration::ZERO)?;
         self.readers.let_all_go();
         conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
@@ -286,12 +285,12 @@ impl Store {
         conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
     }
 
-    /// Whether this is no file at all, see [`Store::absent`].
+    /// True if this is no file at all, see [`Store::absent`].
     pub(crate) fn is_absent(&self) -> bool {
         self.health.is_absent
     }
 
-    /// Why the file is of no use any more, once that was found out.
+    /// Reason why the file is of no use any more, once that was found out.
     pub(crate) fn damage(&self) -> Option<&str> {
         self.health.damage.get().map(String::as_str)
     }
@@ -309,7 +308,7 @@ impl Store {
         error
     }
 
-    /// SQLite may be asked only while what it has mapped is there.
+    /// Refuses to use SQLite after its mapped file was truncated.
     pub(crate) fn check(&self) -> Result<(), IndexError> {
         if self.shared.is_cut() {
             Err(self.noted(IndexError::Cut { path: self.file.clone() }))

@@ -1,4 +1,4 @@
-//! Fills a new generation of the file beside the one that is read, and swaps it in.
+//! Next generation of the file: filled beside the one in use, and swapped in.
 
 use std::path::Path;
 
@@ -40,7 +40,7 @@ fn publish(
     };
     conn.execute_batch("BEGIN")?;
     let Some(newest) = pour(&conn, file).map_err(named)? else { return Ok(false) };
-    // From here on nobody writes to the old file any more, until the new one stands in its place.
+    // From here on no process writes to the old file any more, until the new one stands in its place.
     let mut conn = Some(conn);
     let swapped = index.alone(|old| {
         let Some(conn) = conn.take() else {
@@ -55,7 +55,7 @@ fn publish(
     Ok(true)
 }
 
-/// Copies what was learned from traffic, and nothing else.
+/// Copies documents learned from traffic, and nothing else.
 pub(crate) fn carry_traffic(
     old: &Connection,
     conn: &Connection,
@@ -76,8 +76,8 @@ pub(crate) fn carry_traffic(
     Ok(())
 }
 
-/// Copies what other threads and processes wrote to the old generation while the new one was built. The
-/// caller holds the old one's write lock.
+/// Copies writes of other threads and processes to the old generation during the build. The caller holds the old one's
+/// write lock.
 fn copy_newer(old: &Connection, conn: &Connection, names: &KeyRules, newest: i64) -> Result<(), IndexError> {
     let mut writer = Writer::direct(conn, names)?;
     let mut select = old.prepare(

@@ -1,4 +1,4 @@
-//! What a generation is asked for: owners, canvases, neighbours, learned files.
+//! Queries of a generation: owners, canvases, neighbours, learned files.
 
 use std::cmp::Reverse;
 
@@ -13,17 +13,18 @@ use crate::index::{Neighbour, Owner};
 /// Owners of one image that are returned at most; a placeholder picture can be on a million canvases.
 pub(crate) const MAX_OWNERS: usize = 8;
 
-/// Rows looked at to find them: the same canvas may stand in several manifests.
+/// Rows read for one key: the same canvas may stand in several manifests.
 pub(crate) const MAX_ROWS: i64 = 64;
 
-/// The rows of a hash, in the order of the table: to sort them by manifest SQLite would make a table of its own for each
-/// look-up, which costs four times as much as to find that there is nothing. Newer manifests have larger canvases.
+/// The rows of a hash, in the order of the table: to sort them by manifest SQLite would make a temporary table for each
+/// look-up, which costs four times as much as an empty result. Newer manifests have larger canvases.
 pub(crate) const OWNERS: &str = "SELECT c.url, m.uri, c.label, c.keys, m.id, i.canvas FROM images i
    JOIN canvases c ON c.id = i.canvas JOIN manifests m ON m.id = c.manifest
    WHERE i.hash = ?1 ORDER BY i.canvas DESC LIMIT ?2";
 
 impl Store {
-    /// The canvases that own a key, those of the newest manifest first: older ones may name canvases that are gone. `name` is its [`keys::digest`].
+    /// Canvases that own a key, those of the newest manifest first: older ones may name canvases that are gone. `name` is
+    /// the key's [`keys::digest`].
     pub(crate) fn owners(
         &self,
         key: &str,
@@ -51,7 +52,7 @@ impl Store {
         })
     }
 
-    /// The canvas with this [name](keys::canvas_name), as each manifest that has it tells it.
+    /// Canvas with this [name](keys::canvas_name), one owner for each manifest that has it.
     pub(crate) fn canvas(&self, url: &str) -> Result<Vec<Owner>, IndexError> {
         self.read(|conn| {
             let mut found = Vec::new();
@@ -123,7 +124,7 @@ fn owner(row: &Row<'_>) -> rusqlite::Result<Owner> {
     Ok(Owner { canvas: row.get(0)?, manifest: row.get(1)?, label: row.get(2)? })
 }
 
-/// Whether one of a canvas's keys is the one asked for, by either of its names; and the file it carries.
+/// Returns a match if one of a canvas's keys is the wanted one, by either of its names; with the file it carries.
 #[expect(clippy::option_option, reason = "found or not, and with a file or without")]
 fn matches(key: &str, listed: &str, names: &KeyRules) -> Option<Option<keys::EmbeddedFile>> {
     let listed = writer::read_keys(listed);

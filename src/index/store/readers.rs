@@ -1,4 +1,4 @@
-//! The connections that read one generation, and the snapshots that they keep between look-ups.
+//! Connections that read one generation, and the snapshots that they keep between look-ups.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
-/// How long a snapshot is kept at most.
+/// Maximum age of a snapshot.
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// Connections for reading.
@@ -23,15 +23,15 @@ pub(crate) struct Readers {
 #[derive(Debug)]
 struct Connections {
     all: Box<[Mutex<PooledReader>]>,
-    /// Counts the commits that were noticed: snapshots of earlier ones are let go.
+    /// Count of noticed commits: snapshots of earlier ones end.
     commits: AtomicU64,
-    /// Some reader has a snapshot.
+    /// True if some reader has a snapshot.
     has_snapshots: AtomicBool,
 }
 
-/// A connection that keeps its snapshot from one lookup to the next. To take one costs six system calls, three
-/// times as much as the lookup itself. It is let go as soon as a commit is noticed, and after a second in any case: as
-/// long as it is kept, no process can empty the log behind it.
+/// Connection that keeps its snapshot from one look-up to the next. A new snapshot costs six system calls, three times as
+/// much as the look-up itself. A snapshot ends as soon as a commit is noticed, and after a second in any case: until then
+/// no process can empty the log behind it.
 #[derive(Debug)]
 struct PooledReader {
     conn: Connection,
@@ -48,7 +48,7 @@ impl PooledReader {
 }
 
 impl Connections {
-    /// False: some are busy, and keep theirs until they are asked again.
+    /// Ends snapshots. False: busy readers keep theirs until their next query.
     fn let_go(&self) -> bool {
         let mut all = true;
         for reader in &self.all {
@@ -103,13 +103,13 @@ impl Readers {
         answer
     }
 
-    /// Lets all snapshots go: those of busy readers as soon as they are asked again.
+    /// Ends all snapshots: those of busy readers with their next query.
     pub(crate) fn let_go(&self) {
         self.shared.commits.fetch_add(1, Ordering::AcqRel);
         self.shared.let_go();
     }
 
-    /// Lets all snapshots go, and waits for busy readers: a look-up takes some microseconds.
+    /// Ends all snapshots, and waits for busy readers: a look-up takes some microseconds.
     pub(crate) fn let_all_go(&self) {
         self.shared.commits.fetch_add(1, Ordering::AcqRel);
         self.shared.all.iter().for_each(|reader| reader.lock().let_go());
@@ -135,7 +135,7 @@ fn release(readers: &Weak<Connections>) {
         }
         thread::park_timeout(LONGEST);
         if let Some(shared) = readers.upgrade() {
-            // First the word, then the deed: who takes one in between says so anew.
+            // The flag first: a reader that takes a snapshot in between sets it again.
             shared.has_snapshots.store(false, Ordering::Release);
             if !shared.let_go() {
                 shared.has_snapshots.store(true, Ordering::Release);

@@ -1,8 +1,8 @@
 //! Recovery from an unusable index: the file is put aside, an empty index is begun, and traffic goes on.
 //!
-//! Damage is found at the start, or by a query. The file that is put aside keeps its bytes. What can still be read from it
-//! and no source contains (added sources, learned files, the history) is copied. While no new file can be written, the
-//! index is an empty one in memory.
+//! Damage is found at the start, or by a query. The file that is put aside keeps its bytes. Rows that can still be read
+//! from it and that no source contains (added sources, learned files, the history) is copied. While no new file can be
+//! written, the index is an empty one in memory.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -21,20 +21,20 @@ use crate::index::store::{Store, schema, writer};
 use crate::index::{Index, history};
 use crate::observe::{EventKind, Metrics};
 
-/// The name under which all parts that are out of order tell of the index.
+/// Name of the index among degraded parts.
 pub const PART: &str = "index";
 
-/// How often an index that cannot be opened is tried again.
+/// Retry interval of an index that cannot be opened.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// An index that is damaged again this soon is begun anew only then: a failing disk must not fill itself with copies.
+/// Minimum time between two recoveries: a failing disk must not fill itself with copies.
 const CALM: Duration = Duration::from_mins(1);
 
 /// Signals between modules for an index that must be begun anew.
 #[derive(Debug)]
 pub(crate) struct Recovery {
     bell: Arc<Notify>,
-    /// How often it was begun anew.
+    /// Number of times the index was begun anew.
     begun: watch::Sender<u64>,
 }
 
@@ -50,12 +50,12 @@ impl Recovery {
     }
 }
 
-/// What became of an index that could not be used.
+/// Report about an index that could not be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnusableIndex {
-    /// What was wrong.
+    /// Fault of the file.
     pub why: String,
-    /// Where it is now; `None`: it was not touched, and there is none for the time being.
+    /// New path of the file; `None`: it was not touched, and there is no index for the time being.
     pub aside: Option<PathBuf>,
 }
 
@@ -113,7 +113,7 @@ impl Index {
         Self::open(path, cache).map(|index| (index, aside))
     }
 
-    /// Whether there is no file that could be used.
+    /// True if there is no file that can be used.
     pub fn is_absent(&self) -> bool {
         self.store().is_absent()
     }
@@ -123,8 +123,8 @@ impl Index {
         self.recovery.begun.subscribe()
     }
 
-    /// Puts the file at the index's path aside because of `error`, and begins an empty index. `None`: another process
-    /// did that meanwhile.
+    /// Puts the file at the index's path aside because of `error`, and begins an empty index. `None`: another process did
+    /// so before.
     fn begin_anew(&self, error: &IndexError) -> Result<Option<PathBuf>, IndexError> {
         let lock = self.place.lock()?;
         let is_ours = self.place.identity()? == Some(self.store().identity());
@@ -137,7 +137,7 @@ impl Index {
                 other => IndexError::Refused(other.to_string()),
             });
         }
-        // Under a name that the old one never had: SQLite removes the logs of a file by their names when it is closed.
+        // Under a new name: SQLite removes the logs of a file by their names when it is closed.
         let fresh = self.place.next(&lock)?;
         let aside = self.place.put_aside(&lock)?;
         self.place.publish(&fresh)?;
@@ -147,11 +147,11 @@ impl Index {
         Ok(Some(aside))
     }
 
-    /// Copies what no source contains, as far as it can be read.
+    /// Copies rows that no source contains, as far as they can be read.
     fn salvage(&self, aside: &Path) {
         let Ok(old) = schema::open_as_it_lies(aside) else { return };
         let kept = self.write(|conn| {
-            // What cannot be read is lost; what came before is not.
+            // Rows that cannot be read are lost; those before them are not.
             let _ = history::carry_over(&old, conn);
             let _ = each_pair(&old, "SELECT uuid, url FROM files", |uuid: Vec<u8>, url: String| {
                 conn.execute("INSERT OR REPLACE INTO files (uuid, url) VALUES (?1, ?2)", params![uuid, url])
@@ -172,7 +172,7 @@ impl Index {
         }
     }
 
-    /// Mends what was found; `None`: there is nothing to do any more.
+    /// Recovers from the damage; `None`: there is nothing to do any more.
     fn recover(&self) -> Option<Result<UnusableIndex, IndexError>> {
         let store = self.store();
         let (error, why) = match (store.damage(), store.is_absent()) {
@@ -236,7 +236,7 @@ impl UnusableIndex {
     }
 }
 
-/// Whether the file is neither a usable index nor the file of another program.
+/// True if the file is neither a usable index nor the file of another program.
 fn is_useless(error: &IndexError, place: &IndexPath) -> bool {
     match error {
         IndexError::Damaged { .. } | IndexError::Cut { .. } | IndexError::Newer { .. } => true,

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, params};
 
-/// Document ids that stand at one source, for telling what vanished.
+/// Document ids of one source, for finding vanished ones.
 pub(crate) fn ids_of_source(conn: &Connection, source: i64) -> rusqlite::Result<BTreeSet<i64>> {
     let mut select = conn.prepare_cached("SELECT id FROM manifests WHERE source = ?1")?;
     select.query_map([source], |row| row.get(0))?.collect()
 }
 
-/// Whether an image is known from a source.
+/// True if an image is known from a source.
 pub(crate) fn has_images(conn: &Connection, source: i64) -> rusqlite::Result<bool> {
     conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM manifests WHERE source = ?1 AND images > 0)")?
         .query_row([source], |row| row.get(0))
@@ -23,7 +23,7 @@ pub(crate) fn source_at(conn: &Connection, location: &str) -> rusqlite::Result<O
     rows.next()?.map(|row| row.get(0)).transpose()
 }
 
-/// Whether a document of this source was read there.
+/// True if a document of this source was read there.
 pub(crate) fn is_document_at(conn: &Connection, source: i64, origin: &str) -> rusqlite::Result<bool> {
     conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM manifests WHERE source = ?1 AND origin = ?2)")?
         .query_row(params![source, origin], |row| row.get(0))
@@ -31,7 +31,7 @@ pub(crate) fn is_document_at(conn: &Connection, source: i64, origin: &str) -> ru
 
 /// Documents of one source that were read from this path, or below it.
 pub(crate) fn ids_below(conn: &Connection, source: i64, path: &str) -> rusqlite::Result<BTreeSet<i64>> {
-    // `0` is the character behind `/`.
+    // `0` is the character after `/`.
     let mut select = conn.prepare_cached(
         "SELECT id FROM manifests WHERE source = ?1 AND (origin = ?2 OR (origin > ?2 || '/' AND origin < ?2 || '0'))",
     )?;

@@ -1,9 +1,8 @@
-//! The shape of the SQLite file, its migrations, and how connections to it are opened.
+//! Schema of the SQLite file, its migrations, and the opening of connections.
 //!
-//! A lookup key is stored once, in its canvas's row; `images` and `canvas_urls` hold only 64-bit hashes that
-//! lead there. That keeps ten million images in a tree of 200 MB that is quick to sort, to load and to
-//! search, and a hash that two keys share does no harm, because the row found is compared with the whole key.
-//! People with the `sqlite3` shell ask the view `owners`.
+//! A lookup key is stored once, in its canvas's row; `images` and `canvas_urls` hold only 64-bit hashes of it. So ten
+//! million images take a tree of 200 MB that is quick to sort, to load and to search; a hash that two keys share does no
+//! harm, because the row found is compared with the whole key. The view `owners` is for people with the `sqlite3` shell.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _};
@@ -106,7 +105,7 @@ ALTER TABLE heals ADD COLUMN reason TEXT; -- why the image is not back
 ",
 ];
 
-/// How long a writer waits for another one.
+/// Time that a writer waits for another one.
 pub(crate) const BUSY: Duration = Duration::from_secs(5);
 
 /// Opens the file for writing, making or migrating its tables; the file itself must exist. SQLite may never
@@ -130,17 +129,17 @@ pub(crate) fn open_writer(file: &Path) -> Result<Connection, IndexError> {
 /// A connection for reading.
 pub(crate) struct ReadConnection {
     pub(crate) conn: Connection,
-    /// Whether the connection reads the file without its log, and so will not see later writes.
+    /// True if the connection reads the file without its log, and so will not see later writes.
     pub(crate) is_frozen: bool,
 }
 
-/// Opens the file for reading, whether or not it will see what is written later.
+/// Opens the file for reading, whether or not it will see later writes.
 pub(crate) fn open_reader(file: &Path) -> Result<Connection, IndexError> {
     open_reader_or_frozen(file).map(|opened| opened.conn)
 }
 
-/// Opens the file for reading. The cache is small and nothing is mapped, because mapped pages count as ours:
-/// the kernel keeps what is hot, and reading a page from there costs about a microsecond.
+/// Opens the file for reading. The cache is small and nothing is mapped, because mapped pages count as ours: the kernel
+/// caches hot pages, and reading one costs about a microsecond.
 pub(crate) fn open_reader_or_frozen(file: &Path) -> Result<ReadConnection, IndexError> {
     let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = |name: &str, flags| {
@@ -154,8 +153,8 @@ pub(crate) fn open_reader_or_frozen(file: &Path) -> Result<ReadConnection, Index
     let name = file.to_string_lossy();
     let mut is_frozen = false;
     let conn = open(&name, read_only).or_else(|error| {
-        // Neither WAL nor its shared memory can be made in a directory that we may not write to, nor on a full
-        // disk. What the file itself holds is better than nothing.
+        // Neither WAL nor its shared memory can be created in a read-only directory, nor on a full disk. The content of the
+        // file alone is better than none.
         let is_kept_out = matches!(
             code(&error),
             Some(
@@ -184,8 +183,8 @@ pub(crate) fn open_as_it_lies(file: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(format!("file:{}?immutable=1", uri_path(&file.to_string_lossy())), flags)
 }
 
-/// Opens an empty file for a bulk load: no journal and no fsync, since nobody sees the file before it is
-/// complete and synced as a whole.
+/// Opens an empty file for a bulk load: no journal and no fsync, since no reader sees the file before it is complete and
+/// synced as a whole.
 pub(crate) fn open_bulk(file: &Path) -> Result<Connection, IndexError> {
     let wrap = |error| IndexError::of(file, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -199,8 +198,8 @@ pub(crate) fn open_bulk(file: &Path) -> Result<Connection, IndexError> {
     Ok(conn)
 }
 
-/// Plans each statement once. Without this SQLite plans anew whenever other values are bound, in case they
-/// suggest another plan: that was half the time of a lookup.
+/// Plans each statement once. Without this SQLite plans anew whenever other values are bound, in case another plan suits
+/// them: that was half the time of a look-up.
 fn steady(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(|_| ())
 }
@@ -209,16 +208,16 @@ fn code(error: &rusqlite::Error) -> Option<ErrorCode> {
     error.sqlite_error_code()
 }
 
-/// Escapes what would end the path in an SQLite URI.
+/// Escapes characters that would end the path in an SQLite URI.
 fn uri_path(name: &str) -> String {
     name.replace('%', "%25").replace('?', "%3f").replace('#', "%23")
 }
 
-/// Error for a file that SQLite could not open. Without SQLite's header the file belongs to another program; SQLite
-/// itself calls it damaged.
+/// Error for a file that SQLite could not open. Without SQLite's header the file belongs to another program; SQLite itself
+/// calls it damaged.
 ///
-/// The header is read only after SQLite failed: to close a file makes the kernel forget all locks that this
-/// process has on it, those of SQLite's other connections among them.
+/// The header is read only after SQLite failed: closing a file drops all locks that this process has on it, those of
+/// SQLite's other connections among them.
 fn refused(file: &Path, error: rusqlite::Error) -> IndexError {
     if code(&error) == Some(ErrorCode::NotADatabase) {
         let mut head = Vec::with_capacity(16);
@@ -230,12 +229,12 @@ fn refused(file: &Path, error: rusqlite::Error) -> IndexError {
     IndexError::of(file, error)
 }
 
-/// What a file is said to be that is no index, and no database at all.
+/// Description of a file that is no database at all.
 pub(crate) const NOT_SQLITE: &str = "it is not an SQLite file";
 
-/// Whether the tables are those that our statements ask.
+/// Checks that the tables have the columns of our statements.
 pub(crate) fn check_shape(conn: &Connection, file: &Path) -> Result<(), IndexError> {
-    // A file that is read as it lies, and was never migrated, has not all of them.
+    // A file that is read without write access was never migrated, and lacks some of them.
     let version = number(conn, "PRAGMA user_version").map_err(|error| IndexError::of(file, error))?;
     let asked = [
         "SELECT id, kind, location, added, seen FROM sources",
@@ -286,7 +285,7 @@ fn migrate(conn: &mut Connection, file: &Path) -> Result<(), IndexError> {
         return Ok(());
     }
     let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(wrap)?;
-    // Asked again inside: another process may have done it meanwhile.
+    // Read again inside the transaction: another process may have migrated the file.
     let version = number(&tx, "PRAGMA user_version").map_err(wrap)?;
     for script in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(0)) {
         tx.execute_batch(script).map_err(wrap)?;
@@ -296,7 +295,7 @@ fn migrate(conn: &mut Connection, file: &Path) -> Result<(), IndexError> {
     tx.commit().map_err(wrap)
 }
 
-/// The one number that a statement answers.
+/// Single number that a statement returns.
 pub(crate) fn number(conn: &Connection, sql: &str) -> rusqlite::Result<i64> {
     conn.query_row(sql, [], |row| row.get(0))
 }

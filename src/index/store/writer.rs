@@ -1,4 +1,4 @@
-//! Writes documents: in place, one transaction each, or in bulk into a file of its own.
+//! Writer of documents: in place, one transaction each, or in bulk into a file of its own.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::index::store::external_sort::{ExternalSorter, Pair};
 use crate::index::store::keys;
 use crate::index::store::keys::KeyRules;
 
-/// Where a document was read, and how it looked there.
+/// Metadata of a document: where it was read, and its validators.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct DocumentMeta {
     /// Row of its source.
@@ -41,7 +41,7 @@ impl DocumentMeta {
     pub(crate) const COLUMNS: &str =
         "m.source, m.origin, m.size, m.modified, m.etag, m.last_modified, m.hash, m.seen, m.vanished";
 
-    /// Reads them from a row, from this column on.
+    /// Reads the metadata from a row, from this column on.
     pub(crate) fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Self> {
         Ok(Self {
             source: row.get(from)?,
@@ -57,7 +57,7 @@ impl DocumentMeta {
     }
 }
 
-/// What was written for one document, or for many.
+/// Counts of rows written for one document, or for many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct WriteCounts {
     pub(crate) canvases: i64,
@@ -75,7 +75,7 @@ pub(crate) struct Writer<'c> {
     counts: WriteCounts,
 }
 
-/// Where the pairs of hash and canvas go.
+/// Sink of the pairs of hash and canvas.
 enum PairSink {
     /// Straight into the tables.
     Direct,
@@ -144,7 +144,7 @@ impl<'c> Writer<'c> {
         Ok(())
     }
 
-    /// Ends the document: what stood there under the same source and origin is replaced.
+    /// Ends the document: a previous one with this source and origin is replaced.
     pub(crate) fn finish(
         &mut self,
         document: &Document,
@@ -319,7 +319,7 @@ pub(crate) fn read_keys(json: &str) -> Vec<String> {
     serde_json::from_str(json).unwrap_or_default()
 }
 
-/// The row of a source, made where there is none. `added`: by `index add`; once added, it stays so.
+/// Finds or creates the row of a source. `added`: by `index add`, and added for good.
 pub(crate) fn source_row(
     conn: &Connection,
     kind: &str,
@@ -333,7 +333,7 @@ pub(crate) fn source_row(
     .query_row(params![kind, location, added], |row| row.get(0))
 }
 
-/// What can go wrong between the sort and the table.
+/// Errors between the sort and the table.
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! What a watched directory tells, and what is forgotten on request.
+//! Tests of watched directories, and of removal on request.
 
 use crate::index::sources::remove::remove;
 use std::collections::BTreeSet;

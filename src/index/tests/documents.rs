@@ -1,4 +1,4 @@
-//! Which files are read and how, what is said of those that give nothing, and by which keys their images are known.
+//! Tests of documents: which files are read and how, warnings for those without images, and the keys of their images.
 
 use std::io::Write as _;
 
@@ -123,7 +123,7 @@ fn an_index_of_an_older_version_is_read_anew_once() {
     bench.build(&index);
     assert_eq!(canvases_of(&index, "f1").len(), 2, "no routes are known: by the last segment");
     drop(index);
-    // As it was before anybody noted by which bases an index was read.
+    // A file from before the bases were recorded.
     Connection::open(bench.path()).unwrap().execute("DELETE FROM marks", []).unwrap();
     let index = bench.open().with_names(&settings());
     assert_eq!(canvases_of(&index, "f1").len(), 2, "until then the old keys hold");

@@ -1,4 +1,4 @@
-//! Sources: building, refreshing, what is broken, what vanishes.
+//! Tests of sources: building, refreshing, broken files, vanished files.
 
 use super::*;
 use crate::index::sources::build::Build;

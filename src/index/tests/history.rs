@@ -82,7 +82,7 @@ fn the_history_is_carried_to_the_next_generation_under_the_same_numbers() {
     record(&index, &[heal("one", now_ms()), heal("two", now_ms())], BOUNDS).unwrap();
     let before = index.history(&HistoryFilter::default(), HistoryPage::default()).unwrap();
     for round in 0..3 {
-        // Between building and swapping: what was healed meanwhile comes along as well.
+        // Between building and swapping: heals that end in the meantime are carried over as well.
         let mut first = true;
         Build::new(&index, &RefreshOptions::default())
             .run(&bench.sources(), &mut |_, _| {

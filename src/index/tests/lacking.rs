@@ -1,4 +1,4 @@
-//! What is believed of a document that comes by: image by image, compared with all that is known of its name.
+//! Tests of poorer documents: compared image by image with all that is known of their name.
 
 use super::*;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};

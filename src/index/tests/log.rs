@@ -1,4 +1,4 @@
-//! The write-ahead log stays short, whoever reads meanwhile.
+//! Tests of the write-ahead log, which stays short beside any reader.
 
 use super::*;
 use crate::iiif::manifest::{Canvas, Document};
@@ -13,7 +13,7 @@ fn log_size(file: &Path) -> u64 {
     fs::metadata(name).map_or(0, |found| found.len())
 }
 
-/// Learns one document of some kilobytes, as each time another one.
+/// Learns one document of some kilobytes, a different one each time.
 fn learns(index: &Index, number: usize) {
     let canvases: Vec<Canvas> = (0..40)
         .map(|at| Canvas {

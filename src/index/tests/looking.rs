@@ -1,4 +1,4 @@
-//! Looking things up, and learning them.
+//! Tests of look-ups and learning.
 
 use super::*;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
@@ -69,11 +69,11 @@ fn the_last_document_that_was_read_is_not_read_again() {
     assert!(Arc::ptr_eq(&first, &read(&one)));
     assert_eq!(read(&other).canvases[0].images, ["two"]);
     assert!(!Arc::ptr_eq(&first, &read(&one)), "another one came between");
-    // Other routes may tell other keys.
+    // Other routes may give other keys.
     let before = read(&one);
     index.names.store(Arc::default());
     assert!(!Arc::ptr_eq(&before, &read(&one)));
-    // A long one would stay in memory for nothing.
+    // A long document would stay in memory without use.
     let long = format!("{one}{}", " ".repeat(1 << 20));
     assert!(!Arc::ptr_eq(&read(&long), &read(&long)));
     assert!(index.read_document(b"{").is_err());
@@ -219,7 +219,7 @@ fn a_sample_is_from_all_over_the_index_and_costs_a_look_up_each() {
     let ids: Vec<i64> = index.sample_leaves(90).unwrap().into_iter().map(|leaf| leaf.id).collect();
     assert_eq!(ids.len(), 90);
     assert!(ids.is_sorted() && ids[0] < 20 && ids[89] > 880, "{ids:?}");
-    // Where there are no more, all of them.
+    // An index with fewer canvases returns all of them.
     assert_eq!(index.sample_leaves(5_000).unwrap().len(), 500, "and never more than an answer has");
 }
 

@@ -1,4 +1,4 @@
-//! Several processes, swaps, and files that are not what they should be.
+//! Tests with several processes, swaps, and unexpected files.
 
 use super::*;
 use crate::iiif::manifest::{Canvas, Document};
@@ -221,7 +221,7 @@ fn an_index_that_nobody_may_write_answers_but_does_not_learn() {
     bench.build(&bench.open());
     let file = fs::canonicalize(bench.path()).unwrap();
     set_read_only(&file, true);
-    // Root may write whatever the mode says; then there is nothing to see here.
+    // Root may write whatever the mode is; then this test proves nothing.
     if fs::File::options().write(true).open(&file).is_err() {
         let index = bench.open();
         assert_eq!(canvases_of(&index, "one").len(), 1);

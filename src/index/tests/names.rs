@@ -96,7 +96,7 @@ fn an_image_on_several_canvases_of_several_manifests_has_them_all_as_owners() {
     bench.write("b.json", &["other", "same"]);
     let index = bench.open();
     bench.build(&index);
-    // The newest manifest first: what older ones name may be no more.
+    // The newest manifest first: canvases of older ones may be gone.
     assert_eq!(canvases_of(&index, "same"), [canvas_url("b.json", 2), canvas_url("a.json", 1)]);
 }
 
@@ -136,12 +136,12 @@ fn a_base64_identifier_is_found_by_the_uuid_of_each_base_and_its_canvas_has_the_
         assert_eq!(canvases_of(&index, &uuid.to_string()), [canvas_url("a.json", 1), derived.to_owned()]);
         assert_eq!(index.file_url(uuid).unwrap().as_deref(), Some(url), "the one that the UUID is made of");
     }
-    // A file that was learned is known by the canvas service's own base, and its canvas by our name.
+    // A learned file is known by the canvas service's own base, and its canvas by our name.
     let learned = "http://localhost:9000/fcrepo/rest/c/files/d.tif";
     let uuid = uuid_of_file_url(learned);
     index.learn_file_url(uuid, learned).unwrap();
     assert_eq!(canvases_of(&index, &uuid.to_string()), ["https://images.test/iiif-service/fedora/canvas/c"]);
-    // What is taken out is taken out under all its names.
+    // A removed source is removed under all its names.
     fs::remove_file(bench.file("a.json")).unwrap();
     bench.refresh_with(&index, Duration::ZERO);
     bench.refresh_with(&index, Duration::ZERO);

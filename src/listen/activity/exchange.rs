@@ -11,7 +11,7 @@ use crate::upstream::Upgrade;
 /// State of a connection besides timestamps.
 #[derive(Debug, Default)]
 pub(super) struct ExchangeActivity {
-    /// Whether a request came and not all of its answer is written.
+    /// True if a request came and its answer is not fully written.
     owes: AtomicBool,
     /// Status for a head that could not be parsed; zero: all were parsed.
     malformed: AtomicU16,
@@ -22,7 +22,7 @@ pub(super) struct ExchangeActivity {
 }
 
 impl ExchangeActivity {
-    /// A request came.
+    /// Records that a request came.
     pub(super) fn asks(&self) {
         self.owes.store(true, Relaxed);
     }
@@ -33,29 +33,29 @@ impl ExchangeActivity {
 }
 
 impl ConnectionActivity {
-    /// Bytes came since the last answer ended.
+    /// True if bytes came since the last answer ended.
     pub(in crate::listen) fn has_begun(&self) -> bool {
         self.began.load(Relaxed) != 0
     }
 
-    /// Nothing was asked so far.
+    /// True if no request came so far.
     pub(in crate::listen) fn is_new(&self) -> bool {
         !self.asked.load(Relaxed)
     }
 
-    /// A request is in flight, or something of its answer is still to be written.
+    /// True if a request is in flight, or a part of its answer is still to be written.
     pub(in crate::listen) fn owes(&self) -> bool {
         self.exchange.owes.load(Relaxed)
     }
 
-    /// All is written that there was to be written.
+    /// Records that all bytes are written.
     pub(in crate::listen) fn is_flushed(&self) {
         if self.owes() && self.is_idle() {
             self.exchange.owes.store(false, Relaxed);
         }
     }
 
-    /// The next request stands for a head that could not be read, to be answered with this status.
+    /// Notes that the next request is the substitute for a malformed head, to be answered with this status.
     pub(in crate::listen) fn notes_malformed(&self, status: StatusCode) {
         self.exchange.malformed.store(status.as_u16(), Relaxed);
     }
@@ -66,7 +66,7 @@ impl ConnectionActivity {
         if status == 0 { None } else { StatusCode::from_u16(status).ok() }
     }
 
-    /// The other end of what comes after HTTP.
+    /// Upstream side of the tunnel that follows HTTP.
     pub(in crate::listen) fn upgrade(&self) -> Option<Upgrade> {
         self.exchange.upgrade.lock().take()
     }

@@ -14,13 +14,13 @@ const LONGEST_TRAILERS: usize = 16 << 10;
 /// `BodyDecoder` knows how much of a body is still to come.
 #[derive(Debug)]
 pub(super) enum BodyDecoder {
-    /// Nothing.
+    /// No bytes left.
     Ended,
-    /// So many bytes, never zero.
+    /// Bytes left, never zero.
     Length(u64),
     /// Chunks.
     Chunked(Chunk),
-    /// Everything until the connection is closed.
+    /// Body up to the close of the connection.
     UntilClose,
 }
 
@@ -29,7 +29,7 @@ pub(super) enum BodyDecoder {
 pub(super) enum Chunk {
     /// The line with the size of a chunk.
     Size,
-    /// So many bytes of a chunk, never zero.
+    /// Bytes left of a chunk, never zero.
     Data(u64),
     /// The line end behind the data.
     End,
@@ -89,7 +89,7 @@ impl BodyDecoder {
         let data = take(read, left);
         if *left == 0 {
             *self = Self::Chunked(Chunk::End);
-            // So the last piece tells that it is the last, where its end is here already.
+            // Skips the last chunk here, where it has come, so that the last piece is known to be the last.
             if self.skip_framing(read).is_err() {
                 *self = Self::Chunked(Chunk::Broken);
             }
@@ -97,7 +97,7 @@ impl BodyDecoder {
         Ok(Decoded::Data(data))
     }
 
-    /// Reads what is no data. True: that was the end of the body.
+    /// Reads framing bytes. True: the body has ended.
     fn skip_framing(&mut self, read: &mut BytesMut) -> Result<bool, Error> {
         while let Self::Chunked(next) = self {
             match next {
@@ -153,7 +153,8 @@ fn take(read: &mut BytesMut, left: &mut u64) -> Bytes {
 
 /// Takes a line, without its end.
 ///
-/// SECURITY: it ends with CR LF and nothing else. A bare LF or CR is read otherwise by others, who would see another end.
+/// SECURITY: a line ends with CR LF and nothing else. Other parsers read a bare LF or CR otherwise, and would see another
+/// end.
 fn line(read: &mut BytesMut, longest: usize) -> Result<Option<BytesMut>, Error> {
     let Some(end) = memchr::memchr(b'\n', read) else {
         let is_too_long = read.len() > longest;

@@ -25,7 +25,7 @@ const ADDED: usize = 12;
 /// Interim answers (1xx) before one answer at most.
 const INTERIM: u32 = 16;
 
-/// `RequestFraming` says how the end of a request's body is told.
+/// `RequestFraming` is the way in which the end of a request's body is signalled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestFraming {
     /// The request has no body.
@@ -70,7 +70,7 @@ fn write_field(to: &mut Vec<u8>, name: &str, value: &[u8]) {
     to.extend_from_slice(b"\r\n");
 }
 
-/// `AnswerHead` is the head of a final answer, and what it says of the bytes behind it.
+/// `AnswerHead` is the head of a final answer, and the framing of the bytes after it.
 #[derive(Debug)]
 pub(super) struct AnswerHead {
     pub(super) answer: Response<()>,
@@ -79,7 +79,7 @@ pub(super) struct AnswerHead {
     pub(super) keeps_alive: bool,
 }
 
-/// `HeadReader` finds the end of a head, and looks at each byte once: a head that comes byte by byte costs no more.
+/// `HeadReader` finds the end of a head, and reads each byte once: a head that comes byte by byte costs no more.
 #[derive(Debug, Default)]
 pub(super) struct HeadReader {
     /// Bytes that hold no end of a head.
@@ -88,7 +88,7 @@ pub(super) struct HeadReader {
 }
 
 impl HeadReader {
-    /// Takes the head of the final answer from `read`. `None`: it is not whole yet. Interim answers are passed over.
+    /// Takes the head of the final answer from `read`. `None`: incomplete. Interim answers are skipped.
     pub(super) fn take(
         &mut self,
         read: &mut BytesMut,
@@ -118,7 +118,7 @@ impl HeadReader {
             match read.get(next..)? {
                 [b'\n', ..] => return Some(next + 1),
                 [b'\r', b'\n', ..] => return Some(next + 2),
-                // The line end is looked at again when more is there.
+                // The line end is looked at again when more bytes have come.
                 [] | [b'\r'] => return None,
                 _ => self.searched = next,
             }
@@ -156,7 +156,7 @@ fn parse(head: &Bytes) -> Result<(Response<()>, HeaderMap), Error> {
     Ok((answer, fields))
 }
 
-/// Says what the bytes behind the head are (RFC 9112 section 6.3).
+/// Framing of the bytes after the head (RFC 9112 section 6.3).
 fn frame(mut answer: Response<()>, is_head: bool) -> Result<AnswerHead, SendFailure> {
     let (status, version) = (answer.status(), answer.version());
     let fields = answer.headers_mut();

@@ -1,6 +1,5 @@
-//! HTTP/1.1 to upstreams (RFC 9112), one connection at a time: a request goes out, and its answer is read by whoever wants
-//! it. No task drives the connection, so nothing is handed from one task to another for a request
-//! (docs/decisions/0013-an-http1-client.md).
+//! HTTP/1.1 to upstreams (RFC 9112), one connection at a time: the task that sends a request reads its answer. No task of
+//! its own drives the connection, so a request needs no hand-over between tasks (docs/decisions/0013-an-http1-client.md).
 
 mod body;
 mod head;
@@ -42,13 +41,13 @@ const LEAST_ROOM: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Http1Connection {
     wire: Wire,
-    /// How long the connection waits for the head of an answer, or the next piece of its body.
+    /// Timer for the head of an answer, or the next piece of its body.
     pub(super) waits: IdleTimer,
     /// The connection carries a single request, and no other one after that.
     pub(super) alone: bool,
-    /// When the connection was last given back to the pool.
+    /// Time at which the connection was last given back to the pool.
     pub(super) idle_since: Instant,
-    /// When the connection was opened.
+    /// Time at which the connection was opened.
     pub(super) born: Instant,
 }
 
@@ -68,13 +67,13 @@ impl Http1Connection {
         poll_fn(|cx| self.wire.poll_answer(cx)).await.is_ok()
     }
 
-    /// True if the server closed the idle connection, or sent bytes that nobody asked for.
+    /// True if the server closed the idle connection, or sent unsolicited bytes.
     pub(super) fn is_closed(&mut self) -> bool {
         self.wire.poll_fill(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
-    /// Marks the connection idle; true: it may carry the next request. It may not while the last request's body still goes
-    /// up (the upstream answered early): the next request would wait for that.
+    /// Marks the connection idle; true: it may carry the next request. False while the last request's body still goes up
+    /// (the upstream answered early): the next request would wait for the rest of it.
     pub(super) fn mark_idle(&mut self, now: Instant) -> bool {
         self.idle_since = now;
         !self.alone && self.wire.reset()
@@ -117,7 +116,7 @@ impl Http1Connection {
         }
     }
 
-    /// The stream, for another protocol, and what came of that protocol already. `None`: an upload has a half of it.
+    /// Stream for another protocol, with the bytes of that protocol that came already. `None`: an upload has a half of it.
     pub(super) fn into_stream(self) -> Option<(Stream, Bytes)> {
         match self.wire.io {
             WireIo::Whole(stream) => Some((stream, self.wire.read.freeze())),
@@ -146,17 +145,17 @@ struct Wire {
     state: State,
 }
 
-/// `WireIo` is the stream, or what an upload leaves of it.
+/// `WireIo` is the stream, or the half that an upload leaves.
 enum WireIo {
     Whole(Stream),
     Half(ReadHalf<Stream>),
     Closed,
 }
 
-/// `State` says what comes next.
+/// `State` is the next step of the connection.
 #[derive(Debug)]
 enum State {
-    /// Nothing: the connection waits for a request.
+    /// Idle: the connection waits for a request.
     Idle,
     /// The head of an answer.
     Head,
@@ -212,14 +211,15 @@ impl Wire {
                 self.io = WireIo::Whole(half.unsplit(other));
             }
         }
-        // SECURITY: an answer may come before the whole head was written: the server would read the next one as the rest of it.
+        // SECURITY: an answer may come before the whole head was written: the server would read the next one as the rest of
+        // it.
         let is_sent = self.write.is_empty();
         is_whole && is_sent && self.keeps_alive && self.read.is_empty() && matches!(self.io, WireIo::Whole(_))
     }
 
     /// Writes the request, and reads until the head of the answer is there.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, SendFailure>> {
-        // What the server says is read even while it takes nothing: it may have refused the request already.
+        // Answers are read even while the server takes nothing: it may have refused the request already.
         if let Poll::Ready(Err(failure)) = self.poll_write(cx) {
             return Poll::Ready(Err(failure));
         }
@@ -246,10 +246,10 @@ impl Wire {
         }
     }
 
-    /// Says how a request failed whose connection ended.
+    /// Kind of failure of a request whose connection ended.
     ///
-    /// UPSTREAM: a keep-alive timeout that races with our request shows as an end or a reset. An answer that has begun, be it
-    /// with an interim answer or with half a head, is not asked for again.
+    /// UPSTREAM: a keep-alive timeout that races with our request shows as an end or a reset. After the first byte, of an
+    /// interim answer or of half a head, the request is not repeated.
     fn closed(&self, error: Error) -> SendFailure {
         if self.written == 0 {
             return SendFailure::Unsent;
@@ -323,7 +323,7 @@ impl Wire {
         }
     }
 
-    /// Reads what is there. Zero: the server closed its side.
+    /// Reads available bytes. Zero: the server closed its side.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Error>> {
         if self.read.capacity() - self.read.len() < LEAST_ROOM {
             self.read.reserve(READ_BUFFER);
@@ -336,8 +336,8 @@ impl Wire {
     }
 }
 
-/// Reads an answer that comes in pieces and ends with a close: its status and body. `None`: it is refused or cut. For the
-/// fuzz target.
+/// Reads an answer that comes in pieces and ends with a close: its status and body. `None`: the answer is refused or cut.
+/// For the fuzz target.
 #[doc(hidden)]
 pub fn read_answer<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, is_head: bool) -> Option<(u16, Vec<u8>)> {
     let (mut read, mut heads, mut head, mut whole) =

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// `Io` is what a connection reads and writes: TCP, or TLS.
+/// `Io` is the transport of a connection: TCP, or TLS.
 pub(in crate::upstream) trait Io:
     AsyncRead + AsyncWrite + Debug + Send + Sync + Unpin
 {

@@ -36,7 +36,7 @@ enum Exchanged {
     Whole(u16, &'static str, bool),
     /// The head is fine, and the body breaks.
     Cut,
-    /// There is no answer, for this reason.
+    /// No answer, for this reason.
     No(&'static str),
 }
 
@@ -202,7 +202,7 @@ async fn an_answer_is_read_alike_whole_and_byte_by_byte(#[case] answer: &str, #[
     assert_eq!(exchanged(Method::GET, whole, true).await, expected, "whole");
     let bytes = answer.bytes().map(|byte| vec![byte]).collect();
     let found = exchanged(Method::GET, bytes, true).await;
-    // Bytes behind the body may come too late to be seen: the pool looks once more before the next request.
+    // Bytes behind the body may come too late to be seen: the pool checks once more before the next request.
     match (&found, &expected) {
         (Exchanged::Whole(status, body, _), Exchanged::Whole(other, expected, _)) => {
             assert_eq!((status, body), (other, expected), "byte by byte");

@@ -23,12 +23,12 @@ pub(super) struct UploadTask {
     whole: Option<WriteHalf<Stream>>,
 }
 
-/// `UploadError` says why a body was not sent to its end.
+/// `UploadError` is the reason why a body was not sent to its end.
 #[derive(Debug)]
 enum UploadError {
     /// The viewer's body broke.
     Viewer(BodyError),
-    /// The upstream takes no more. It may have answered before, so the answer is read all the same.
+    /// The upstream takes no more bytes. An early answer is still read.
     Upstream,
 }
 

@@ -1,4 +1,5 @@
-//! How Cantaloupe words its answers: headers, error pages, info.json, absolute URLs (upstream.md "An expired image", "Headers").
+//! Wording of Cantaloupe's answers: headers, error pages, info.json, absolute URLs (upstream.md "An expired image",
+//! "Headers").
 
 use std::fmt::Write as _;
 

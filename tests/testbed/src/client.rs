@@ -1,4 +1,4 @@
-//! A small HTTP client: the stand-ins' own, and handy for tests.
+//! A small HTTP client for the stand-ins and for tests.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
@@ -35,7 +35,7 @@ impl Fetched {
     }
 }
 
-/// Why there is no whole answer.
+/// Error in place of a whole answer.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A client with a pool; plain HTTP only, follows nothing, decodes nothing.
@@ -92,7 +92,7 @@ impl Client {
         self.send(Method::HEAD, url, headers).await
     }
 
-    /// Any method, without a body. The target goes out as it stands (but for a fragment).
+    /// Sends a request of any method, without a body. The target goes out as it stands (but for a fragment).
     pub async fn send(
         &self,
         method: Method,
@@ -102,7 +102,7 @@ impl Client {
         self.send_body(method, url, headers, Bytes::new()).await
     }
 
-    /// Any method, with a body.
+    /// Sends a request of any method, with a body.
     pub async fn send_body(
         &self,
         method: Method,
@@ -121,7 +121,7 @@ impl Client {
     }
 }
 
-/// One GET, on a connection of its own.
+/// Sends one GET on a connection of its own.
 ///
 /// # Panics
 /// When no whole answer comes.
@@ -129,7 +129,7 @@ pub async fn get(url: &str) -> Fetched {
     get_with(url, &[]).await
 }
 
-/// One GET with fields, on a connection of its own.
+/// Sends one GET with fields on a connection of its own.
 ///
 /// # Panics
 /// When no whole answer comes.

@@ -1,6 +1,6 @@
-//! The switches of a testbed over HTTP, for those who are not Rust: browser tests, the tutorial, a compose file.
+//! Switches of a testbed over HTTP, for clients that are not Rust: browser tests, the tutorial, a compose file.
 //!
-//! `GET /` tells what there is and what was asked so far; `POST /{switch}` or `POST /{switch}?{value}` does something.
+//! `GET /` returns the state and the counts; `POST /{switch}` or `POST /{switch}?{value}` sets a switch.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl Handler for Desk {
 }
 
 impl Desk {
-    /// What is there, and what is lost.
+    /// Switches of the data: stored, expired, evicted.
     fn act(&self, switch: &str, value: &str) -> bool {
         let bed = &self.bed;
         match switch {
@@ -90,7 +90,7 @@ impl Desk {
         true
     }
 
-    /// How they misbehave.
+    /// Switches of faults: delays, outages, errors.
     async fn upset(&self, switch: &str, value: &str) -> bool {
         let bed = &self.bed;
         let time = || Duration::from_millis(value.parse().unwrap_or(0));

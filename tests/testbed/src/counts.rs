@@ -1,4 +1,4 @@
-//! What the stand-ins were asked: counters and a log, in order.
+//! Ledger of requests to the stand-ins: counters and a log, in order.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::wire::Seen;
 
-/// What a request was for.
+/// Purpose of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Canvas service: a canvas without `update`.
@@ -39,14 +39,14 @@ pub enum Kind {
     Info,
     /// Image server: `/iiif/2/{id}`.
     Base,
-    /// Anything else, at either.
+    /// Other request, to either.
     Other,
 }
 
-/// One request of the log.
+/// Entry of the log: one request.
 #[derive(Debug, Clone)]
 pub struct Logged {
-    /// What it was for.
+    /// Purpose.
     pub kind: Kind,
     /// The method.
     pub method: Method,
@@ -56,7 +56,7 @@ pub struct Logged {
     pub headers: HeaderMap,
 }
 
-/// How often the stand-ins were asked for what, since the start or the last [`Ledger::clear`].
+/// Counts of requests to the stand-ins by purpose, since the start or the last [`Ledger::clear`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Canvas requests of every kind.
@@ -99,7 +99,7 @@ pub struct Counts {
     pub base: usize,
     /// Requests to the image server that carried `X-Forwarded-ID`.
     pub direct: usize,
-    /// Anything else.
+    /// Other requests.
     pub other: usize,
     /// Canvas requests in work now.
     pub canvas_now: usize,
@@ -128,7 +128,7 @@ struct Inner {
     log: Mutex<Vec<Logged>>,
 }
 
-/// Something in work, until dropped.
+/// Guard of work in progress: ends it when dropped.
 #[derive(Debug)]
 pub(crate) struct InWork {
     ledger: Ledger,
@@ -142,7 +142,7 @@ impl Drop for InWork {
 }
 
 impl Ledger {
-    /// The counters as they stand.
+    /// Current counters.
     pub fn counts(&self) -> Counts {
         self.0.counts.borrow().clone()
     }
@@ -157,7 +157,7 @@ impl Ledger {
         self.log().into_iter().filter(|logged| logged.kind == kind).map(|logged| logged.target).collect()
     }
 
-    /// Forgets counters and log; what is in work stays counted as being in work.
+    /// Clears counters and log; work in progress stays counted.
     pub fn clear(&self) {
         self.0.log.lock().unwrap().clear();
         self.0.counts.send_modify(|counts| {
@@ -173,7 +173,7 @@ impl Ledger {
         });
     }
 
-    /// Waits until the counters say so, without sleeping.
+    /// Waits until the counters fulfil the condition, without sleeping.
     ///
     /// # Panics
     /// After 20 seconds.

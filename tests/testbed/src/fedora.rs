@@ -7,7 +7,7 @@ use std::time::Duration;
 use md5::{Digest as _, Md5};
 use tokio::sync::Semaphore;
 
-/// One picture file (or PDF) with the repository path of the canvas that shows it.
+/// Picture file (or PDF) with the repository path of the canvas that shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
     /// `obj/minutes/pages/page_0`
@@ -16,31 +16,31 @@ pub struct Leaf {
     pub label: String,
     /// `page_0.jpg`
     pub file: String,
-    /// Its media type.
+    /// Media type.
     pub format: &'static str,
     /// The number painted on it (a PDF's first page has this one, its second the next).
     pub number: u32,
-    /// In pixels.
+    /// Width in pixels.
     pub width: u32,
-    /// In pixels.
+    /// Height in pixels.
     pub height: u32,
     /// 0 for a picture; else how many pages the PDF has.
     pub pdf_pages: u32,
 }
 
-/// Something with a manifest: a book, a PDF or a single picture.
+/// Holding: a repository object with a manifest, that is a book, a PDF or a single picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding {
     /// `obj/minutes`
     pub path: String,
     /// `Minutes of the Houston Oil Company`
     pub label: String,
-    /// What it shows, in order.
+    /// Pages in order.
     pub leaves: Vec<Leaf>,
 }
 
 impl Holding {
-    /// Whether the object holds its picture or PDF itself.
+    /// True if the object holds its picture or PDF itself.
     pub(crate) fn is_its_own_page(&self) -> bool {
         self.leaves.iter().all(|leaf| leaf.path == self.path)
     }
@@ -71,7 +71,7 @@ impl Holding {
         holding
     }
 
-    /// One picture.
+    /// Makes a holding of one picture.
     pub fn single(path: &str, (width, height): (u32, u32)) -> Self {
         let label = format!("Single {path}");
         let leaf = Leaf {
@@ -88,7 +88,7 @@ impl Holding {
     }
 }
 
-/// How Fedora answers about a file or an object.
+/// Error of Fedora for a file or an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// No connection.
@@ -149,12 +149,12 @@ impl Fedora {
         self.0.state.lock().unwrap()
     }
 
-    /// Everything in it.
+    /// Holdings of the repository.
     pub fn holdings(&self) -> &[Holding] {
         &self.0.holdings
     }
 
-    /// Where files live, as the canvas service writes it: `{base}/{path}/files/{name}`.
+    /// Base of file URLs, as the canvas service writes them: `{base}/{path}/files/{name}`.
     pub fn file_base(&self) -> &str {
         &self.0.base
     }
@@ -164,7 +164,7 @@ impl Fedora {
         format!("{}/{}/files/{}", self.0.base, leaf.path, leaf.file)
     }
 
-    /// The same file under the public base, as base64 identifiers in manifests name it.
+    /// URL of the file under the public base, as base64 identifiers in manifests name it.
     pub fn public_file_url(&self, leaf: &Leaf) -> String {
         format!("{}/{}/files/{}", self.0.public_base, leaf.path, leaf.file)
     }
@@ -174,7 +174,7 @@ impl Fedora {
         self.state().missing.insert(path.to_owned());
     }
 
-    /// The file is back.
+    /// Restores the file.
     pub fn restores_file(&self, path: &str) {
         self.state().missing.remove(path);
     }
@@ -204,7 +204,7 @@ impl Fedora {
         self.state().down = false;
     }
 
-    /// How long each read takes.
+    /// Delays each read by this time.
     pub fn delay(&self, delay: Duration) {
         self.state().delay = delay;
     }
@@ -227,7 +227,7 @@ impl Fedora {
         self.0.holdings.get(*holding)?.leaves.get(*leaf)
     }
 
-    /// One read of an object's RDF.
+    /// Reads an object's RDF.
     pub(crate) async fn read(&self) -> Result<(), Refused> {
         let _connection = self.0.connections.acquire().await;
         let delay = self.state().delay;
@@ -237,7 +237,7 @@ impl Fedora {
         if self.state().down { Err(Refused::Unreachable) } else { Ok(()) }
     }
 
-    /// Whether this leaf's file can be had.
+    /// Checks that the file of this leaf can be read.
     pub(crate) fn file(&self, leaf: &Leaf) -> Result<(), Refused> {
         let state = self.state();
         if state.down {

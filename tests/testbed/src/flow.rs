@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// How a body ends.
+/// End of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Clean,
@@ -52,19 +52,19 @@ impl Flow {
         Self { exact: None, ..Self::sized(bytes) }
     }
 
-    /// The same body, broken off after `count` bytes (its announced length stays).
+    /// Breaks the body off after `count` bytes (its announced length stays).
     #[must_use]
     pub fn cut_after(self, count: usize) -> Self {
         self.shortened(count, Ending::Cut)
     }
 
-    /// The same body, which says nothing any more after `count` bytes.
+    /// Stops the body after `count` bytes without an end.
     #[must_use]
     pub fn stuck_after(self, count: usize) -> Self {
         self.shortened(count, Ending::Hangs)
     }
 
-    /// The same body, a byte at a time with a pause before each.
+    /// Sends the body a byte at a time with a pause before each.
     #[must_use]
     pub fn dripping(mut self, every: Duration) -> Self {
         let bytes: Vec<u8> = self.frames.iter().flatten().copied().collect();
@@ -103,7 +103,7 @@ impl Body for Flow {
         match self.ending {
             Ending::Clean => Poll::Ready(None),
             Ending::Hangs => Poll::Pending,
-            // hyper throws its write buffer away when a body fails: a pause first lets the bytes out.
+            // hyper drops its write buffer when a body fails: a pause first lets the bytes out.
             Ending::Cut if !self.flushed => {
                 self.flushed = true;
                 cx.waker().wake_by_ref();

@@ -1,4 +1,4 @@
-//! One host for everything, as the library's API host is: pictures, presentations, and what else lies beside them.
+//! Gateway: one host for everything, as the library's API host is: pictures, presentations, and other paths beside them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ struct Desk {
     pictures: AtomicUsize,
 }
 
-/// A server that passes `/iiif/2/` and `/iiif-service/` on to the stand-ins. It answers itself: `/iiif/2`, to whoever checks its
-/// health; any path with a segment `sized-{bytes}` or `sized-{bytes}-{anything}`, with so many bytes; a POST, with the count of
+/// A server that passes `/iiif/2/` and `/iiif-service/` on to the stand-ins. Answers itself: `/iiif/2`, for health checks;
+/// any path with a segment `sized-{bytes}` or `sized-{bytes}-{anything}`, with so many bytes; a POST, with the count of
 /// bytes that came; everything else, with `here`.
 #[derive(Debug)]
 pub struct Gateway {
@@ -41,12 +41,12 @@ impl Drop for Gateway {
 }
 
 impl Gateway {
-    /// In front of this testbed, at a port of its own. Needs a tokio runtime.
+    /// Starts a gateway in front of this testbed, at a port of its own. Needs a tokio runtime.
     pub fn start(bed: &Testbed) -> Self {
         Self::start_at(ANYWHERE, bed)
     }
 
-    /// The same at this address.
+    /// Starts a gateway at this address.
     pub fn start_at(address: SocketAddr, bed: &Testbed) -> Self {
         let desk = Arc::new(Desk {
             images: bed.images.origin(),
@@ -73,13 +73,14 @@ impl Gateway {
         self.desk.errors.store(bytes, Ordering::SeqCst);
     }
 
-    /// Pictures at full size (`/full/full/`) have at least so many bytes; what follows the JPEG's end is no part of the picture.
+    /// Sets the minimum size of pictures at full size (`/full/full/`) in bytes; bytes after the JPEG's end are no part of
+    /// the picture.
     pub fn full_pictures_of(&self, bytes: usize) {
         self.desk.pictures.store(bytes, Ordering::SeqCst);
     }
 }
 
-/// How many bytes are wanted: `sized-{bytes}` or `sized-{bytes}-{anything}`.
+/// Number of bytes of a path with `sized-{bytes}` or `sized-{bytes}-{anything}`.
 fn sized(path: &str) -> Option<usize> {
     let wanted = path.split('/').find_map(|segment| segment.strip_prefix("sized-"))?;
     wanted.split('-').next()?.parse().ok()

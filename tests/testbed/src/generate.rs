@@ -1,5 +1,5 @@
-//! How the canvas service makes a document: Fedora reads, the key, the nested request, the cache
-//! (upstream.md "Ways back to life", "Poison", "Load").
+//! Generation of documents by the canvas service: Fedora reads, the key, the nested request, the cache (upstream.md "Ways
+//! back to life", "Poison", "Load").
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard};
@@ -15,7 +15,7 @@ use crate::gate::Gate;
 use crate::redis::{Key, Redis, Trouble};
 use crate::shapes::Shapes;
 
-/// Why there is no document.
+/// Error in place of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failed {
     /// Unknown object, Fedora's 4xx and 5xx, a full Redis: 500 JSON.
@@ -196,8 +196,8 @@ impl Workshop {
         Ok(info.and_then(|body| size_of(&body)))
     }
 
-    /// `/fedora/image/…`: no RDF walk. The key is written whatever the path says, then the base URI is asked and its
-    /// redirect to info.json followed; info.json is the answer.
+    /// `/fedora/image/…`: no RDF walk. The key is written for any path, then the base URI is requested and its redirect to
+    /// info.json followed; info.json is the answer.
     async fn image(&self, path: &str) -> Result<String, Failed> {
         let url = format!("{}/{path}", self.fedora.file_base());
         let id = uuid_of(&url);
@@ -206,7 +206,7 @@ impl Workshop {
         String::from_utf8(info.to_vec()).map_err(|_| Failed::Internal)
     }
 
-    /// One request to `image.server.url`. It may come back through the proxy: that is the echo.
+    /// Sends one request to `image.server.url`. The request may come back through the proxy: that is the echo.
     async fn nested(&self, rest: &str) -> Option<Bytes> {
         let _connection = self.connections.acquire().await;
         let _in_work = self.ledger.nested_in_work();

@@ -1,7 +1,7 @@
 //! `{region}/{size}/{rotation}/{quality}.{format}` by the grammar of Image API 2, as Cantaloupe judges it: bad syntax
 //! 400, unknown format 415, no extension 404, upscaling 403, region out of range 400 (upstream.md "Identifiers").
 
-/// What is cut out, in pixels of the whole picture.
+/// Region in pixels of the whole picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Region {
     pub(crate) x: u32,
@@ -41,14 +41,14 @@ fn pixels(of: f64) -> u32 {
 }
 
 impl<'a> Parameters<'a> {
-    /// Judges what can be judged before the picture is known.
+    /// Judges the parts that do not depend on the picture.
     pub(crate) fn parse(rest: &'a str) -> Judged<Self> {
         let parts: Vec<_> = rest.split('/').collect();
         let [region, size, rotation, file] = parts[..] else { return Err(404) };
         // UPSTREAM: without an extension no route matches: 404 even for a live id.
         let (quality, format) = file.split_once('.').ok_or(404_u16)?;
         let known = Self { region, size, rotation, file };
-        // A probe on a picture that is larger than anything: only the syntax counts here.
+        // A picture that is larger than any size: only the syntax counts here.
         known.region((u32::MAX, u32::MAX))?;
         if known.size((u32::MAX, u32::MAX)) == Err(400) {
             return Err(400);
@@ -68,7 +68,7 @@ impl<'a> Parameters<'a> {
         Ok(Plan { region, width, height })
     }
 
-    /// The same request, spelled as `Link: rel="canonical"` has it.
+    /// Spelling of the request for `Link: rel="canonical"`.
     pub(crate) fn canonical(&self, plan: &Plan, whole: (u32, u32)) -> String {
         let Region { x, y, width, height } = plan.region;
         let full = (width, height) == whole;

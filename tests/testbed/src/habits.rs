@@ -1,4 +1,5 @@
-//! What some image servers do and others do not: logins, a source cache, base64 identifiers, the second face of expiry.
+//! Habits that some image servers have and others do not: logins, a source cache, base64 identifiers, a key lost while
+//! opening.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -33,13 +34,13 @@ impl Habits {
         }
     }
 
-    /// Whether this look is one of those that lose their key between two steps of opening.
+    /// True if this look-up is to lose its key between two steps of opening.
     pub(crate) fn loses_key_while_opening(&self) -> bool {
         let fewer = |left: usize| left.checked_sub(1);
         self.vanishing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_ok()
     }
 
-    /// Whether this is a viewer without a cookie. The canvas service is let in: it has its own way.
+    /// True for a viewer without a cookie, where a login is needed. The canvas service is let in: it has its own way.
     pub(crate) fn refuses_stranger(&self, seen: &Seen) -> bool {
         let is_service = seen.header("user-agent").starts_with("Apache-HttpClient/");
         self.login.load(Ordering::SeqCst) && !is_service && !seen.headers.contains_key("cookie")
@@ -62,7 +63,7 @@ impl Habits {
 
 impl ImageServer {
     /// Pictures and info.json without a Cookie are 401 before the identifier is looked up (Cantaloupe's `pre_authorize`):
-    /// live and expired look the same to a stranger.
+    /// live and expired look alike without a login.
     pub fn asks_for_login(&self, asks: bool) {
         self.habits().login.store(asks, Ordering::SeqCst);
     }
@@ -78,14 +79,14 @@ impl ImageServer {
         self.habits().vanishing.store(count, Ordering::SeqCst);
     }
 
-    /// Answers whose target contains this are decided at once and sent only after [`ImageServer::delivers_all`]: what they
-    /// say is old by then.
+    /// Answers whose target contains this text are decided at once and sent only after [`ImageServer::delivers_all`]: they
+    /// are outdated by then.
     pub fn delivers_late(&self, part: &str) {
         self.habits().late.lock().unwrap().insert(part.to_owned());
         self.habits().late_gate.shut();
     }
 
-    /// Sends what [`ImageServer::delivers_late`] held.
+    /// Sends the answers that [`ImageServer::delivers_late`] held.
     pub fn delivers_all(&self) {
         self.habits().late.lock().unwrap().clear();
         self.habits().late_gate.open();

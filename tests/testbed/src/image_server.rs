@@ -44,7 +44,7 @@ pub(crate) struct Images {
     service_url: Mutex<String>,
     client: Client,
     own_port: AtomicU16,
-    /// UPSTREAM: info.json is answered from the heap until the server restarts, whatever became of the key.
+    /// UPSTREAM: info.json is answered from the heap until the server restarts, whatever the state of the key.
     heap: Mutex<HashMap<String, (u32, u32)>>,
     /// The derivative cache, where there is one.
     derivatives: Mutex<Option<HashMap<String, (Bytes, String)>>>,
@@ -130,7 +130,7 @@ impl Images {
         Ok(Found { number: leaf.number + page - 1, size: (leaf.width, leaf.height) })
     }
 
-    /// What the viewer is told its identifier is.
+    /// Identifier as the viewer is to see it.
     fn shown(seen: &Seen, raw_id: &str) -> String {
         let told = seen.header("x-forwarded-id");
         if told.is_empty() { raw_id.to_owned() } else { told.to_owned() }
@@ -210,7 +210,7 @@ impl Images {
         if let Some(cache) = self.derivatives.lock().unwrap().as_mut() {
             cache.insert(slot, (bytes.clone(), canonical.clone()));
         }
-        // The date is the file's: a conditional request is compared with it and with nothing else (no ETag).
+        // The date is the file's: a conditional request is compared with it alone (no ETag).
         let unchanged = seen.header("if-modified-since") == LAST_MODIFIED;
         // Range is not offered: the whole picture comes as 200.
         let mut answer = if unchanged { reply(304, "") } else { response(200, Flow::chunked(bytes)) };
@@ -312,7 +312,7 @@ impl ImageServer {
         format!("http://{}", self.server.address())
     }
 
-    /// Whom it asks what file a UUID is: the canvas service (`…/iiif-service`).
+    /// Sets the URL at which the file of a UUID is looked up: the canvas service (`…/iiif-service`).
     pub fn service_url(&self, url: impl Into<String>) {
         *self.images.service_url.lock().unwrap() = url.into();
     }
@@ -322,7 +322,7 @@ impl ImageServer {
         self.server.answers(false, answers);
     }
 
-    /// The same, and what was asked for is done all the same.
+    /// Answers in this way, and does what the request asked for nevertheless.
     pub fn does_and_answers(
         &self,
         answers: impl Fn(&Seen) -> Option<Response<Flow>> + Send + Sync + 'static,
@@ -335,7 +335,7 @@ impl ImageServer {
         self.server.answers_as_ever();
     }
 
-    /// The heap is gone: info.json tells the truth again. A derivative cache, being on disk, stays, info.json with it.
+    /// Empties the heap: info.json tells the truth again. A derivative cache, being on disk, stays, info.json with it.
     pub fn restarts(&self) {
         // UPSTREAM: info.json is kept in the derivative cache as well.
         if self.images.derivatives.lock().unwrap().is_none() {
@@ -343,7 +343,7 @@ impl ImageServer {
         }
     }
 
-    /// The derivative cache is emptied.
+    /// Empties the derivative cache.
     pub fn purges_derivatives(&self) {
         if let Some(cache) = self.images.derivatives.lock().unwrap().as_mut() {
             cache.clear();
@@ -355,7 +355,7 @@ impl ImageServer {
         &self.images.habits
     }
 
-    /// Puts an identifier's info.json into the heap, as if it had been asked for.
+    /// Puts an identifier's info.json into the heap, as a request would.
     pub fn remembers_info(&self, id: &str, size: (u32, u32)) {
         self.images.heap.lock().unwrap().insert(id.to_owned(), size);
     }

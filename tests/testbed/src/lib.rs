@@ -1,8 +1,8 @@
 //! Faithful stand-ins for Cantaloupe and the IR IIIF Service, for tests, benches and the demo only.
 //!
-//! Start with [`Testbed::start`]. What they do is what `upstream.md` measured, section by section; how they misbehave
-//! has a name on the handles ([`Service`], [`ImageServer`], [`Redis`], [`Fedora`]) and can be switched while they run.
-//! For peers that are not HTTP at all there is [`raw`], for any other origin there is [`Origin`].
+//! Start with [`Testbed::start`]. The stand-ins behave as measured in `upstream.md`, section by section; each fault has a
+//! name on the handles ([`Service`], [`ImageServer`], [`Redis`], [`Fedora`]) and can be switched while they run. For peers
+//! that are not HTTP at all there is [`raw`], for any other origin there is [`Origin`].
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -132,6 +132,6 @@ async fn run(asked: Asked) -> Result<(), Box<dyn Error>> {
         println!("gateway         {}", gateway.origin());
     }
     println!("switches        {}", control.url());
-    // Whoever started us ends us: nothing here is worth a farewell.
+    // The parent process ends this one: there is nothing to clean up.
     std::future::pending().await
 }

@@ -1,4 +1,4 @@
-//! An origin with answers of the test's choice, which records what it was asked.
+//! Origin with answers of the test's choice, which records its requests.
 
 use std::sync::{Arc, Mutex};
 
@@ -48,7 +48,7 @@ impl Drop for Origin {
 }
 
 impl Origin {
-    /// Answers with what the closure makes of each request. Needs a tokio runtime.
+    /// Starts an origin that answers by the closure. Needs a tokio runtime.
     pub fn start(route: impl Fn(&Seen) -> Response<Flow> + Send + Sync + 'static) -> Self {
         let table = Arc::new(Table {
             route: Routed(Box::new(route)),
@@ -79,7 +79,7 @@ impl Origin {
         format!("http://{}", self.server.address())
     }
 
-    /// Where it listens.
+    /// Listening address.
     pub fn address(&self) -> std::net::SocketAddr {
         self.server.address()
     }
@@ -123,12 +123,12 @@ impl Origin {
         self.server.comes_up();
     }
 
-    /// Connections from now on are HTTP/2 without asking (prior knowledge), with so many requests at once.
+    /// Makes new connections HTTP/2 with prior knowledge, with so many requests at once.
     pub fn speaks_http2(&self, streams: usize) {
         self.server.speaks_http2(streams);
     }
 
-    /// The next requests by HTTP/2 are refused (`REFUSED_STREAM`): nothing was done for them.
+    /// Refuses the next `count` requests by HTTP/2 (`REFUSED_STREAM`), unprocessed.
     pub fn refuses_streams(&self, count: usize) {
         self.server.refuses_streams(count);
     }

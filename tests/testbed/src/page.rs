@@ -1,14 +1,14 @@
-//! One page of a book, with all the names that it has.
+//! Pages of a book, with all their names.
 
 use bytes::Bytes;
 
 use crate::geometry::Parameters;
 use crate::picture;
 
-/// One picture as manifests name it.
+/// Picture as manifests name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// As in `/iiif/2/{identifier}/…`: the UUID, for a PDF's page `{uuid};{page}`.
+    /// Identifier as in `/iiif/2/{identifier}/…`: the UUID, for a PDF's page `{uuid};{page}`.
     pub identifier: String,
     /// The UUID of the file.
     pub uuid: String,
@@ -20,14 +20,14 @@ pub struct Page {
     pub public_file_url: String,
     /// The canvas `@id` in a manifest (public base, `?page=N` for a PDF).
     pub canvas_url: String,
-    /// Its path and query: `/iiif-service/fedora/canvas/…`.
+    /// Path and query of the canvas: `/iiif-service/fedora/canvas/…`.
     pub canvas_path: String,
     /// `/iiif-service/fedora/image/{path}/files/{name}`, without `?update=true`.
     pub register_path: String,
     /// `/iiif-service/fedora/presentation/…` of the book.
     pub presentation_path: String,
-    /// The path in the repository: what [`Fedora::removes_file`](crate::Fedora::removes_file) and
-    /// [`Redis::forgets_canvas`](crate::Redis::forgets_canvas) take.
+    /// Path in the repository, as [`Fedora::removes_file`](crate::Fedora::removes_file) and
+    /// [`Redis::forgets_canvas`](crate::Redis::forgets_canvas) take it.
     pub path: String,
     /// The number painted on it.
     pub number: u32,
@@ -56,7 +56,7 @@ impl Page {
         format!("/iiif/2/{}/{rest}", self.base64_id)
     }
 
-    /// The bytes that the image server answers for `{region}/{size}/{rotation}/{quality}.jpg`, without asking it.
+    /// Bytes of the image server's answer for `{region}/{size}/{rotation}/{quality}.jpg`, without a request.
     ///
     /// # Panics
     /// Where the request is one that the image server refuses.

@@ -1,4 +1,4 @@
-//! A TCP peer that does what its script says, byte by byte: for the edge of the proxy.
+//! TCP peer that follows its script, byte by byte: for the edge of the proxy.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// One step of a script.
+/// Step of a script.
 #[derive(Debug, Clone)]
 pub enum Step {
     /// Reads until the empty line that ends a request head; the bytes are recorded.
@@ -95,7 +95,7 @@ impl Peer {
         Self { address, record: kept, task }
     }
 
-    /// Where it listens.
+    /// Listening address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -105,7 +105,7 @@ impl Peer {
         format!("http://{}", self.address)
     }
 
-    /// What [`Step::ReadHead`] and [`Step::Read`] got, byte for byte, in order.
+    /// Bytes that [`Step::ReadHead`] and [`Step::Read`] got, in order.
     pub fn heads(&self) -> Vec<Bytes> {
         self.record.heads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -177,7 +177,7 @@ fn note(record: &Record, bytes: Vec<u8>) {
     record.arrived.send_modify(|count| *count += 1);
 }
 
-/// Up to and with the empty line. Byte by byte: what follows belongs to the next step.
+/// Reads up to and including the empty line. Byte by byte: later bytes belong to the next step.
 async fn read_head(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

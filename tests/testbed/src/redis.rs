@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::stored::Stored;
 
-/// From this many duplicates on, one update is not enough.
+/// Number of duplicates from which on one update is not enough.
 const CROWD: usize = 5;
-/// How many older duplicates stand before an entry that was saved again into a crowd.
+/// Number of older duplicates before an entry that was saved again among many.
 const BEHIND: usize = 2;
 
-/// What a generated answer is stored under. The service's key has no page: the canvases `?page=1` and `?page=2`
-/// of a PDF share one entry; `allow` and `disallow` do belong to it.
+/// Key of a generated answer. The service's key has no page: the canvases `?page=1` and `?page=2` of a PDF share one entry;
+/// `allow` and `disallow` do belong to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) kind: &'static str,
@@ -41,7 +41,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// Why Redis did not do it.
+/// Error of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trouble {
     Down,
@@ -80,23 +80,23 @@ impl Redis {
         store.manifests.clear();
     }
 
-    /// Only the resource keys are gone; every canvas JSON survives, so that a plain visit heals nothing.
+    /// Removes the resource keys only; every canvas JSON survives, so that a plain visit heals nothing.
     pub fn evict_keys(&self) {
         self.store().keys.clear();
     }
 
-    /// Only the generated JSON is gone.
+    /// Removes the generated JSON only.
     pub fn evict_manifests(&self) {
         self.store().manifests.clear();
     }
 
-    /// One resource key is gone (upstream.md "An expired image"); a PDF page's `;N` is dropped, one key serves all pages.
+    /// Removes one resource key (upstream.md "An expired image"); a PDF page's `;N` is dropped, one key serves all pages.
     pub fn expires(&self, identifier: &str) {
         let uuid = identifier.split(';').next().unwrap_or_default();
         self.store().keys.remove(uuid);
     }
 
-    /// The stored canvas JSON of a repository path (`obj/minutes/pages/page_0`) is gone.
+    /// Removes the stored canvas JSON of a repository path (`obj/minutes/pages/page_0`).
     pub fn forgets_canvas(&self, path: &str) {
         self.store().manifests.retain(|key, _| key.kind != "canvas" || key.path != path);
     }
@@ -121,7 +121,7 @@ impl Redis {
         self.store().full = false;
     }
 
-    /// Whether the key of an identifier is there.
+    /// True if the key of an identifier is there.
     pub fn has_key(&self, identifier: &str) -> bool {
         self.store().keys.contains_key(identifier.split(';').next().unwrap_or_default())
     }
@@ -135,21 +135,21 @@ impl Redis {
         Stored::new(store.manifests.iter().map(named).collect())
     }
 
-    /// How many entries of a canvas are stored beside the plain one, under an `allow` or `disallow`.
+    /// Number of entries of a canvas that are stored beside the plain one, under an `allow` or `disallow`.
     pub fn canvas_variants(&self, path: &str) -> usize {
         let store = self.store();
         let canvases = store.manifests.iter().filter(|(key, _)| key.kind == "canvas" && key.path == path);
         canvases.filter(|(key, _)| !key.is_plain()).map(|(_, entries)| entries.len()).sum()
     }
 
-    /// How many duplicates are stored of a canvas, as it is asked for without `allow` and `disallow`.
+    /// Number of stored duplicates of a canvas, as requested without `allow` and `disallow`.
     pub fn canvas_duplicates(&self, path: &str) -> usize {
         let store = self.store();
         let canvases = store.manifests.iter().filter(|(key, _)| key.is_plain_canvas(path));
         canvases.map(|(_, entries)| entries.len()).sum()
     }
 
-    /// How many duplicates of a canvas are poisoned (`images` empty).
+    /// Number of poisoned duplicates of a canvas (`images` empty).
     pub fn poisoned_duplicates(&self, path: &str) -> usize {
         let store = self.store();
         let canvases = store.manifests.iter().filter(|(key, _)| key.is_plain_canvas(path));
@@ -187,7 +187,7 @@ impl Redis {
         if store.down { Err(Trouble::Down) } else { Ok(first) }
     }
 
-    /// A new entry. Nobody looks whether another generation was quicker: so N at once leave N duplicates.
+    /// Adds an entry. No check for an earlier generation is made: so N at once leave N duplicates.
     pub(crate) fn add(&self, key: Key, json: String) -> Result<(), Trouble> {
         let mut store = self.store();
         store.writable()?;

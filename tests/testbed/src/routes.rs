@@ -1,4 +1,4 @@
-//! What a proxy in front of the stand-ins is told of them.
+//! Routes of a proxy in front of the stand-ins.
 
 /// Two `[[routes]]` of a configuration: pictures under `/iiif/2/`, presentations under `/iiif-service/`, each to the
 /// origin (scheme and authority) that is given.

@@ -65,7 +65,7 @@ fn error_json(status: u16, seen: &Seen) -> Response<Flow> {
     typed(response(status, Flow::chunked(body)), "application/json")
 }
 
-/// What the servlet container and Spring's firewall refuse before any controller.
+/// Status by which the servlet container and Spring's firewall refuse a path before any controller.
 fn firewall(path: &str) -> Option<u16> {
     let encoded = |at: usize| path.get(at + 1..at + 3).unwrap_or("zz");
     for (at, _) in path.match_indices('%') {
@@ -81,7 +81,7 @@ fn firewall(path: &str) -> Option<u16> {
     (path.contains("//") || path.contains(';') || climbs).then_some(500)
 }
 
-/// One value of the query; the first counts.
+/// Value of a query parameter; the first counts.
 fn parameter(seen: &Seen, name: &str) -> Option<String> {
     let pairs = seen.query()?.split('&');
     let mut values = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
@@ -94,7 +94,7 @@ fn wants_update(seen: &Seen) -> bool {
     parameter(seen, "update").is_some_and(|value| value.is_empty() || value == "true")
 }
 
-/// Whether `text/plain` may be answered; else 406.
+/// True if `text/plain` may be answered; else 406.
 fn takes_text(seen: &Seen) -> bool {
     let accept = seen.header("accept");
     accept.is_empty() || ["text/plain", "text/*", "*/*"].iter().any(|range| accept.contains(range))
@@ -197,7 +197,7 @@ impl Routes {
         let key = Key { kind, path: path.to_owned(), allow, disallow };
         let broken = shop.switches().broken_json;
         match shop.document(key, update).await {
-            // As a label with a raw backslash and a tab would do it (recorded: quoted-presentation).
+            // A label with a raw backslash and a tab (recorded: quoted-presentation).
             Ok(json) if broken => typed(
                 reply(200, json.replacen("\"label\" : [ \"", "\"label\" : [ \"back\\slash \t", 1)),
                 JSON,
@@ -261,17 +261,17 @@ impl Service {
         format!("http://{}", self.server.address())
     }
 
-    /// Where nested requests go from now on (`image.server.url`), e.g. `http://127.0.0.1:{proxy}/iiif/2`.
+    /// Sets the URL of nested requests (`image.server.url`), e.g. `http://127.0.0.1:{proxy}/iiif/2`.
     pub fn image_server_url(&self, url: impl Into<String>) {
         self.shop().switches().image_server_url = url.into();
     }
 
-    /// What canvas and image URLs start with in documents generated from now on.
+    /// Sets the start of canvas and image URLs in documents generated from now on.
     pub fn public_base(&self, base: impl Into<String>) {
         self.shop().switches().public_base = base.into();
     }
 
-    /// Every canvas request takes this long before anything is looked up.
+    /// Delays every canvas request by this time, before the look-up.
     pub fn canvas_delay(&self, delay: Duration) {
         self.shop().switches().canvas_delay = delay;
     }
@@ -321,7 +321,7 @@ impl Service {
         self.shop().switches().closes_resources = Some(403);
     }
 
-    /// A gateway answers `/resources/…` with this status and a page of its own: a 404 of it says nothing of any key.
+    /// A gateway answers `/resources/…` with this status and a page of its own: its 404 does not mean that a key is gone.
     pub fn closes_resources_with(&self, status: u16) {
         self.shop().switches().closes_resources = Some(status);
     }
@@ -390,7 +390,7 @@ impl Service {
         self.server.answers(false, answers);
     }
 
-    /// The same, and what was asked for is done all the same.
+    /// Answers in this way, and does what the request asked for nevertheless.
     pub fn does_and_answers(
         &self,
         answers: impl Fn(&Seen) -> Option<Response<Flow>> + Send + Sync + 'static,

@@ -12,12 +12,12 @@ pub(crate) struct Shapes {
     pub(crate) fedora: Fedora,
 }
 
-/// The last segment: what the service calls an object.
+/// Last segment: the service's name of an object.
 fn name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// What a manifest calls itself: a book by its path, an object that is its own page by its name (both recorded).
+/// Name by which a manifest calls itself: a book its path, an object that is its own page its name (both recorded).
 fn called(holding: &Holding) -> &str {
     let own_page = holding.leaves.iter().any(|leaf| leaf.path == holding.path);
     if own_page { name(&holding.path) } else { &holding.path }
@@ -42,8 +42,8 @@ impl Shapes {
         ])
     }
 
-    /// A canvas. `size` is what the nested info.json said; `None` poisons. `query` is the part of the query that the
-    /// service keeps in `@id` and `on` (`?allow=…`, `?disallow=…`); `?page=N` it drops (recorded: `canvas-pdf-page2.json`).
+    /// Canvas. `size` is the one of the nested info.json; `None` poisons. `query` is the part of the query that the service
+    /// keeps in `@id` and `on` (`?allow=…`, `?disallow=…`); `?page=N` it drops (recorded: `canvas-pdf-page2.json`).
     pub(crate) fn canvas(&self, path: &str, leaf: &Leaf, size: Option<(u32, u32)>, query: &str) -> Json {
         let id = format!("{}{query}", self.url("canvas", path));
         let label = self.fedora.label(&leaf.path, &leaf.label);

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored(BTreeMap<String, Vec<String>>);
 
-/// How many pictures a document shows; info.json is one.
+/// Number of pictures in a document; info.json is one.
 fn pictures(json: &str) -> usize {
     json.matches("oa:Annotation").count() + usize::from(json.contains("iiif.io/api/image/2/level2.json"))
 }
 
-/// What a plain GET is answered with: the oldest duplicate.
+/// Number of pictures in the answer to a plain GET: the oldest duplicate.
 fn answered(entries: &[String]) -> usize {
     entries.first().map_or(0, |json| pictures(json))
 }
@@ -30,12 +30,12 @@ impl Stored {
         self.0.get(place).map_or(&[], Vec::as_slice)
     }
 
-    /// How many documents there are, duplicates included.
+    /// Number of documents, duplicates included.
     pub fn len(&self) -> usize {
         self.0.values().map(Vec::len).sum()
     }
 
-    /// Whether there is none.
+    /// True if there are no documents.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,4 +1,4 @@
-//! How the stand-ins listen: one hyper server, on port 0 unless told otherwise, with the misbehaviour that every server can show.
+//! Server of the stand-ins: one hyper server, on port 0 unless told otherwise, with the faults that every server can show.
 
 use std::error::Error;
 use std::io;
@@ -19,12 +19,12 @@ use crate::flow::Flow;
 use crate::gate::Gate;
 use crate::reset::ResetOnDrop;
 
-/// One request as a stand-in saw it.
+/// Request as a stand-in saw it.
 #[derive(Debug, Clone)]
 pub struct Seen {
     /// The method.
     pub method: Method,
-    /// The raw request target, as it stood in the request line; of HTTP/2 what stood in `:path`.
+    /// Raw request target, as in the request line; in HTTP/2 the value of `:path`.
     pub target: String,
     /// `:authority`, where the request came by HTTP/2.
     pub authority: Option<String>,
@@ -51,7 +51,7 @@ impl Seen {
     }
 }
 
-/// What answers a request.
+/// Handler of requests.
 pub(crate) trait Handler: Send + Sync + 'static {
     fn answer(self: Arc<Self>, seen: Seen) -> impl Future<Output = Response<Flow>> + Send;
 }
@@ -65,7 +65,7 @@ impl Panics {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }
 
-    /// Raises what happened, unless the thread panics already.
+    /// Raises the recorded panics, unless the thread panics already.
     pub(crate) fn raise(&self) {
         let noted = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         assert!(std::thread::panicking() || noted.is_empty(), "a stand-in panicked: {}", noted.join("; "));
@@ -79,7 +79,7 @@ type Chosen = dyn Fn(&Seen) -> Option<Response<Flow>> + Send + Sync;
 #[derive(Default)]
 struct Choice {
     answers: Mutex<Option<Arc<Chosen>>>,
-    /// The request is worked on all the same.
+    /// True if the request is still carried out.
     works: AtomicBool,
 }
 
@@ -107,13 +107,13 @@ pub(crate) struct Manners {
     connections: AtomicUsize,
     /// Requests at once on an HTTP/2 connection; 0: HTTP/1.1 is spoken.
     http2: AtomicUsize,
-    /// So many HTTP/2 requests are still refused.
+    /// Number of HTTP/2 requests that are still to be refused.
     refuses: AtomicUsize,
     /// Every HTTP/2 connection that is older says GOAWAY.
     goodbye: tokio::sync::watch::Sender<()>,
 }
 
-/// Where a stand-in listens unless told otherwise: a port of its own.
+/// Default listening address of a stand-in: a port of its own.
 pub(crate) const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A server; it ends when dropped.
@@ -178,7 +178,7 @@ impl<H: Handler> Server<H> {
         self.manners.resets.store(resets, Ordering::SeqCst);
     }
 
-    /// Answers these requests so; `works`: and does what was asked for, too.
+    /// Answers these requests so; `works`: and carries them out, too.
     pub(crate) fn answers(
         &self,
         works: bool,
@@ -259,7 +259,7 @@ impl<H: Handler> Drop for Server<H> {
     }
 }
 
-/// Why a request gets no answer.
+/// Reason why a request gets no answer.
 #[derive(Debug)]
 enum Broken {
     Io(io::Error),
@@ -287,7 +287,7 @@ impl From<io::Error> for Broken {
     }
 }
 
-/// One connection.
+/// State of one connection.
 struct Desk<H: Handler> {
     handler: Arc<H>,
     manners: Arc<Manners>,
@@ -323,7 +323,7 @@ impl<H: Handler> Desk<H> {
                 }
             }
         }
-        // A peer that breaks off is no news here.
+        // A peer that breaks off is no error here.
         let _ended = hyper::server::conn::http1::Builder::new()
             .half_close(true)
             .max_buf_size(1 << 20)

@@ -18,7 +18,7 @@ use crate::service::Service;
 use crate::shapes::Shapes;
 use crate::wire::{ANYWHERE, Panics};
 
-/// What to start.
+/// Parts of a testbed to start.
 #[derive(Debug, Clone)]
 pub struct Builder {
     holdings: Vec<Holding>,
@@ -86,21 +86,22 @@ impl Builder {
         self
     }
 
-    /// What canvas and image URLs in manifests start with (`https://api.library.tamu.edu`).
+    /// Sets the start of canvas and image URLs in manifests (`https://api.library.tamu.edu`).
     #[must_use]
     pub fn public_base(mut self, base: impl Into<String>) -> Self {
         self.public_base = base.into();
         self
     }
 
-    /// Where files live as the canvas service knows it (`https://api.library.tamu.edu/fcrepo/rest`); it makes the UUIDs.
+    /// Sets the base of files as the canvas service knows it (`https://api.library.tamu.edu/fcrepo/rest`); the UUIDs are
+    /// made of it.
     #[must_use]
     pub fn file_base(mut self, base: impl Into<String>) -> Self {
         self.file_base = base.into();
         self
     }
 
-    /// Where files live as base64 identifiers say it (as [`Builder::file_base`]).
+    /// Sets the base of files in base64 identifiers (as [`Builder::file_base`]).
     #[must_use]
     pub fn public_file_base(mut self, base: impl Into<String>) -> Self {
         self.public_file_base = Some(base.into());
@@ -114,7 +115,7 @@ impl Builder {
         self
     }
 
-    /// Gives the image server a source cache: what was opened once is served whatever becomes of its key.
+    /// Gives the image server a source cache: an image that was opened once is served whether its key is there or not.
     #[must_use]
     pub fn source_cache(mut self) -> Self {
         self.sources = true;
@@ -128,21 +129,21 @@ impl Builder {
         self
     }
 
-    /// Where the image server listens (127.0.0.1, a port of its own).
+    /// Sets the address of the image server (127.0.0.1, a port of its own).
     #[must_use]
     pub fn images_at(mut self, address: SocketAddr) -> Self {
         self.images_at = address;
         self
     }
 
-    /// Where the canvas service listens (127.0.0.1, a port of its own).
+    /// Sets the address of the canvas service (127.0.0.1, a port of its own).
     #[must_use]
     pub fn service_at(mut self, address: SocketAddr) -> Self {
         self.service_at = address;
         self
     }
 
-    /// Starts them all. Needs a tokio runtime.
+    /// Starts all stand-ins. Needs a tokio runtime.
     #[expect(clippy::unused_async, reason = "starting needs a runtime, and may come to wait")]
     pub async fn start(mut self) -> Testbed {
         if self.holdings.is_empty() {
@@ -200,7 +201,7 @@ impl Testbed {
         Self::builder().start().await
     }
 
-    /// Says what to start.
+    /// Builder of a testbed.
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -210,7 +211,7 @@ impl Testbed {
         drop(self);
     }
 
-    /// The counters as they stand.
+    /// Current counters.
     pub fn counts(&self) -> Counts {
         self.ledger.counts()
     }
@@ -274,7 +275,7 @@ impl Testbed {
         self.service.workshop().shapes()
     }
 
-    /// The manifest of one holding as the service generates it (Presentation 2, UUID identifiers), asking nobody.
+    /// Manifest of one holding as the service generates it (Presentation 2, UUID identifiers), without a request.
     ///
     /// # Panics
     /// Where there is no such holding.
@@ -284,7 +285,7 @@ impl Testbed {
         self.shapes().presentation(holding, &sized, "").written()
     }
 
-    /// The canvas of one page as the service generates it, asking nobody.
+    /// Canvas of one page as the service generates it, without a request.
     ///
     /// # Panics
     /// Where there is no such canvas path.
@@ -363,7 +364,7 @@ impl Testbed {
         }
     }
 
-    /// One identifier's key is evicted: pictures 404 at once.
+    /// Evicts one identifier's key: its pictures are 404 at once.
     pub fn expires(&self, identifier: &str) {
         self.redis.expires(identifier);
     }

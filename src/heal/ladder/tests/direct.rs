@@ -1,4 +1,4 @@
-//! `direct`: the file itself, asked for in the name of the identifier.
+//! Tests of `direct`: the file itself, requested in the name of the identifier.
 
 use super::super::direct::DirectResult;
 use super::*;
@@ -104,7 +104,7 @@ async fn a_gateway_that_refuses_an_encoded_slash_is_left_alone_for_a_while() {
     // `direct` was seen to work, so the status is about the request.
     scene.forwards(400);
     assert!(matches!(scene.direct().await, DirectResult::Answer(_)));
-    // Without a slash in the identifier no gateway refuses it: a 400 is what a live image answers.
+    // No gateway refuses an identifier without a slash: a 400 is the answer of a live image.
     let scene = Scene::new().with_file();
     scene.forwards(400);
     for _ in 0..2 {

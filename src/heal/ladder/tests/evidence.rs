@@ -43,7 +43,7 @@ async fn a_canvas_without_its_image_is_repaired_only_where_it_may_have_been_buil
         let Some(FollowUp::RepairCanvas { service, request }) = report.follow_ups.first() else {
             panic!("it is to be repaired")
         };
-        // The repair looks whether the stored canvas was touched at all.
+        // The repair checks whether the stored canvas was changed at all.
         assert_eq!(service.touched(request).is_some(), !beside);
     }
 }
@@ -110,7 +110,7 @@ async fn a_canvas_that_was_built_is_believed_without_a_look_once_the_service_sai
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_was_written_and_lost_again_is_no_missing_file() {
-    // The service asked for the image: it has found the file.
+    // The service requested the image, so it has found the file.
     let echoed = Answer { has_echo: true, ..answer(Lacks) };
     let scene = Scene::new().building_beside(true).answering(Variant, [echoed, heals(Built)]);
     assert_eq!(scene.outcome().await, HealOutcome::Healed(Variant));

@@ -45,7 +45,7 @@ use crate::observe::{Metrics, RequestTrace};
 use crate::upstream::guard::CanvasGuard;
 use crate::upstream::{Body, Caller, UpstreamError};
 
-/// File URL of the image. Its base64 holds no slash.
+/// File URL of the image. Without a slash in its base64.
 const FILE: &str = "https://lib.example/fcrepo/rest/obj/a/files/a.jpg";
 
 const SMALL_TILE: &str = "full/16,/0/default.jpg";
@@ -108,7 +108,7 @@ impl AskImageServer for FakeImages {
     }
 }
 
-/// `Answer` is one scripted answer: when it comes, and what is said of the image from `said_after` on.
+/// `Answer` is one scripted answer: its time, and the registration of the image from `said_after` on.
 #[derive(Debug, Clone)]
 struct Answer {
     response: CanvasResponse,
@@ -296,7 +296,7 @@ impl Scene {
         self
     }
 
-    /// Makes it known whether the service builds beside.
+    /// Sets whether the service builds beside.
     fn building_beside(self, honoured: bool) -> Self {
         self.service().heard_of_variants(honoured);
         self
@@ -338,7 +338,7 @@ impl Scene {
         std::mem::take(&mut *self.fake.asked.lock())
     }
 
-    /// Names of the canvases that were asked for since the last call.
+    /// Names of the canvases requested since the last call.
     fn canvases(&self) -> Vec<String> {
         let name = |target: String| {
             let path = target.split('?').next().unwrap_or_default();

@@ -201,7 +201,7 @@ async fn what_nobody_waits_for_is_not_built_into_a_fault() {
     let began = tokio::time::Instant::now();
     assert_eq!(scene.run_for(Priority::Background).await.outcome, HealOutcome::Healed(Visit));
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
-    // A viewer does not wait for the end of a fault, and nobody does where the canvas is built beside.
+    // A viewer does not wait for the end of a fault, and no lane does where the canvas is built beside.
     for (beside, priority) in [(false, Priority::Viewer), (true, Priority::Background)] {
         let scene = Scene::new().building_beside(beside).answering(Visit, [heals(Carries)]);
         let scene = scene.answering(Variant, [heals(Carries)]);

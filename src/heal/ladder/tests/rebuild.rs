@@ -1,10 +1,11 @@
-//! Rebuilds: when a canvas is built anew over the stored one.
+//! Tests of rebuilds: when a canvas is built anew over the stored one.
 
 use super::*;
 use CanvasResponse::{Built, Carries, Lacks, Unclear, Unwell};
 use Rung::{Rebuild, Visit};
 
-/// A service that builds over what is stored. Its visit has this result, and its way to the image server is well.
+/// Scene of a service that builds over the stored canvas. Its visit has this result, and its way to the image server is
+/// well.
 fn scene(visited: CanvasResponse) -> Scene {
     let scene = Scene::new().building_beside(false).answering(Visit, [answer(visited)]);
     scene.images.set(&scene.image.sent, INFO_UNCACHED, 200);
@@ -220,7 +221,7 @@ async fn where_nothing_shows_that_the_service_is_well_one_finds_out_and_the_othe
     let (outcome, ()) = tokio::join!(scene.outcome(), ends);
     assert_eq!(outcome, HealOutcome::Healed(Rebuild));
     assert!(began.elapsed() >= done);
-    // Where the health is shown, nobody waits.
+    // With a proof of health there is no wait.
     let scene = super::rebuild::scene(Unclear);
     let _other = scene.service().try_alone().expect("nobody else finds out");
     let began = tokio::time::Instant::now();

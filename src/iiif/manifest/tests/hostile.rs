@@ -1,4 +1,4 @@
-//! What no manifest should be, and what arrives all the same.
+//! Tests of documents that no manifest should be, and that arrive nevertheless.
 
 use super::*;
 
@@ -117,7 +117,7 @@ fn a_value_of_an_odd_type_spoils_nothing_else(
         "unheard-of",
     ];
     for key in keys {
-        // Before everything else, so that a sensible value of the same key still comes.
+        // First in the object, so that a sensible value of the same key still follows.
         let text = format!(
             r#"{{"{key}":{odd},"type":"Manifest","items":[{{"{key}":{odd},"id":"{CANVAS}","type":"Canvas",
             "items":[{{"{key}":{odd},"items":[{{"{key}":{odd},"body":{{"{key}":{odd},"id":"{}"}}}}]}}]}}]}}"#,
@@ -125,12 +125,12 @@ fn a_value_of_an_odd_type_spoils_nothing_else(
         );
         let (_, canvases) = walked_text(&text);
         let found = canvases.iter().find(|canvas| canvas.id == CANVAS).unwrap();
-        // An `@type` of "x" says that the body is no image, but its URL still says that it is one.
+        // `@type` "x" means that the body is no image, but its URL is still one of an image.
         assert_eq!(found.images, ["a"], "{text}");
     }
 }
 
-/// Any JSON, made of the words that the walk knows.
+/// Strategy for any JSON made of the words that the walk knows.
 fn anything() -> impl Strategy<Value = Value> {
     let words = |words: &'static str| prop::sample::select(words.split_whitespace().collect::<Vec<_>>());
     let text = words(

@@ -1,4 +1,4 @@
-//! Every place of Presentation 2.1 where an image may stand.
+//! Tests of every position of Presentation 2.1 where an image may stand.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Every place of Presentation 3 where an image may stand, and mixtures with 2.
+//! Tests of every position of Presentation 3 where an image may stand, and mixtures with 2.
 
 use super::*;
 
