@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::app;
 use crate::batch::command::BatchServices;
 use crate::config::{ConfigOrigin, Settings};
-use crate::setup::{check, check_index, write_problems};
+use crate::setup::{SetupFinding, check, check_index, check_settings, write_problems};
 
 /// How long the servers have to answer: a start may wait for this command.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -16,9 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Tells what keeps images from being healed: in the configuration, in the index if there is one, at the servers.
 pub(super) fn tell_of_all(origin: &ConfigOrigin, out: &mut dyn Write) -> io::Result<()> {
     let Ok(settings) = origin.load(std::env::vars_os()) else { return Ok(()) };
-    // Without an index nothing can be said yet, and none is made.
+    // Without an index only the configuration can be looked at, and no index is made.
     if !settings.index.path.exists() {
-        return Ok(());
+        return write_apart(&check_settings(&settings), out);
     }
     let Some((runtime, services)) = services(settings) else { return Ok(()) };
     let BatchServices { settings, index, healer, .. } = &services;
@@ -27,17 +27,23 @@ pub(super) fn tell_of_all(origin: &ConfigOrigin, out: &mut dyn Write) -> io::Res
         .unwrap_or_else(|_| Some(check_index(healer, index, settings)));
     drop(services);
     runtime.shutdown_background();
-    let findings = checked.unwrap_or_default();
+    write_apart(&checked.unwrap_or_default(), out)
+}
+
+/// Writes the problems below an empty line, where there are any.
+fn write_apart(findings: &[SetupFinding], out: &mut dyn Write) -> io::Result<()> {
     if findings.iter().any(|finding| !finding.is_good()) {
         writeln!(out)?;
     }
-    write_problems(&findings, out)
+    write_problems(findings, out)
 }
 
-/// Tells on stderr what keeps the images of the index from being healed. No request is sent.
+/// Tells on stderr what keeps the images of the index from being healed, but for what `index build` itself said of its
+/// sources. No request is sent.
 pub(super) fn tell_of_index(settings: Settings) {
     let Some((runtime, services)) = services(settings) else { return };
-    let findings = check_index(&services.healer, &services.index, &services.settings);
+    let mut findings = check_index(&services.healer, &services.index, &services.settings);
+    findings.retain(|finding| !finding.is_about_sources());
     drop(services);
     runtime.shutdown_background();
     let _ = write_problems(&findings, &mut io::stderr().lock());
