@@ -22,6 +22,9 @@ use crate::observe::Metrics;
 /// How often is looked which sources there are: others may be added while we serve.
 const SOURCES_EVERY: Duration = Duration::from_secs(30);
 
+/// What traffic teaches is counted so long after the first of it, all at once.
+const LEARNED: Duration = Duration::from_secs(2);
+
 /// Keeps one index up to date. Traffic never waits for it.
 #[derive(Debug)]
 pub struct SourceScheduler {
@@ -65,6 +68,7 @@ impl SourceScheduler {
         let mut looks = JoinSet::new();
         let mut busy = HashSet::new();
         let mut is_news = true;
+        let (mut learned, mut recount) = (self.index.learned.subscribe(), None);
         loop {
             let sources = self.sources();
             watch.follow(&sources, false);
@@ -88,6 +92,12 @@ impl SourceScheduler {
                     self.reread(&sources, paths).await;
                     self.count().await;
                     is_news = true;
+                }
+                Ok(()) = learned.changed(), if recount.is_none() => recount = Some(Instant::now() + LEARNED),
+                () = tokio::time::sleep_until(recount.unwrap_or(next)), if recount.is_some() => {
+                    (recount, is_news) = (None, self.metrics.index_images.get() == 0);
+                    learned.mark_unchanged();
+                    self.count().await;
                 }
             }
         }
