@@ -57,9 +57,11 @@ const EXTRAS: [Extra; 11] = [
     Extra {
         command: "check",
         exit: "0: Nothing is broken.\n1: Something is broken, or could not be read, or the run was stopped.\n\
-            2: Wrong usage, a configuration that cannot be used, or a named source that cannot be read at all.",
+            2: Wrong usage, a configuration that cannot be used, or a named source that cannot be read at all; \
+            no answer to --live.",
         examples: "iiif-mender check: All images of the index.\n\
-            iiif-mender check manifests/ --report broken.html --report broken.csv: A folder, with two reports.",
+            iiif-mender check manifests/ --report broken.html --report broken.csv: A folder, with two reports.\n\
+            iiif-mender check --live --json: What readers do not get now, as a running iiif-mender knows it.",
     },
     Extra {
         command: "heal",

@@ -13,8 +13,9 @@ use crate::setup::{SetupFinding, check, check_index, check_settings, write_probl
 /// How long the servers have to answer: a start may wait for this command.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Tells what keeps images from being healed: in the configuration, in the index if there is one, at the servers.
-pub(super) fn tell_of_all(origin: &ConfigOrigin, out: &mut dyn Write) -> io::Result<()> {
+/// Tells what keeps images from being healed: in the configuration, in the index if there is one, at the servers. `is_built`:
+/// the index was built just now, which told what is wrong with its sources.
+pub(super) fn tell_of_all(origin: &ConfigOrigin, is_built: bool, out: &mut dyn Write) -> io::Result<()> {
     let Ok(settings) = origin.load(std::env::vars_os()) else { return Ok(()) };
     // Without an index only the configuration can be looked at, and no index is made.
     if !settings.index.path.exists() {
@@ -27,7 +28,9 @@ pub(super) fn tell_of_all(origin: &ConfigOrigin, out: &mut dyn Write) -> io::Res
         .unwrap_or_else(|_| Some(check_index(healer, index, settings)));
     drop(services);
     runtime.shutdown_background();
-    write_apart(&checked.unwrap_or_default(), out)
+    let mut findings = checked.unwrap_or_default();
+    findings.retain(|finding| !(is_built && finding.is_about_sources()));
+    write_apart(&findings, out)
 }
 
 /// Writes the problems below an empty line, where there are any.

@@ -1,5 +1,7 @@
-//! A running iiif-mender, asked from a terminal: `top` shows how it is doing, `purge` removes what it keeps.
+//! A running iiif-mender, asked from a terminal: `top` shows how it is doing, `check --live` what readers do not get, `purge`
+//! removes what it keeps.
 
+mod broken;
 mod client;
 mod purge;
 mod stats;
@@ -14,6 +16,7 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
 use crate::config::Settings;
+pub use broken::{LiveArgs, broken};
 use client::AdminClient;
 pub use client::AdminClientError;
 pub use purge::{PurgeArgs, purge};

@@ -108,9 +108,9 @@ impl Healer {
         entries.map(|entry| self.explained(entry)).collect()
     }
 
-    /// Whether this image is believed to have lost its file.
-    pub fn is_file_missing(&self, image: &IndexedImage) -> bool {
-        self.parts.missing.is_known(image)
+    /// Whether this image is believed to have lost its file, or was last refused to a reader for that.
+    pub fn is_file_missing(&self, image: &IndexedImage, key: &str) -> bool {
+        self.parts.missing.is_known(image) || self.parts.broken.outcome(key) == Some(Outcome::Missing)
     }
 
     /// URL by which readers ask for a picture of this image: through us, so that it is healed. `None`: the host that readers
