@@ -221,6 +221,13 @@ async fn the_banner_names_the_service_its_error_and_the_next_try_and_has_a_butto
     assert_eq!(reads(&world, &world.bed.page().image_path(&tile(0)), "192.0.2.1").await, 404);
     let servers = testbed::get(&url(&world, "/api/v1/servers")).await.json();
     let service = &servers["canvas_services"][0];
+    // The other page is not asked for, and is not said to have been.
+    assert_eq!(reads(&world, &world.bed.pages()[1].image_path(&tile(0)), "192.0.2.1").await, 404);
+    let told = broken(&world, "").await.remove(0);
+    let why = told["why"].as_str().expect("a sentence");
+    assert_eq!((&told["label"], &told["reason"]), (&json!("Page 2"), &json!("cooling")), "{told}");
+    assert!(why.contains("is not asked, because it only fails: the canvas service answered 503"), "{why}");
+    assert!(told["until"].as_i64() > told["last"].as_i64(), "{told}");
     assert_eq!(service["breaker"], "open", "{servers}");
     assert!(service["last_error"].as_str().is_some_and(|error| error.contains("503")), "{service}");
     assert!(service["next_try"].as_i64() > service["failing_since"].as_i64(), "{service}");
