@@ -107,6 +107,7 @@ const FILES: &str = "config.toml: The configuration, unless --config names anoth
 
 const ENVIRONMENT: &str = "IIIF_MENDER__SECTION__KEY: A key of the configuration, such as \
     IIIF_MENDER__SERVER__LISTEN. It takes the place of what the file says.\n\
+    IIIF_MENDER_TOKEN: What top, purge and check --live show to an admin listener that asks for a token.\n\
     LISTEN_FDS, LISTEN_PID: Sockets that systemd has opened.\n\
     NOTIFY_SOCKET, WATCHDOG_USEC: Where systemd wants to be told that the program is ready and alive.";
 

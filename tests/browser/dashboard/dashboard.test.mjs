@@ -46,7 +46,7 @@ async function api(path, options) {
 
 test('an expiry and its heal appear without a reload', async () => {
   const page = await opened('/');
-  await page.getByText('Nothing has had to be healed yet').waitFor();
+  await page.getByText('No heal is recorded yet').waitFor();
   await it.bedDoes('expire');
   const { pages } = await it.state();
   const seen = await fetch(`http://${it.mender.address}/iiif/2/${pages[0].identifier}/full/200,/0/default.jpg`);
