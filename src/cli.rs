@@ -21,7 +21,7 @@ use crate::config::{ConfigDraft, ConfigErrors, ConfigOrigin, Settings};
 use crate::index::command::{self, Exit, IndexCommand};
 use crate::manual;
 use crate::observe;
-use crate::top::{self, PurgeArgs, TopArgs, TopError};
+use crate::top::{self, LiveArgs, PurgeArgs, TopArgs, TopError};
 use init::InitArgs;
 
 /// A self-healing reverse proxy for IIIF images.
@@ -52,7 +52,7 @@ enum Command {
     #[command(subcommand)]
     Index(IndexCommand),
     /// Tell which images are broken; asks nothing to be rebuilt
-    Check(CheckArgs),
+    Check(CheckCommand),
     /// Mend what is broken, in batch
     Heal(HealArgs),
     /// Show how a running iiif-mender is doing
@@ -73,6 +73,15 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
     },
+}
+
+/// `check` looks by itself, or asks a running iiif-mender.
+#[derive(Debug, clap::Args)]
+struct CheckCommand {
+    #[command(flatten)]
+    check: CheckArgs,
+    #[command(flatten)]
+    live: LiveArgs,
 }
 
 impl Command {
@@ -99,18 +108,30 @@ pub fn run() -> ExitCode {
         Command::Init(args) => return init::run(args, cli.config.as_deref(), &mut out),
         Command::Serve(draft) => return serve(&cli, draft),
         Command::Index(command) => return index(&cli, command, &mut out),
-        Command::Check(args) => return batch(&cli, BatchCommand::Check(args), &mut out),
+        Command::Check(args) if args.live.live => {
+            return ask(&cli, Exit::Usage, |settings| {
+                let is_broken = top::broken(&args.live, settings, cli.json, &mut out)?;
+                Ok(if is_broken { Exit::Broken } else { Exit::Well })
+            });
+        }
+        Command::Check(args) => return batch(&cli, BatchCommand::Check(&args.check), &mut out),
         Command::Heal(args) => return batch(&cli, BatchCommand::Heal(args), &mut out),
-        Command::Top(args) => return top(&cli, |settings| top::run(args, settings, cli.json, &mut out)),
+        Command::Top(args) => {
+            return ask(&cli, Exit::Broken, |settings| {
+                top::run(args, settings, cli.json, &mut out).map(|()| Exit::Well)
+            });
+        }
         Command::Purge(args) => {
-            return top(&cli, |settings| top::purge(args, settings, cli.json, &mut out));
+            return ask(&cli, Exit::Broken, |settings| {
+                top::purge(args, settings, cli.json, &mut out).map(|()| Exit::Well)
+            });
         }
         Command::Config(command) => {
             let origin = cli.origin();
             let done = command.run(origin.clone(), std::env::vars_os(), cli.json, &mut out);
             match origin {
                 Ok(origin) if *command == ConfigCommand::Check && !cli.json && matches!(done, Ok(0)) => {
-                    setup::tell_of_all(&origin, &mut out).map(|()| 0)
+                    setup::tell_of_all(&origin, false, &mut out).map(|()| 0)
                 }
                 _ => done,
             }
@@ -196,8 +217,8 @@ fn batch(cli: &Cli, batch: BatchCommand<'_>, out: &mut dyn Write) -> ExitCode {
     }
 }
 
-/// Runs a command against a running iiif-mender.
-fn top(cli: &Cli, ask: impl FnOnce(&Settings) -> Result<(), TopError>) -> ExitCode {
+/// Asks a running iiif-mender. `failure`: the exit status where it cannot be asked.
+fn ask(cli: &Cli, failure: Exit, ask: impl FnOnce(&Settings) -> Result<Exit, TopError>) -> ExitCode {
     // With a URL no configuration is needed: the proxy may run on another machine.
     let has_file = cli.origin().is_ok_and(|origin| origin.path().exists());
     let settings = match if has_file { cli.settings() } else { Ok(Settings::default()) } {
@@ -205,9 +226,9 @@ fn top(cli: &Cli, ask: impl FnOnce(&Settings) -> Result<(), TopError>) -> ExitCo
         Err(code) => return code,
     };
     match ask(&settings) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit) => exit.into(),
         Err(TopError::Terminal(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string(), Exit::Broken),
+        Err(error) => fail(&error.to_string(), failure),
     }
 }
 

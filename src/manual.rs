@@ -57,9 +57,11 @@ const EXTRAS: [Extra; 11] = [
     Extra {
         command: "check",
         exit: "0: Nothing is broken.\n1: Something is broken, or could not be read, or the run was stopped.\n\
-            2: Wrong usage, a configuration that cannot be used, or a named source that cannot be read at all.",
+            2: Wrong usage, a configuration that cannot be used, or a named source that cannot be read at all; \
+            no answer to --live.",
         examples: "iiif-mender check: All images of the index.\n\
-            iiif-mender check manifests/ --report broken.html --report broken.csv: A folder, with two reports.",
+            iiif-mender check manifests/ --report broken.html --report broken.csv: A folder, with two reports.\n\
+            iiif-mender check --live --json: What readers do not get now, as a running iiif-mender knows it.",
     },
     Extra {
         command: "heal",
@@ -105,6 +107,7 @@ const FILES: &str = "config.toml: The configuration, unless --config names anoth
 
 const ENVIRONMENT: &str = "IIIF_MENDER__SECTION__KEY: A key of the configuration, such as \
     IIIF_MENDER__SERVER__LISTEN. It takes the place of what the file says.\n\
+    IIIF_MENDER_TOKEN: What top, purge and check --live show to an admin listener that asks for a token.\n\
     LISTEN_FDS, LISTEN_PID: Sockets that systemd has opened.\n\
     NOTIFY_SOCKET, WATCHDOG_USEC: Where systemd wants to be told that the program is ready and alive.";
 

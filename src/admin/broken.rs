@@ -24,6 +24,8 @@ pub(super) struct LabelledBroken {
     image: BrokenImage,
     /// Label of the manifest.
     book: Option<String>,
+    /// What to do about it.
+    advice: &'static str,
     /// Page of the dashboard that shows it among its neighbours.
     #[serde(skip)]
     link: Option<String>,
@@ -36,7 +38,9 @@ pub(super) struct BrokenPage {
     here: &'static str,
     /// Kind that is shown; `None`: both.
     kind: Option<&'static str>,
-    total: String,
+    /// Images of books, and names that no manifest has.
+    known: String,
+    unknown: String,
     groups: Vec<BrokenGroup>,
 }
 
@@ -56,6 +60,7 @@ struct BrokenView {
     reason: &'static str,
     class: &'static str,
     why: String,
+    advice: &'static str,
     until: Option<String>,
     readers: String,
     requests: String,
@@ -87,7 +92,7 @@ fn list(
             book = labels.book(&owner.manifest)?.and_then(|book| book.label.clone());
             link = labels.link(&owner.manifest, &owner.canvas)?;
         }
-        rows.push(LabelledBroken { image, book, link });
+        rows.push(LabelledBroken { advice: image.reason.advice(), image, book, link });
     }
     Ok(listing(rows, limit, |row| row.image.number))
 }
@@ -144,9 +149,10 @@ fn table(rows: &[LabelledBroken]) -> std::io::Result<Vec<u8>> {
         "canvas",
         "picture",
         "referrers",
+        "advice",
     ];
     let mut csv = CsvTable::new(names, &mut out)?;
-    for LabelledBroken { image, book, .. } in rows {
+    for LabelledBroken { image, book, advice, .. } in rows {
         let (owner, mut referrers) = (image.owner.as_ref(), String::new());
         for referrer in &image.referrers {
             let _ = write!(referrers, "{}{}", if referrers.is_empty() { "" } else { " " }, referrer.url);
@@ -168,6 +174,7 @@ fn table(rows: &[LabelledBroken]) -> std::io::Result<Vec<u8>> {
             owner.map(|owner| &*owner.canvas).unwrap_or_default(),
             image.picture.as_deref().unwrap_or_default(),
             &referrers,
+            advice,
         ])?;
     }
     csv.end()?;
@@ -198,14 +205,15 @@ pub(super) async fn page(rooms: &Arc<AdminState>, query: &str) -> Result<BrokenP
                 next: next.map(|before| format!("/broken?kind={kind}&before={before}")),
             });
         }
-        let total = counted(count(now.broken_images) + count(now.unknown_images), "image");
-        Ok(BrokenPage { here: "/broken", kind: wanted.map(|(kind, _)| kind), total, groups })
+        let known = counted(count(now.broken_images), "image");
+        let unknown = counted(count(now.unknown_images), "name");
+        Ok(BrokenPage { here: "/broken", kind: wanted.map(|(kind, _)| kind), known, unknown, groups })
     })
     .await
 }
 
 fn view(row: LabelledBroken, is_known: bool) -> BrokenView {
-    let LabelledBroken { image, book, link } = row;
+    let LabelledBroken { image, book, advice, link } = row;
     let or_more = if image.readers >= BrokenImage::MOST_READERS { " or more" } else { "" };
     let readers = format!("{}{or_more}", counted(image.readers, "reader"));
     let label = image.owner.as_ref().and_then(|owner| owner.label.clone());
@@ -215,6 +223,7 @@ fn view(row: LabelledBroken, is_known: bool) -> BrokenView {
         reason: image.reason.label(),
         class: image.reason.class(),
         why: image.why,
+        advice,
         until: image.until.map(|until| time_of(until).0),
         readers,
         requests: counted(image.requests, "request"),
@@ -247,7 +256,9 @@ mod tests {
         for word in words {
             let reason: BrokenReason = serde_json::from_value(word.clone()).expect("a reason");
             assert_eq!(word, reason.as_str());
-            assert!(manual.contains(&format!("| `{}` |", reason.as_str())), "{word}");
+            let row = manual.lines().find(|line| line.starts_with(&format!("| `{}` |", reason.as_str())));
+            let row = row.unwrap_or_else(|| panic!("no row of {word}"));
+            assert!(row.contains(&format!("| {} |", reason.advice())), "{row}");
         }
     }
 }

@@ -106,6 +106,8 @@ async fn look_at(rooms: &AdminState, key: &str) -> ImageState {
     let last = || rooms.index.last_heal(key).ok().flatten().map(|last| last.heal.verdict);
     match looked {
         Ok(ImageCheck::Alive) if rooms.healer.is_poisoned(key) => ImageState::Poisoned,
+        // The service knows where the file is, and a reader was told that nothing is there.
+        Ok(ImageCheck::Alive) if rooms.healer.is_file_missing(&image, key) => ImageState::Missing,
         Ok(ImageCheck::Alive) => {
             if last().as_deref() == Some("healed") {
                 ImageState::Healed
@@ -116,7 +118,7 @@ async fn look_at(rooms: &AdminState, key: &str) -> ImageState {
         // A 404 does not tell an expired key from a missing file, and a failing service tells nothing: the result of the
         // last heal decides.
         Ok(ImageCheck::Expired | ImageCheck::Unwell(_)) | Err(_)
-            if rooms.healer.is_file_missing(&image) || last().as_deref() == Some("missing") =>
+            if rooms.healer.is_file_missing(&image, key) || last().as_deref() == Some("missing") =>
         {
             ImageState::Missing
         }

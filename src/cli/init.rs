@@ -63,7 +63,7 @@ pub(super) fn run(args: &InitArgs, config: Option<&Path>, out: &mut dyn Write) -
         Ok(exit) => exit,
         Err(error) => return fail(&error.to_string(), error.exit()),
     };
-    let _ = setup::tell_of_all(&ConfigOrigin::File(path.to_owned()), out);
+    let _ = setup::tell_of_all(&ConfigOrigin::File(path.to_owned()), true, out);
     let _ = tell_what_to_do(config, &settings, out);
     exit.into()
 }
@@ -87,12 +87,22 @@ fn write(path: &Path, text: &str, force: bool) -> io::Result<()> {
 
 /// Asks for required answers.
 fn ask(draft: &mut ConfigDraft, answers: &mut dyn BufRead, out: &mut dyn Write) -> io::Result<()> {
-    let upstream =
-        answer("Image server and canvas service, such as https://api.library.tamu.edu: ", answers, out)?;
-    draft.upstream = upstream;
+    let text = "Image server and canvas service, such as https://api.library.tamu.edu: ";
+    while let Some(upstream) = answer(text, answers, out)? {
+        draft.upstream = Some(upstream);
+        let Err(error) = draft.to_toml() else { break };
+        writeln!(out, "{error}")?;
+        draft.upstream = None;
+    }
     if draft.manifests.is_empty() {
         let text = "Folder or URL of manifests (empty: they are learned as they pass): ";
-        draft.manifests.extend(answer(text, answers, out)?);
+        while let Some(source) = answer(text, answers, out)? {
+            if source.contains("://") || Path::new(&source).exists() {
+                draft.manifests.push(source);
+                break;
+            }
+            writeln!(out, "there is no file or folder {source}")?;
+        }
     }
     if draft.listen.is_none() {
         let text = format!("Address for viewers [{}]: ", draft.listen());
@@ -146,9 +156,10 @@ mod tests {
     #[test]
     fn what_is_answered_is_taken_and_what_is_empty_is_left_out() {
         let mut draft = ConfigDraft::default();
-        let out = asked(" https://lib.example \nmanifests/\n8080\n0.0.0.0:80\n", &mut draft);
+        let out = asked("lib.example\n https://lib.example \ngone/\nsrc/\n8080\n0.0.0.0:80\n", &mut draft);
+        assert!(out.contains("lib.example") && out.contains("there is no file or folder gone/"), "{out}");
         assert_eq!(draft.upstream.as_deref(), Some("https://lib.example"));
-        assert_eq!(draft.manifests, ["manifests/"]);
+        assert_eq!(draft.manifests, ["src/"]);
         assert_eq!(draft.listen, Some(([0, 0, 0, 0], 80).into()));
         assert!(out.contains("8080 is no address and port"), "{out}");
         let mut draft = ConfigDraft::default();

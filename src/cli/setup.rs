@@ -8,17 +8,18 @@ use tokio::runtime::{Builder, Runtime};
 use crate::app;
 use crate::batch::command::BatchServices;
 use crate::config::{ConfigOrigin, Settings};
-use crate::setup::{check, check_index, write_problems};
+use crate::setup::{SetupFinding, check, check_index, check_settings, write_problems};
 
 /// Time limit of the setup check: a start may wait for this command.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Prints what keeps images from being healed: in the configuration, in the index if there is one, at the servers.
-pub(super) fn tell_of_all(origin: &ConfigOrigin, out: &mut dyn Write) -> io::Result<()> {
+/// Prints what keeps images from being healed: in the configuration, in the index if there is one, at the servers. `is_built`:
+/// the index was built just now, which told what is wrong with its sources.
+pub(super) fn tell_of_all(origin: &ConfigOrigin, is_built: bool, out: &mut dyn Write) -> io::Result<()> {
     let Ok(settings) = origin.load(std::env::vars_os()) else { return Ok(()) };
-    // Without an index the check knows nothing, and none is created.
+    // Without an index only the configuration can be checked, and none is created.
     if !settings.index.path.exists() {
-        return Ok(());
+        return write_apart(&check_settings(&settings), out);
     }
     let Some((runtime, services)) = services(settings) else { return Ok(()) };
     let BatchServices { settings, index, healer, .. } = &services;
@@ -27,17 +28,25 @@ pub(super) fn tell_of_all(origin: &ConfigOrigin, out: &mut dyn Write) -> io::Res
         .unwrap_or_else(|_| Some(check_index(healer, index, settings)));
     drop(services);
     runtime.shutdown_background();
-    let findings = checked.unwrap_or_default();
+    let mut findings = checked.unwrap_or_default();
+    findings.retain(|finding| !(is_built && finding.is_about_sources()));
+    write_apart(&findings, out)
+}
+
+/// Writes the problems below an empty line, where there are any.
+fn write_apart(findings: &[SetupFinding], out: &mut dyn Write) -> io::Result<()> {
     if findings.iter().any(|finding| !finding.is_good()) {
         writeln!(out)?;
     }
-    write_problems(&findings, out)
+    write_problems(findings, out)
 }
 
-/// Prints to stderr what keeps the images of the index from being healed. No request is sent.
+/// Prints to stderr what keeps the images of the index from being healed, but for what `index build` itself said of its
+/// sources. No request is sent.
 pub(super) fn tell_of_index(settings: Settings) {
     let Some((runtime, services)) = services(settings) else { return };
-    let findings = check_index(&services.healer, &services.index, &services.settings);
+    let mut findings = check_index(&services.healer, &services.index, &services.settings);
+    findings.retain(|finding| !finding.is_about_sources());
     drop(services);
     runtime.shutdown_background();
     let _ = write_problems(&findings, &mut io::stderr().lock());

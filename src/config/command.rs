@@ -15,7 +15,7 @@ use super::load;
 use super::origin::ConfigOrigin;
 use super::reference::reference;
 use super::schema::printed;
-use super::settings::{Listen, RouteKind, Settings};
+use super::settings::{Listen, Settings};
 use super::show::show;
 
 /// The exit code for a configuration that cannot be used.
@@ -161,10 +161,6 @@ fn notes(settings: &Settings) -> Vec<String> {
             "{} is also one of our public_hosts: once that name points here, give its routes `connect`, or requests go round in circles",
             route.upstream.authority
         ));
-    }
-    let routes_images = settings.routes.iter().any(|route| route.kind == RouteKind::Image);
-    if settings.heal.enabled && !routes_images {
-        notes.push("no route has kind = \"image\", so nothing will be healed".to_owned());
     }
     if settings.heal.skip_header.is_some() && settings.server.trusted_proxies.is_empty() {
         notes.push(

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::RwLock;
 
 use crate::heal::broken_entry::{BrokenEntry, ImageFailure, LONGEST_IDENTIFIER};
+use crate::outcome::Outcome;
 
 /// `BrokenImages` remembers images that readers did not get, those of manifests and all others apart.
 ///
@@ -100,6 +101,15 @@ impl BrokenImages {
             table.take(id);
             self.count.store(table.entries.len(), Ordering::Relaxed);
         }
+    }
+
+    /// How the last request for this image ended, if a reader did not get it and nobody saw it well since.
+    pub(in crate::heal) fn outcome(&self, key: &str) -> Option<Outcome> {
+        if self.is_empty() {
+            return None;
+        }
+        let table = self.table.read();
+        table.entries.get(&self.id(key)).filter(|entry| entry.key == key).map(|entry| entry.outcome)
     }
 
     /// Forgets images without a request for long.

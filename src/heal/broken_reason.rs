@@ -43,6 +43,29 @@ impl BrokenReason {
         self.words().2
     }
 
+    /// What to do about it.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Missing => "restore the file, then Forget: the next reader has it at once",
+            Self::Cooling => "mend what is said of the canvas service, then Heal; or wait",
+            Self::Failed => {
+                "ask for the canvas by hand: was it moved or deleted, can the service read it from the repository?"
+            }
+            Self::Pending => "wait; if it stays so, look at the load of the canvas service",
+            Self::Expired => "Heal, or wait for the next reader",
+            Self::NoRoute => {
+                "correct `server.public_hosts` or `[[routes]]`; the setup check shows an example"
+            }
+            Self::Off => "`heal.enabled` and `heal.identifiers` say so",
+            Self::Error => {
+                "look into the image server's own log; where it is one image alone, its file is damaged"
+            }
+            Self::Unknown => {
+                "add its manifest to a source, or correct the pages that ask for it; names that were never there are mostly robots"
+            }
+        }
+    }
+
     fn words(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Missing => ("missing", "file is gone", "bad"),

@@ -116,6 +116,8 @@ pub struct Index {
     recovery: Recovery,
     /// See [`Index::all_read`].
     all_read: watch::Sender<()>,
+    /// Changes whenever a document was learned.
+    learned: watch::Sender<()>,
 }
 
 impl Index {
@@ -141,6 +143,7 @@ impl Index {
             next_look: AtomicU64::new(0),
             nobody: Arc::new([]),
             all_read: watch::Sender::new(()),
+            learned: watch::Sender::new(()),
         }
     }
 

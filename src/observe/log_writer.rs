@@ -52,7 +52,7 @@ impl io::Write for LogLine<'_> {
         let line = text.strip_suffix('\n').unwrap_or(&text);
         let mut out = match self.0.form {
             LineForm::Json => json(line),
-            form => visible(line, form == LineForm::Coloured).into_owned(),
+            form => visible_line(line, form == LineForm::Coloured).into_owned(),
         };
         out.push('\n');
         self.0.queue.clone().write_all(out.as_bytes())?;
@@ -126,7 +126,7 @@ fn push_string(out: &mut String, text: &str) {
 
 /// SECURITY: a client that can put a line break into a log can forge lines, and an escape sequence can attack the reader's
 /// terminal. In text both are shown as Rust writes them.
-fn visible(line: &str, coloured: bool) -> Cow<'_, str> {
+fn visible_line(line: &str, coloured: bool) -> Cow<'_, str> {
     // Escapes in values were replaced before; the rest are our own colours.
     let stays = |c: char| !is_hidden(c) || (coloured && c == '\u{1b}');
     if line.chars().all(stays) {
@@ -137,6 +137,11 @@ fn visible(line: &str, coloured: bool) -> Cow<'_, str> {
         if stays(c) { out.push(c) } else { out.extend(c.escape_default()) }
     }
     Cow::Owned(out)
+}
+
+/// Somebody else's text with nothing hidden in it, for a terminal.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    visible_line(text, false)
 }
 
 /// Control characters, line and paragraph separators, and those that turn the direction of text or have no width.
@@ -173,7 +178,7 @@ impl FieldWriter<'_> {
             return;
         }
         let space = if std::mem::take(&mut self.is_first) { "" } else { " " };
-        let value = visible(value, false);
+        let value = visible_line(value, false);
         let name = name.strip_prefix("r#").unwrap_or(name);
         self.result = if name == "message" {
             write!(self.writer, "{space}{value}")
@@ -208,7 +213,7 @@ pub fn line_of(name: &str, value: &str, as_json: bool) -> String {
         let pair = serde_json::json!({ "before": 1, name: value, "zlast": "end" });
         return json(&pair.to_string());
     }
-    visible(&format!("before=1 {name}={:?} zlast=\"end\"", redacted(name, value)), false).into_owned()
+    visible_line(&format!("before=1 {name}={:?} zlast=\"end\"", redacted(name, value)), false).into_owned()
 }
 
 #[cfg(test)]
@@ -221,10 +226,10 @@ mod tests {
     #[test]
     fn a_line_stays_one_line_and_cannot_speak_to_the_terminal() {
         let evil = "a\nb\r\u{1b}[2Jc\u{9b}d\u{202e}e\u{2028}f\tg\u{85}h";
-        let shown = visible(evil, false);
+        let shown = visible_line(evil, false);
         assert_eq!(shown, r"a\nb\r\u{1b}[2Jc\u{9b}d\u{202e}e\u{2028}f\tg\u{85}h");
-        assert_eq!(visible("\u{1b}[32m INFO\u{1b}[0m x\ny", true), "\u{1b}[32m INFO\u{1b}[0m x\\ny");
-        assert!(matches!(visible("Æ 漢 plain", false), Cow::Borrowed(_)));
+        assert_eq!(visible_line("\u{1b}[32m INFO\u{1b}[0m x\ny", true), "\u{1b}[32m INFO\u{1b}[0m x\\ny");
+        assert!(matches!(visible_line("Æ 漢 plain", false), Cow::Borrowed(_)));
     }
 
     #[test]

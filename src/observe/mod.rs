@@ -35,6 +35,7 @@ pub(crate) use live_feed::now_ms;
 pub use live_feed::{LiveEvent, PublishedEvent, SAMPLE_EVERY, Sample};
 #[doc(hidden)]
 pub use log_writer::line_of;
+pub(crate) use log_writer::visible;
 pub use logging::{LogGuard, LoggingError, install as install_logging, set_filter as set_log_filter};
 pub use metrics::Metrics;
 pub use scrape::ScrapeFormat;

@@ -56,6 +56,11 @@ impl SetupFinding {
         self.state == FindingState::Bad
     }
 
+    /// True of the sources of the index.
+    pub fn is_about_sources(&self) -> bool {
+        self.about == SOURCES
+    }
+
     /// All is as it should be.
     pub fn is_good(&self) -> bool {
         self.state == FindingState::Good

@@ -50,6 +50,11 @@ pub fn check_index(healer: &Healer, index: &Index, settings: &Settings) -> Vec<S
     findings(settings, &look_at_index(healer, index, settings).0)
 }
 
+/// Checks what the settings alone say.
+pub fn check_settings(settings: &Settings) -> Vec<SetupFinding> {
+    findings(settings, &SetupFacts::default())
+}
+
 /// The findings of the last check. Cheap to clone: clones share their content.
 #[derive(Debug, Clone, Default)]
 pub struct SetupStatus(Arc<ArcSwap<Vec<SetupFinding>>>);

@@ -6,7 +6,7 @@ use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::stats::{TopHeals, TopStats};
+use super::stats::{BrokenList, TopHeals, TopStats};
 use crate::config::Settings;
 use crate::config::settings::Timeouts;
 use crate::iiif::CanvasUrl;
@@ -115,6 +115,17 @@ impl AdminClient {
         // Without a readable index there are no heals, and all else can be shown.
         let heals = self.get::<TopHeals>(&format!("heals?limit={HEALS}")).await.unwrap_or_default();
         Ok(TopStats { heals: heals.items, ..stats })
+    }
+
+    /// Images that readers do not get, as they came: all pages of the list.
+    pub(super) async fn broken(&self) -> Result<Vec<serde_json::Value>, AdminClientError> {
+        let (mut all, mut before) = (Vec::new(), String::new());
+        loop {
+            let page: BrokenList = self.get(&format!("broken{before}")).await?;
+            all.extend(page.items);
+            let Some(next) = page.next else { return Ok(all) };
+            before = format!("?before={next}");
+        }
     }
 
     /// Has the admin listener do something with this JSON.

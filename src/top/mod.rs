@@ -1,5 +1,7 @@
-//! Commands on a running iiif-mender: `top` shows its state, `purge` removes cached answers.
+//! Commands on a running iiif-mender: `top` shows its state, `check --live` the images that readers do not get, `purge`
+//! removes cached answers.
 
+mod broken;
 mod client;
 mod purge;
 mod stats;
@@ -14,6 +16,7 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
 use crate::config::Settings;
+pub use broken::{LiveArgs, broken};
 use client::AdminClient;
 pub use client::AdminClientError;
 pub use purge::{PurgeArgs, purge};

@@ -25,6 +25,13 @@ pub(super) struct TopHeals {
     pub(super) items: Vec<TopHeal>,
 }
 
+/// Answer of `GET /api/v1/broken`.
+#[derive(Debug, Deserialize)]
+pub(super) struct BrokenList {
+    pub(super) items: Vec<serde_json::Value>,
+    pub(super) next: Option<i64>,
+}
+
 /// A heal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 use testbed::Testbed;
+use tokio::task::spawn_blocking;
 
 use crate::admin::{JSON, does, url};
+use crate::commands::program;
 use crate::support::healing_world::{pages, tile};
 use crate::support::world::{World, patiently};
 
@@ -57,9 +59,11 @@ async fn a_page_whose_file_is_gone_is_told_by_its_labels_until_a_reader_has_it_a
     {
         assert!(shown.contains(part), "{part} in {shown}");
     }
-    // The wall and the search say the same.
+    // The wall and the search say the same, whether the service knows where the file was or not.
     let owner = &world.app.index.owners(&lost.identifier).expect("an index")[0];
     let id = world.app.index.volume_of(&owner.manifest).expect("an index").expect("a manifest");
+    world.bed.registers_everything();
+    assert!(page(&world, &format!("/collections/{id}")).await.contains("state missing"));
     world.bed.expires(&lost.identifier);
     patiently("the history is written", || {
         world.app.index.last_heal(&lost.identifier).expect("an index").is_some()
@@ -217,6 +221,13 @@ async fn the_banner_names_the_service_its_error_and_the_next_try_and_has_a_butto
     assert_eq!(reads(&world, &world.bed.page().image_path(&tile(0)), "192.0.2.1").await, 404);
     let servers = testbed::get(&url(&world, "/api/v1/servers")).await.json();
     let service = &servers["canvas_services"][0];
+    // The other page is not asked for, and is not said to have been.
+    assert_eq!(reads(&world, &world.bed.pages()[1].image_path(&tile(0)), "192.0.2.1").await, 404);
+    let told = broken(&world, "").await.remove(0);
+    let why = told["why"].as_str().expect("a sentence");
+    assert_eq!((&told["label"], &told["reason"]), (&json!("Page 2"), &json!("cooling")), "{told}");
+    assert!(why.contains("is not asked, because it only fails: the canvas service answered 503"), "{why}");
+    assert!(told["until"].as_i64() > told["last"].as_i64(), "{told}");
     assert_eq!(service["breaker"], "open", "{servers}");
     assert!(service["last_error"].as_str().is_some_and(|error| error.contains("503")), "{service}");
     assert!(service["next_try"].as_i64() > service["failing_since"].as_i64(), "{service}");
@@ -259,4 +270,63 @@ async fn pages_are_found_by_their_labels_and_a_manifest_leads_to_a_viewer() {
         "https://viewer.example/?iiif-content=https%3A%2F%2Fapi%2Elibrary%2Etamu%2Eedu%2Fiiif%2Dservice%2F";
     assert!(wall.contains(viewer), "{wall}");
     assert!(wall.contains("href=\"https://api.library.tamu.edu/iiif/2/"), "{wall}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_live_prints_the_same_list_and_exits_by_the_books_alone() {
+    let world = book("admin.max_entries = 2").await;
+    let [lost, other] = [world.bed.pages()[0].clone(), world.bed.pages()[1].clone()];
+    let asks = async |more: &[&str]| {
+        let url = url(&world, "");
+        let arguments = [&["check", "--live", "--url", url.trim_end_matches('/')], more].concat();
+        let mut command = program(world.folder.path(), &arguments);
+        let done = spawn_blocking(move || command.output().expect("it runs")).await.expect("it ends");
+        (done.status.code(), String::from_utf8_lossy(&done.stdout).into_owned())
+    };
+    let (code, printed) = asks(&[]).await;
+    assert_eq!(
+        (code, printed.as_str()),
+        (Some(0), "0 images of books and 0 names in no manifest, not seen well since\n")
+    );
+    for name in ["a", "b", "c%E2%80%AEd"] {
+        assert_eq!(reads(&world, &format!("/iiif/2/{name}/full/max/0/default.jpg"), "192.0.2.1").await, 404);
+    }
+    assert_eq!(asks(&[]).await.0, Some(0), "names that are made up are no fault of a book");
+    for page in [&lost, &other] {
+        world.bed.fedora.removes_file(&page.path);
+        assert_eq!(reads(&world, &page.image_path(&tile(0)), "192.0.2.1").await, 404);
+    }
+    let (code, printed) = asks(&[]).await;
+    assert_eq!(code, Some(1), "{printed}");
+    for part in [
+        "missing   Page 1 · Book obj/book · ",
+        "1 reader, 1 request",
+        "unknown   c\\u{202e}d",
+        "  missing   restore the file",
+    ] {
+        assert!(printed.contains(part), "{part} in {printed}");
+    }
+    assert!(
+        printed.ends_with("\n2 images of books and 3 names in no manifest, not seen well since\n"),
+        "{printed}"
+    );
+    let (code, printed) = asks(&["--json"]).await;
+    let told: Value = serde_json::from_str(&printed).expect("JSON");
+    let items = told["items"].as_array().expect("items");
+    let first = broken(&world, "").await;
+    assert_eq!((code, items.len(), &items[..2]), (Some(1), 5, &first[..]), "page by page, all of it");
+    assert_eq!(items[0]["advice"], "restore the file, then Forget: the next reader has it at once");
+}
+
+#[tokio::test]
+async fn check_live_that_cannot_ask_exits_2() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let done = program(folder.path(), &["check", "--live", "--url", "http://127.0.0.1:9"])
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(done.status.code(), Some(2), "{said}");
+    assert!(said.contains("gives no answer"), "{said}");
+    let done = program(folder.path(), &["check", "--live", "manifests"]).output().expect("it runs");
+    assert_eq!(done.status.code(), Some(2), "a source is looked at, and a list is not");
 }

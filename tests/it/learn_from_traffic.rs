@@ -23,6 +23,18 @@ async fn a_manifest_that_passes_through_makes_its_images_healable() {
     assert!(tile.header("heal-status").starts_with("healed"), "{:?}", tile.headers);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_learned_is_counted_and_ends_the_warning_of_an_empty_index() {
+    let bed = Testbed::builder().book("obj/book", 3).page_size(64, 64).start().await;
+    let world = World::over(bed, "index.sources = []\nadmin.setup_check = 1h").await;
+    let is_warned = || world.metric("iiif_mender_setup_finding{about=\"index\",state=\"bad\"}") > 0.5;
+    patiently("the index is empty", is_warned).await;
+    world.get(&world.bed.page().presentation_path).await;
+    patiently("it is counted", || world.metric("iiif_mender_index_images") > 2.5).await;
+    assert!(world.metric("iiif_mender_index_manifests") > 0.5);
+    patiently("it is empty no more", || !is_warned()).await;
+}
+
 #[tokio::test]
 async fn broken_json_that_is_not_to_be_repaired_passes_as_it_is_and_is_salvaged_for_the_index() {
     let bed = Testbed::builder().book("obj/book", 3).page_size(64, 64).start().await;

@@ -176,6 +176,37 @@ async fn each_reason_why_nothing_can_be_healed_is_told_everywhere_with_what_to_d
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_source_is_told_once() {
+    for Fault { about, says, make, .. } in FAULTS.into_iter().filter(|fault| fault.about == "sources") {
+        let library = Library::start().await;
+        let mut config = library.config();
+        make(&mut config, &library);
+        let folder = library.write(&config);
+        let built = program(folder, &["index", "build"]).output().expect("it runs");
+        let built = String::from_utf8_lossy(&built.stderr).into_owned();
+        let told_of = |line: &&str| says.iter().all(|word| line.contains(word));
+        assert_eq!(built.lines().filter(told_of).count(), 1, "{built}");
+        let mut serving = Serving::start(folder);
+        told(&serving, about);
+        serving.gets("-TERM");
+        serving.ends().await;
+        let others: Vec<_> = serving.all().into_iter().filter(|line| line["level"] == "WARN").collect();
+        assert!(others.is_empty(), "{others:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn before_there_is_an_index_the_configuration_alone_is_looked_at() {
+    let library = Library::start().await;
+    let folder = library.write(&library.config().replace("kind = \"image\"", "kind = \"plain\""));
+    let checked = program(folder, &["config", "check"]).output().expect("it runs");
+    let printed = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert_eq!(checked.status.code(), Some(0), "{printed}");
+    assert_eq!(printed.matches("no route has kind = \"image\"").count(), 1, "{printed}");
+    assert!(printed.contains("wrong: ladder: "), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_setup_that_is_right_is_not_warned_of_and_the_start_says_what_runs() {
     let library = Library::start().await;
     let folder = library.write(&library.config());

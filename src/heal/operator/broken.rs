@@ -13,7 +13,7 @@ use crate::heal::canvas_service::failure_log::FailureReason;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::services::AskedCanvas;
 use crate::heal::image::IndexedImage;
-use crate::heal::ladder::{HealOutcome, NO_ROUTE};
+use crate::heal::ladder::{HealOutcome, NO_HELP, NO_ROUTE};
 use crate::heal::{Healer, ImageExchange};
 use crate::iiif::{CanvasUrl, Target};
 use crate::index::{IndexError, Owner};
@@ -108,9 +108,9 @@ impl Healer {
         entries.map(|entry| self.explained(entry)).collect()
     }
 
-    /// True if this image is believed to have lost its file.
-    pub fn is_file_missing(&self, image: &IndexedImage) -> bool {
-        self.parts.missing.is_known(image)
+    /// True if this image is believed to have lost its file, or a reader's last request for it failed for that reason.
+    pub fn is_file_missing(&self, image: &IndexedImage, key: &str) -> bool {
+        self.parts.missing.is_known(image) || self.parts.broken.outcome(key) == Some(Outcome::Missing)
     }
 
     /// URL of a picture of this image for readers: through us, so that it is healed. `None`: our public host is not known.
@@ -220,12 +220,17 @@ impl Healer {
         }
         let FailureReason { text, passing, status } =
             self.parts.heals.failure_reason(image, HealOutcome::Failed);
+        let pause = self.pause(&canvases);
+        if text == NO_HELP
+            && let Some(why) = left_alone(&canvases)
+        {
+            return (BrokenReason::Cooling, why, pause);
+        }
         let hint = match status {
             Some(_) if !passing => ": it does not know the canvas, or cannot read it from the repository",
             _ => "",
         };
         let tail = format!("{text}{hint}.");
-        let pause = self.pause(&canvases);
         match entry.outcome {
             Outcome::Pending => {
                 told(BrokenReason::Pending, "Expired: its heal took longer than the reader could wait.")
@@ -260,6 +265,18 @@ impl Healer {
         });
         rests.min()
     }
+}
+
+/// Why nobody is asked for an image whose canvas service only fails, if it does.
+fn left_alone(canvases: &[AskedCanvas]) -> Option<String> {
+    let now = Instant::now();
+    let mut services = canvases.iter().map(|(service, _)| service.status(now));
+    let service = services.find(|service| service.breaker.state == BreakerState::Open)?;
+    let error = service.last_error.map(|error| format!(": {error}")).unwrap_or_default();
+    Some(format!(
+        "Expired, and its canvas service ({}) is not asked, because it only fails{error}.",
+        service.upstream
+    ))
 }
 
 fn told(reason: BrokenReason, why: &str) -> ExplainedReason {

@@ -98,6 +98,7 @@ impl<'a> DocumentLearner<'a> {
             writer.finish(document, &facts)?;
             if though_poorer { Ok(lacking::believe(conn, uri)?) } else { Ok(()) }
         })?;
+        index.learned.send_replace(());
         Ok(LearnResult::New)
     }
 }

@@ -67,9 +67,13 @@ pub(crate) fn find(path: &Path) -> impl Iterator<Item = CrawlEvent> {
             // Not a problem: the target of the link is being read anyway.
             Err(error) if error.loop_ancestor().is_some() => None,
             Err(error) => {
-                let path = error.path().unwrap_or(path).to_path_buf();
+                let found = error.path().unwrap_or(path);
                 let message = error.io_error().map_or_else(|| error.to_string(), ToString::to_string);
-                Some(CrawlEvent::Problem(SourceProblem::unreadable(&path, message)))
+                let problem = match error.depth() {
+                    0 => SourceProblem::unreadable_source(found, &message),
+                    _ => SourceProblem::unreadable(found, &message),
+                };
+                Some(CrawlEvent::Problem(problem))
             }
         },
     )
@@ -93,7 +97,7 @@ pub(crate) fn read(
     bases: &ImageBases,
     each: &mut dyn FnMut(Canvas),
 ) -> Result<(Document, DocumentMeta), SourceProblem> {
-    let unreadable = |error: io::Error| SourceProblem::unreadable(path, error.to_string());
+    let unreadable = |error: io::Error| SourceProblem::unreadable(path, &error.to_string());
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     let broken = |error: WalkError| SourceProblem::broken(&path.display().to_string(), &error);

@@ -21,13 +21,21 @@ pub struct SourceProblem {
     pub message: String,
     /// Advice.
     pub hint: &'static str,
+    /// True where it is about a source as a whole, which the check of the setup tells as well.
+    #[serde(skip)]
+    pub(crate) is_in_setup: bool,
 }
 
 impl SourceProblem {
-    pub(in crate::index) fn unreadable(path: &Path, message: String) -> Self {
+    pub(in crate::index) fn unreadable(path: &Path, message: &str) -> Self {
         let hint =
             "check that it exists and that this user may read it; what the index knows from there is kept";
-        Self { path: path.display().to_string(), line: None, column: None, message, hint }
+        Self::answer(&path.display().to_string(), format!("cannot be read: {message}"), hint)
+    }
+
+    /// The folder or file that a source names, where it cannot be read.
+    pub(in crate::index) fn unreadable_source(path: &Path, message: &str) -> Self {
+        Self { is_in_setup: true, ..Self::unreadable(path, message) }
     }
 
     pub(in crate::index) fn broken(path: &str, error: &WalkError) -> Self {
@@ -43,7 +51,7 @@ impl SourceProblem {
             _ => "correct the JSON at this place; what the index knows from it is kept",
         };
         let place = |at: usize| (line > 0).then_some(at);
-        Self { path: path.to_owned(), line: place(line), column: place(column), message, hint }
+        Self { line: place(line), column: place(column), ..Self::answer(path, message, hint) }
     }
 
     pub(in crate::index) fn not_fetched(url: &str) -> Self {
@@ -65,10 +73,11 @@ impl SourceProblem {
             some => format!("; {some} files were passed over, read are {DOCUMENT_NAMES}"),
         };
         let hint = "check that it is the right place, and that manifests with images lie there";
-        Self::answer(location, format!("no image is known from this source{others}"), hint)
+        let message = format!("no image is known from this source{others}");
+        Self { is_in_setup: true, ..Self::answer(location, message, hint) }
     }
 
     pub(in crate::index) fn answer(url: &str, message: String, hint: &'static str) -> Self {
-        Self { path: url.to_owned(), line: None, column: None, message, hint }
+        Self { path: url.to_owned(), line: None, column: None, message, hint, is_in_setup: false }
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::config::Settings;
 use crate::config::settings::{SourceKind, SourceSettings};
 use crate::index::sources::build::Build;
+use crate::index::sources::problem::SourceProblem;
 use crate::index::sources::refresh::Refresh;
 use crate::index::sources::watcher::DirectoryWatcher;
 use crate::index::sources::{RefreshOptions, RefreshReport, stored};
@@ -20,6 +21,9 @@ use crate::observe::Metrics;
 
 /// Interval of the look for new sources: others may be added while we serve.
 const SOURCES_EVERY: Duration = Duration::from_secs(30);
+
+/// What traffic teaches is counted so long after the first of it, all at once.
+const LEARNED: Duration = Duration::from_secs(2);
 
 /// Keeps one index up to date. Traffic never waits for it.
 #[derive(Debug)]
@@ -64,6 +68,7 @@ impl SourceScheduler {
         let mut looks = JoinSet::new();
         let mut busy = HashSet::new();
         let mut is_news = true;
+        let (mut learned, mut recount) = (self.index.learned.subscribe(), None);
         loop {
             let sources = self.sources();
             watch.follow(&sources, false);
@@ -87,6 +92,12 @@ impl SourceScheduler {
                     self.reread(&sources, paths).await;
                     self.count().await;
                     is_news = true;
+                }
+                Ok(()) = learned.changed(), if recount.is_none() => recount = Some(Instant::now() + LEARNED),
+                () = tokio::time::sleep_until(recount.unwrap_or(next)), if recount.is_some() => {
+                    (recount, is_news) = (None, self.metrics.index_images.get() == 0);
+                    learned.mark_unchanged();
+                    self.count().await;
                 }
             }
         }
@@ -116,13 +127,13 @@ impl SourceScheduler {
             }
             busy.insert(location.clone());
             let (index, source, options) = (Arc::clone(&self.index), source.clone(), self.options());
-            let metrics = Arc::clone(&self.metrics);
+            let log = self.log();
             looks.spawn(async move {
                 let looked =
                     spawn_blocking(move || Refresh::new(&index, &options).run(&[source], &mut |_, _| {}))
                         .await;
                 if let Ok(looked) = looked {
-                    tell(&location, looked, &metrics);
+                    log.tell(&location, looked);
                 }
                 location
             });
@@ -139,7 +150,7 @@ impl SourceScheduler {
         let built =
             spawn_blocking(move || Build::new(&index, &options).run(&configured, &mut |_, _| {})).await;
         if let Ok(Ok(report)) = built {
-            tell("all directories", Ok(report), &self.metrics);
+            self.log().tell("all directories", Ok(report));
             for source in paths {
                 plan.insert(stored(&source).1, self.next_look(&source));
             }
@@ -158,7 +169,7 @@ impl SourceScheduler {
         match read {
             // A change that does not concern us.
             Ok(Ok(report)) if report == RefreshReport::default() => {}
-            Ok(read) => tell("watched directories", read, &self.metrics),
+            Ok(read) => self.log().tell("watched directories", read),
             Err(_) => {}
         }
     }
@@ -200,37 +211,54 @@ impl SourceScheduler {
         (!interval.is_zero()).then(|| Instant::now() + interval)
     }
 
+    fn log(&self) -> RefreshLog {
+        RefreshLog {
+            metrics: Arc::clone(&self.metrics),
+            has_setup: !self.settings.admin.setup_check.is_zero(),
+        }
+    }
+
     fn options(&self) -> RefreshOptions {
         RefreshOptions { grace: self.settings.index.grace }
     }
 }
 
-fn tell(what: &str, looked: Result<RefreshReport, IndexError>, metrics: &Metrics) {
-    match looked {
-        Ok(report) => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            metrics.index_refreshed.set(i64::try_from(now).unwrap_or(i64::MAX));
-            for problem in &report.problems {
-                tracing::warn!(path = %problem.path, line = problem.line, column = problem.column,
-                    hint = problem.hint, "a source cannot be read: {}", problem.message);
+/// Writes to the log and to the metrics what was read.
+struct RefreshLog {
+    metrics: Arc<Metrics>,
+    /// True where the check of the setup tells what is wrong with a source as a whole: once is enough.
+    has_setup: bool,
+}
+
+impl RefreshLog {
+    fn tell(&self, what: &str, looked: Result<RefreshReport, IndexError>) {
+        let report = match looked {
+            Ok(report) => report,
+            Err(error) => {
+                tracing::error!(%error, source = without_query(what), "a source cannot be looked at; the index stays as it is");
+                return;
             }
-            for warning in &report.warnings {
-                tracing::warn!(path = %warning.path, hint = warning.hint, "{}", warning.message);
-            }
-            tracing::info!(
-                source = without_query(what),
-                documents = report.files,
-                manifests = report.manifests,
-                unchanged = report.unchanged,
-                vanished = report.vanished,
-                passed_over = report.passed_over,
-                problems = report.problems.len(),
-                "sources looked at"
-            );
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.metrics.index_refreshed.set(i64::try_from(now).unwrap_or(i64::MAX));
+        let is_told_here = |problem: &&SourceProblem| !(self.has_setup && problem.is_in_setup);
+        for problem in report.problems.iter().filter(is_told_here) {
+            tracing::warn!(path = %problem.path, line = problem.line, column = problem.column,
+                hint = problem.hint, "a source has a problem: {}", problem.message);
         }
-        Err(error) => {
-            tracing::error!(%error, source = without_query(what), "a source cannot be looked at; the index stays as it is");
+        for warning in report.warnings.iter().filter(is_told_here) {
+            tracing::warn!(path = %warning.path, hint = warning.hint, "{}", warning.message);
         }
+        tracing::info!(
+            source = without_query(what),
+            documents = report.files,
+            manifests = report.manifests,
+            unchanged = report.unchanged,
+            vanished = report.vanished,
+            passed_over = report.passed_over,
+            problems = report.problems.len(),
+            "sources looked at"
+        );
     }
 }
 

@@ -22,7 +22,7 @@ before(async () => {
 after(() => it?.ends());
 
 /** A page that fails the test when the policy stops anything, or a script throws. */
-async function opened(path, options = {}) {
+async function opened(path, options = {}, at = origin) {
   const context = await it.browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   const page = await context.newPage();
   page.wrong = [];
@@ -30,7 +30,7 @@ async function opened(path, options = {}) {
   page.on('console', (message) => {
     if (/Content Security Policy|Refused to/.test(message.text())) page.wrong.push(message.text());
   });
-  await page.goto(origin + path);
+  await page.goto(at + path);
   return page;
 }
 
@@ -46,7 +46,7 @@ async function api(path, options) {
 
 test('an expiry and its heal appear without a reload', async () => {
   const page = await opened('/');
-  await page.getByText('Nothing has had to be healed yet').waitFor();
+  await page.getByText('No heal is recorded yet').waitFor();
   await it.bedDoes('expire');
   const { pages } = await it.state();
   const seen = await fetch(`http://${it.mender.address}/iiif/2/${pages[0].identifier}/full/200,/0/default.jpg`);
@@ -166,18 +166,19 @@ test('what readers do not get is told with its reason, and leaves when it is wel
   await closed(page);
 });
 
-test('every page is one that axe finds nothing wrong with, on a desk and on a phone, light and dark', async () => {
+/** Looks at these pages on a desk and on a phone, light and dark: none is too wide, and axe finds nothing wrong with any. */
+async function looksAt(paths, at = origin, name = '') {
   for (const colorScheme of ['light', 'dark']) {
     for (const width of [1280, 390]) {
-      for (const path of PAGES) {
-        const page = await opened(path, { colorScheme, viewport: { width, height: 844 }, bypassCSP: false });
+      for (const path of paths) {
+        const page = await opened(path, { colorScheme, viewport: { width, height: 844 }, bypassCSP: false }, at);
         if (path.startsWith('/collections/')) await page.locator('.wall li').first().waitFor();
         const wide = await page.evaluate(() => Math.max(document.documentElement.scrollWidth - innerWidth,
           ...[...document.querySelectorAll('.wide')].map((table) => table.scrollWidth - table.clientWidth)));
         assert.ok(wide <= 0, `${path} is ${wide} px too wide at ${width}`);
         if (shots) {
           mkdirSync(shots, { recursive: true });
-          await page.screenshot({ path: join(shots, `${path.replace(/\W+/g, '_')}-${width}-${colorScheme}.png`) });
+          await page.screenshot({ path: join(shots, `${name}${path.replace(/\W+/g, '_')}-${width}-${colorScheme}.png`), fullPage: true });
         }
         await page.evaluate(`${axe}`);
         const found = await page.evaluate(() => axe.run());
@@ -185,6 +186,35 @@ test('every page is one that axe finds nothing wrong with, on a desk and on a ph
         await closed(page);
       }
     }
+  }
+}
+
+test('every page is one that axe finds nothing wrong with', () => looksAt(PAGES));
+
+test('what is wrong stands on the page: the setup, a service that only fails, images that readers miss', async () => {
+  const config = 'breaker_failures = 2\nbreaker_open = "1h"\n[[index.sources]]\npath = "nothing-here"';
+  const sick = await world('another name', ['--book', 'obj/minutes:12'], { config });
+  try {
+    const at = `http://${sick.mender.admin}`;
+    const asks = (name, headers = {}) => fetch(`http://${sick.mender.address}/iiif/2/${name}/full/90,/0/default.jpg`, { headers });
+    const { pages } = await sick.state();
+    await sick.bedDoes('remove-file', pages[0].path);
+    assert.equal((await asks(pages[0].identifier)).status, 404);
+    await asks('a-name-that-no-manifest-has-'.repeat(6), { referer: `https://blog.example/${'a-post-about-letters/'.repeat(8)}` });
+    await sick.bedDoes('canvas-fails', '503');
+    await sick.bedDoes('expire');
+    for (const page of pages.slice(4, 8)) assert.notEqual((await asks(page.identifier)).status, 200);
+    await looksAt(['/', '/broken', '/heals', '/setup', '/collections/1'], at, 'wrong');
+    const page = await opened('/', {}, at);
+    const main = await page.locator('main').innerText();
+    assert.match(main, /only fails since[^]*The setup needs a look[^]*nothing-here/);
+    await sick.bedDoes('canvas-is-well');
+    await page.getByRole('button', { name: 'Try it at once' }).click();
+    await page.getByText('only fails since').waitFor({ state: 'detached', timeout: 20_000 });
+    assert.equal((await asks(pages[9].identifier)).status, 200);
+    await closed(page);
+  } finally {
+    await sick.ends();
   }
 });
 

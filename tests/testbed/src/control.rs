@@ -96,6 +96,8 @@ impl Desk {
         let time = || Duration::from_millis(value.parse().unwrap_or(0));
         match switch {
             "canvas-delay" => bed.service.canvas_delay(time()),
+            "canvas-fails" => bed.service.fails_canvas(value.parse().unwrap_or(503)),
+            "canvas-is-well" => bed.service.canvas_is_well(),
             "delay-after-key" => bed.service.delay_after_key(time()),
             "service-down" => bed.service.goes_down().await,
             "service-up" => bed.service.comes_up(),

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use testbed::{Control, Gateway, Testbed};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// A third of the stand-ins' instructions for a heal were glibc's malloc and free, on the core of the benches' load.
 #[global_allocator]
@@ -43,7 +44,11 @@ struct Asked {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let asked = match arguments(std::env::args().skip(1)) {
-        Ok(asked) => asked,
+        Ok(Some(asked)) => asked,
+        Ok(None) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
         Err(why) => {
             eprintln!("{why}\n\n{USAGE}");
             return ExitCode::from(2);
@@ -58,7 +63,8 @@ async fn main() -> ExitCode {
     }
 }
 
-fn arguments(mut given: impl Iterator<Item = String>) -> Result<Asked, String> {
+/// `None`: help is asked for.
+fn arguments(mut given: impl Iterator<Item = String>) -> Result<Option<Asked>, String> {
     let mut asked = Asked {
         builder: Testbed::builder(),
         control: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -68,6 +74,9 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Asked, String> {
         presentation_3: None,
     };
     while let Some(option) = given.next() {
+        if matches!(&*option, "--help" | "-h") {
+            return Ok(None);
+        }
         let value =
             given.next().ok_or_else(|| format!("{option}: no such option, or its value is missing"))?;
         let builder = asked.builder;
@@ -111,7 +120,7 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Asked, String> {
             _ => return Err(format!("{option}: no such option")),
         };
     }
-    Ok(asked)
+    Ok(Some(asked))
 }
 
 async fn run(asked: Asked) -> Result<(), Box<dyn Error>> {
@@ -132,6 +141,11 @@ async fn run(asked: Asked) -> Result<(), Box<dyn Error>> {
         println!("gateway         {}", gateway.origin());
     }
     println!("switches        {}", control.url());
-    // The parent process ends this one: there is nothing to clean up.
-    std::future::pending().await
+    // There is nothing to clean up. (The first process of a container gets no signal that it does not ask for.)
+    let (mut ends, mut stops) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = ends.recv() => {}
+        _ = stops.recv() => {}
+    }
+    Ok(())
 }
