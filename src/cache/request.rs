@@ -1,9 +1,10 @@
 //! Cache key of a request, and what its directives allow.
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::LazyLock;
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderName};
 use http::{HeaderMap, Method};
 
 use super::cache_control::RequestDirectives;
@@ -48,7 +49,7 @@ impl CacheRequest {
         method: &Method,
         fields: &HeaderMap,
         target: &CacheTarget<'_>,
-        named: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+        named: impl Iterator<Item = (&'a HeaderName, Cow<'a, [u8]>)>,
         is_ours: bool,
     ) -> Option<Self> {
         let is_read = matches!(*method, Method::GET | Method::HEAD);
@@ -85,7 +86,7 @@ impl CacheTarget<'_> {
     fn key<'a>(
         &self,
         fields: &HeaderMap,
-        named: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+        named: impl Iterator<Item = (&'a HeaderName, Cow<'a, [u8]>)>,
     ) -> Box<[u8]> {
         let mut key = Vec::with_capacity(16 + self.host.len() + self.path_and_query.len());
         key.extend_from_slice(&self.route.to_ne_bytes());
@@ -98,7 +99,7 @@ impl CacheTarget<'_> {
         key.push(b'\n');
         key.extend_from_slice(self.path_and_query.as_bytes());
         for (name, value) in named {
-            for part in [&b"\n"[..], name.as_str().as_bytes(), b":", value.as_bytes()] {
+            for part in [&b"\n"[..], name.as_str().as_bytes(), b":", &value] {
                 key.extend_from_slice(part);
             }
         }

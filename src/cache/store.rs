@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::cached_response::CachedResponse;
 use super::request::CacheRequest;
 use crate::observe::CacheMetrics;
 
-/// Maximum of identifiers that answered 401 or 403; of more, the least requested are forgotten.
+/// Maximum of identifiers that answered 401 or 403; of more, the least recently requested are forgotten.
 const PROTECTED: u64 = 100_000;
 
 /// The share of the memory that new answers may take before those that must go for them are gone.
@@ -163,7 +164,9 @@ pub(super) struct ProtectedIdentifiers {
 
 impl Default for ProtectedIdentifiers {
     fn default() -> Self {
-        Self { hashes: Cache::new(PROTECTED), any: AtomicBool::new(false), news: AtomicBool::new(false) }
+        // SECURITY: the default policy takes in nothing new once it is full of names that were asked for as often.
+        let hashes = Cache::builder().max_capacity(PROTECTED).eviction_policy(EvictionPolicy::lru()).build();
+        Self { hashes, any: AtomicBool::new(false), news: AtomicBool::new(false) }
     }
 }
 
@@ -178,11 +181,32 @@ impl ProtectedIdentifiers {
     }
 
     pub(super) fn contains(&self, identifier: u64) -> bool {
-        self.any.load(Relaxed) && self.hashes.contains_key(&identifier)
+        self.any.load(Relaxed) && self.hashes.get(&identifier).is_some()
     }
 
     /// True if identifiers were added since the last call.
     pub(super) fn take_news(&self) -> bool {
         self.news.swap(false, Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_protected_identifiers_the_new_ones_and_those_that_are_asked_for_are_remembered() {
+        let protected = ProtectedIdentifiers::default();
+        let asked_for = PROTECTED + 1_000_000;
+        protected.add(asked_for);
+        for identifier in 0..2 * PROTECTED {
+            protected.add(identifier);
+            if identifier % 1_000 == 0 {
+                assert!(protected.contains(asked_for), "after {identifier} others");
+            }
+        }
+        protected.hashes.run_pending_tasks();
+        assert!(protected.hashes.entry_count() <= PROTECTED);
+        assert!((2 * PROTECTED - 1_000..2 * PROTECTED).all(|identifier| protected.contains(identifier)));
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body::Body as _;
 
 use super::field_names::ProxyFields;
@@ -102,8 +102,8 @@ impl ProxyInner {
             path_and_query: asked.uri().path_and_query()?.as_str(),
             identifier: &key,
         };
-        let trusts = sender.peer_is_trusted;
-        let named = head.headers.iter().filter(|(name, _)| trusts && forwarding::tells_how(name.as_str()));
+        let named = sender.peer_is_trusted.then(|| forwarding::told_how(&head.headers));
+        let named = named.into_iter().flatten();
         let wanted = CacheRequest::of(&head.method, &head.headers, &target, named, sender.is_trusted)?;
         Some(CacheLookup { wanted, stale: None, purges: self.cache.purges(), is_info })
     }
@@ -347,7 +347,8 @@ impl ProxyInner {
             route.not_kept.store(0, Relaxed);
             self.cache.take_in(candidate, answer.response, leader, self.budget.of(caller.holder()))
         } else {
-            if is_well && status == StatusCode::OK && onward.method == Method::GET {
+            // SECURITY: a stranger with a cookie or `no-store` would else end the sharing for everybody.
+            if is_well && status == StatusCode::OK && lookup.wanted.is_for_all() {
                 route.count_not_kept();
             }
             if let Some(leader) = leader {

@@ -3,6 +3,7 @@
 //! A field is a list of elements, one for each proxy, oldest first; an element is a list of `name=value`. Reading is
 //! strict: entries to the left of a mistake cannot be trusted.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
@@ -18,6 +19,8 @@ pub struct ForwardedElement {
     pub proto: Option<&'static str>,
     /// `host`, as it came.
     pub host: Option<String>,
+    /// The element says more than that, or names another scheme.
+    pub says_more: bool,
 }
 
 /// The elements of one field, oldest first; `None` where any of it breaks RFC 7239 section 4.
@@ -31,6 +34,19 @@ pub fn parse(field: &[u8]) -> Option<Vec<ForwardedElement>> {
         elements.push(reader.element()?);
     }
     Some(elements)
+}
+
+/// What a field says besides addresses (`for`, `by`). One that cannot be read, or that says what is not known here, stays as
+/// it is: nobody knows what of it decides an answer.
+pub(super) fn without_addresses(field: &[u8]) -> Cow<'_, [u8]> {
+    match parse(field) {
+        Some(elements) if elements.iter().all(|element| !element.says_more) => {
+            let told: Vec<_> = elements.iter().map(|element| (&element.host, element.proto)).collect();
+            // No field holds a NUL, so this is none that stayed as it is.
+            format!("\0{told:?}").into_bytes().into()
+        }
+        _ => field.into(),
+    }
 }
 
 /// Makes the element of this proxy: `for=192.0.2.7;host="iiif.example:8080";proto=https`.
@@ -68,9 +84,12 @@ impl ForwardedReader<'_> {
             match name.as_slice() {
                 b"for" => element.client = node(&value)?,
                 b"by" => drop(node(&value)?),
-                b"proto" => element.proto = proto(&value),
+                b"proto" => {
+                    element.proto = proto(&value);
+                    element.says_more |= element.proto.is_none();
+                }
                 b"host" => element.host = Some(String::from_utf8(value).ok()?),
-                _ => {}
+                _ => element.says_more = true,
             }
             seen.push(name);
             if !self.takes(b';') {
@@ -263,8 +282,12 @@ mod tests {
             let client: IpAddr = client.parse().expect("an address");
             let text = element(client, host, "https");
             let read = parse(text.as_bytes()).expect("a field");
-            let expected =
-                ForwardedElement { client: Some(client), proto: Some("https"), host: Some(host.to_owned()) };
+            let expected = ForwardedElement {
+                client: Some(client),
+                proto: Some("https"),
+                host: Some(host.to_owned()),
+                says_more: false,
+            };
             assert_eq!(read, [expected], "{text}");
         }
         assert_eq!(element(IpAddr::from([1, 2, 3, 4]), "a\"b", "http"), "for=1.2.3.4;proto=http");
@@ -283,6 +306,18 @@ mod tests {
         }
         for hop in ["", "unknown", "1.2.3", "[1.2.3.4]", "1.2.3.4:x", "[::1"] {
             assert_eq!(bare_address(hop), None, "{hop}");
+        }
+    }
+
+    #[test]
+    fn addresses_alone_make_no_difference() {
+        let of = |field: &str| without_addresses(field.as_bytes()).into_owned();
+        assert_eq!(of("for=1.1.1.1;host=a;proto=http"), of("by=_x;proto=HTTP;for=\"[::1]:5\";host=\"a\""));
+        assert_ne!(of("for=1.1.1.1;host=a"), of("for=1.1.1.1;host=b"));
+        assert_ne!(of("for=1.1.1.1;proto=http"), of("for=1.1.1.1"));
+        assert_ne!(of("for=1.1.1.1, host=a"), of("for=1.1.1.1;host=a"));
+        for whole in ["for=1.1.1.1;proto=wss", "for=1.1.1.1;path=x", "for=1.1.1.1;host", "[(None, None)]"] {
+            assert_eq!(of(whole), whole.as_bytes());
         }
     }
 }

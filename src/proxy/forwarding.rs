@@ -1,5 +1,6 @@
 //! Client address, scheme and host as the proxies before us report them: `X-Forwarded-*` and `Forwarded`.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -89,9 +90,14 @@ fn is_hearsay(name: &str) -> bool {
         || HEARSAY.iter().any(|own| own.len() == name.len() && begins(own))
 }
 
-/// True for a field by which a trusted proxy describes the original request: name, scheme, path, image.
-pub(super) fn tells_how(name: &str) -> bool {
-    is_hearsay(name) && !ADDRESS_FIELDS.contains(&name)
+/// Fields by which a trusted proxy describes the original request: name, scheme, path, image. Addresses are left out: each
+/// viewer has another one.
+pub(super) fn told_how(fields: &HeaderMap) -> impl Iterator<Item = (&HeaderName, Cow<'_, [u8]>)> {
+    let is_told = |name: &str| is_hearsay(name) && !ADDRESS_FIELDS.contains(&name);
+    fields.iter().filter(move |(name, _)| is_told(name.as_str())).map(|(name, value)| {
+        let value = value.as_bytes();
+        (name, if *name == header::FORWARDED { forwarded::without_addresses(value) } else { value.into() })
+    })
 }
 
 /// Removes fields that no trusted proxy vouches for.

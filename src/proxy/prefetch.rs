@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::Uri;
 use http::request::Parts;
 use http::uri::PathAndQuery;
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::sync::Semaphore;
 
@@ -140,10 +142,20 @@ impl ProxyInner {
         let answer = self.send(&exchange.asked, &head, Body::Empty, &caller).await.ok()?;
         let answer = (ProxyResponse::served(answer), Some(leader));
         let (answer, _) = self.keep(&exchange, &lookup, answer, (&head, &caller));
-        let mut body = answer.response.into_body();
-        while let Some(Ok(_)) = body.frame().await {}
-        Some(())
+        read(answer.response.into_body(), self.cache.limits().max_body).await
     }
+}
+
+/// Reads a body, so that it is kept. One of more than `most` bytes is not: it is left where it is.
+async fn read(mut body: Body, most: usize) -> Option<()> {
+    if body.size_hint().lower() > most as u64 {
+        return None;
+    }
+    let mut left = most;
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.checked_sub(frame.data_ref().map_or(0, Bytes::len))?;
+    }
+    Some(())
 }
 
 fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
@@ -154,4 +166,34 @@ fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
     };
     parts.path_and_query = Some(target.ok()?);
     Uri::from_parts(parts).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt as _, stream};
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    use super::*;
+    use crate::upstream::BodyError;
+
+    /// A body of ten pieces with one byte each; counts the pieces that were read.
+    fn body(count: &Arc<AtomicU32>) -> Body {
+        let count = Arc::clone(count);
+        let pieces = stream::iter(0..10).map(move |_| {
+            count.fetch_add(1, Relaxed);
+            Ok::<_, BodyError>(Frame::data(Bytes::from_static(b"x")))
+        });
+        Body::shaped(StreamBody::new(pieces))
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_to_its_end_that_is_too_long_to_be_kept() {
+        for (most, expected) in [(10, 10), (9, 10), (3, 4), (0, 1)] {
+            let count = Arc::default();
+            let is_whole = read(body(&count), most).await.is_some();
+            assert_eq!((is_whole, count.load(Relaxed)), (most >= 10, expected), "{most}");
+        }
+        assert!(read(Body::from("a tile".to_owned()), 5).await.is_none());
+    }
 }

@@ -54,7 +54,19 @@ impl Attempt {
     ) -> Result<Response<()>, SendError> {
         let mut load = Some(load);
         let Some(server) = load.as_ref().map(InFlightGuard::server) else { return Err(SendError::Lost) };
-        if let Some(carrier) = server.checkout() {
+        let unreached = |error| {
+            server.record_failure();
+            SendError::Unreached(error)
+        };
+        let pooled = server.checkout();
+        let is_pooled = pooled.is_some();
+        let mut carrier = match pooled {
+            Some(carrier) => carrier,
+            // Boxed, because it is rare and large: otherwise every request's future would be as large.
+            None => Box::pin(server.carrier(times.connect)).await.map_err(unreached)?,
+        };
+        // Another request may have given it back while this one waited for it.
+        if is_pooled || carrier.is_used() {
             match self.send(carrier, &mut load, head, body, times).await {
                 Ok(answer) => return server.answered(answer),
                 Err(SendFailure::Unsent) => server.meters.retried("unsent"),
@@ -64,21 +76,12 @@ impl Attempt {
                 }
                 Err(failure) => return Err(server.record_miss(failure)),
             }
+            // A server that closes its connections may close the next one just as well.
+            carrier = Box::pin(server.new_carrier(times.connect)).await.map_err(unreached)?;
         }
-        // Boxed, because it is rare and large: otherwise every request's future would be as large.
-        let carrier = match Box::pin(server.carrier(times.connect)).await {
-            Ok(carrier) => carrier,
-            Err(error) => {
-                server.record_failure();
-                return Err(SendError::Unreached(error));
-            }
-        };
         match self.send(carrier, &mut load, head, body, times).await {
             Ok(answer) => server.answered(answer),
-            Err(SendFailure::Unsent) => {
-                server.record_failure();
-                Err(SendError::Unreached(UpstreamError::Closed))
-            }
+            Err(SendFailure::Unsent) => Err(unreached(UpstreamError::Closed)),
             Err(SendFailure::Stale) if !*repeated => {
                 server.record_failure();
                 Err(SendError::Lost)

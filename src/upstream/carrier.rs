@@ -37,6 +37,11 @@ impl ActiveConnection {
         }
     }
 
+    /// True for an unshared connection that carried a request before: its server may have closed it since.
+    pub(super) fn is_used(&self) -> bool {
+        matches!(self, Self::Own(connection) if connection.idle_since > connection.born)
+    }
+
     /// True if a request was sent on an unshared connection, and its answer has not come.
     pub(super) fn is_awaited(&self) -> bool {
         matches!(self, Self::Own(connection) if connection.is_awaited())

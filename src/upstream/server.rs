@@ -204,11 +204,16 @@ impl UpstreamServer {
         if let Some(dial) = dial {
             let server = Arc::clone(self);
             tokio::spawn(async move {
-                let dialled = timeout(time, server.dial()).await;
-                server.pool.dialled(dial, dialled.unwrap_or(Err(UpstreamError::ConnectTimeout)));
+                let dialled = server.new_carrier(time).await;
+                server.pool.dialled(dial, dialled);
             });
         }
         told.await.unwrap_or(Err(UpstreamError::Closed))
+    }
+
+    /// Opens a connection that carried no request yet.
+    pub(super) async fn new_carrier(&self, time: Duration) -> Result<ActiveConnection, UpstreamError> {
+        timeout(time, self.dial()).await.unwrap_or(Err(UpstreamError::ConnectTimeout))
     }
 
     /// Opens a connection, or shares one that another request has opened, where that is possible.

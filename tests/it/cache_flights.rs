@@ -364,3 +364,20 @@ async fn a_route_whose_answers_may_never_be_kept_passes_by_until_they_may() {
     edge.get(&other).await;
     assert_ne!(did(&edge.get(&other).await), "hit");
 }
+
+#[tokio::test]
+async fn a_stranger_with_no_store_or_a_cookie_does_not_end_the_sharing() {
+    let origin =
+        Origin::start(|_| Origin::answer(200, &[("cache-control", "max-age=60")], Flow::sized("a tile")));
+    let edge = cached(&origin.url(), "").await;
+    for number in 0..40 {
+        let own = if number % 2 == 0 { ("cache-control", "no-store") } else { ("cookie", "a=b") };
+        edge.get_with(&TILE.replacen("page", "other", 1), &[HOST, own]).await;
+    }
+    origin.stalls();
+    let readers = read(&edge, 20);
+    waiting(&edge, 19).await;
+    origin.releases();
+    assert!(all(readers).await.iter().all(|(status, _, body)| (*status, &body[..]) == (200, b"a tile")));
+    assert_eq!(origin.seen().len(), 41);
+}

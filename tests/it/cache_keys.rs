@@ -89,6 +89,14 @@ async fn a_trusted_proxy_names_us_and_its_viewers_addresses_do_not_matter() {
     assert_eq!((did(&second), second.text()), ("hit", first.text()));
     assert_eq!(did(&asks("a.example", "http", "192.0.2.1").await), "fwd=uri-miss; stored");
     assert_eq!(did(&asks("b.example", "https", "192.0.2.1").await), "fwd=uri-miss; stored");
+    // The same in one field.
+    for (told, expected) in [
+        ("for=192.0.2.1;host=c.example", "fwd=uri-miss; stored"),
+        ("host=c.example;for=192.0.2.2", "hit"),
+        ("for=192.0.2.1;host=d.example", "fwd=uri-miss; stored"),
+    ] {
+        assert_eq!(did(&edge.get_with(INFO, &[("forwarded", told)]).await), expected, "{told}");
+    }
 }
 
 #[tokio::test]

@@ -68,6 +68,17 @@ async fn each_request_goes_to_the_server_with_the_fewest_in_flight() {
 }
 
 #[tokio::test]
+async fn a_server_that_closes_without_a_word_behind_each_answer_fails_no_get() {
+    // Long enough for a request that waits to take the connection, and short enough to be closed under it.
+    let closes = Step::Pause(std::time::Duration::from_millis(3));
+    let peer = Peer::scripted(vec![vec![Step::ReadHead, Step::Write(ok("ok")), closes, Step::Close]]).await;
+    let edge = Arc::new(before(&[peer.address().to_string()], "", "").await);
+    let load = Load::on(&edge, 16);
+    load.more(1000).await;
+    load.ends().await;
+}
+
+#[tokio::test]
 async fn a_server_killed_under_load_fails_no_get_and_is_used_again_when_it_is_back() {
     let (one, other) = (Origin::fixed(200, "one"), Origin::fixed(200, "other"));
     let edge = Arc::new(before_both(&one, &other).await);

@@ -8,6 +8,13 @@ use http_body::SizeHint;
 /// The longest line with the size of a chunk, its extensions included.
 const LONGEST_SIZE: usize = 1 << 10;
 
+/// The longest extensions of all chunks of a body together (RFC 9112 section 7.1.1). They are bytes that no reader gets, and
+/// each piece of a body keeps the whole buffer that it was read into.
+const LONGEST_EXTENSIONS: usize = 16 << 10;
+
+/// A chunk below this many bytes goes out together with those behind it that came as well: each piece takes its own memory.
+const SHORT_CHUNK: u64 = 1 << 10;
+
 /// The longest trailer section.
 const LONGEST_TRAILERS: usize = 16 << 10;
 
@@ -19,7 +26,12 @@ pub(super) enum BodyDecoder {
     /// Bytes left, never zero.
     Length(u64),
     /// Chunks.
-    Chunked(Chunk),
+    Chunked {
+        /// The next part.
+        next: Chunk,
+        /// Bytes of extensions so far.
+        extensions: usize,
+    },
     /// Body up to the close of the connection.
     UntilClose,
 }
@@ -49,6 +61,11 @@ pub(super) enum Decoded {
 }
 
 impl BodyDecoder {
+    /// A chunked body, from its beginning.
+    pub(super) fn chunked() -> Self {
+        Self::Chunked { next: Chunk::Size, extensions: 0 }
+    }
+
     pub(super) fn is_ended(&self) -> bool {
         matches!(self, Self::Ended)
     }
@@ -57,7 +74,7 @@ impl BodyDecoder {
         match self {
             Self::Ended => SizeHint::with_exact(0),
             Self::Length(left) => SizeHint::with_exact(*left),
-            Self::Chunked(_) | Self::UntilClose => SizeHint::default(),
+            Self::Chunked { .. } | Self::UntilClose => SizeHint::default(),
         }
     }
 
@@ -65,6 +82,8 @@ impl BodyDecoder {
     pub(super) fn decode(&mut self, read: &mut BytesMut) -> Result<Decoded, Error> {
         match self {
             Self::Ended => Ok(Decoded::End),
+            // Also where nothing is left to read: what was wrong behind the last data is told now.
+            Self::Chunked { .. } => self.decode_chunks(read),
             _ if read.is_empty() => Ok(Decoded::More),
             Self::UntilClose => Ok(Decoded::Data(read.split().freeze())),
             Self::Length(left) => {
@@ -74,7 +93,6 @@ impl BodyDecoder {
                 }
                 Ok(Decoded::Data(data))
             }
-            Self::Chunked(_) => self.decode_chunks(read),
         }
     }
 
@@ -82,35 +100,66 @@ impl BodyDecoder {
         if self.skip_framing(read)? {
             return Ok(Decoded::End);
         }
-        let Self::Chunked(Chunk::Data(left)) = self else { return Ok(Decoded::More) };
+        let Some(data) = self.take_chunk(read) else { return Ok(Decoded::More) };
+        if data.len() as u64 >= SHORT_CHUNK || !self.is_in_short_chunk() {
+            return Ok(Decoded::Data(data));
+        }
+        let mut all = BytesMut::from(data);
+        while self.is_in_short_chunk()
+            && let Some(data) = self.take_chunk(read)
+        {
+            all.extend_from_slice(&data);
+        }
+        Ok(Decoded::Data(all.freeze()))
+    }
+
+    fn is_in_short_chunk(&self) -> bool {
+        matches!(self, Self::Chunked { next: Chunk::Data(left), .. } if *left < SHORT_CHUNK)
+    }
+
+    /// Takes what is here of a chunk's data, and the framing behind it.
+    fn take_chunk(&mut self, read: &mut BytesMut) -> Option<Bytes> {
+        let Self::Chunked { next, .. } = self else { return None };
+        let Chunk::Data(left) = next else { return None };
         if read.is_empty() {
-            return Ok(Decoded::More);
+            return None;
         }
         let data = take(read, left);
         if *left == 0 {
-            *self = Self::Chunked(Chunk::End);
+            *next = Chunk::End;
             // Skips the last chunk here, where it has come, so that the last piece is known to be the last.
-            if self.skip_framing(read).is_err() {
-                *self = Self::Chunked(Chunk::Broken);
+            if self.skip_framing(read).is_err()
+                && let Self::Chunked { next, .. } = self
+            {
+                *next = Chunk::Broken;
             }
         }
-        Ok(Decoded::Data(data))
+        Some(data)
     }
 
     /// Reads framing bytes. True: the body has ended.
     fn skip_framing(&mut self, read: &mut BytesMut) -> Result<bool, Error> {
-        while let Self::Chunked(next) = self {
+        while let Self::Chunked { next, extensions } = self {
             match next {
                 Chunk::Data(_) => return Ok(false),
                 Chunk::Broken => return Err(invalid("what stands between chunks")),
                 Chunk::Size => {
                     let Some(line) = line(read, LONGEST_SIZE)? else { return Ok(false) };
-                    *next = match chunk_size(&line)? {
+                    let (size, extension) = chunk_size(&line)?;
+                    *extensions += extension;
+                    if *extensions > LONGEST_EXTENSIONS {
+                        return Err(invalid("extensions of chunks longer than are read"));
+                    }
+                    *next = match size {
                         0 => Chunk::Trailers(0),
                         size => Chunk::Data(size),
                     };
                 }
                 Chunk::End => {
+                    // Told at once: who sent this may send nothing more.
+                    if read.first().is_some_and(|byte| *byte != b'\r') {
+                        return Err(invalid("a chunk longer than its size"));
+                    }
                     let Some(line) = line(read, 2)? else { return Ok(false) };
                     if !line.is_empty() {
                         return Err(invalid("a chunk longer than its size"));
@@ -140,7 +189,7 @@ impl BodyDecoder {
                 *self = Self::Ended;
                 Ok(())
             }
-            Self::Length(_) | Self::Chunked(_) => Err(ErrorKind::UnexpectedEof.into()),
+            Self::Length(_) | Self::Chunked { .. } => Err(ErrorKind::UnexpectedEof.into()),
         }
     }
 }
@@ -174,8 +223,8 @@ fn line(read: &mut BytesMut, longest: usize) -> Result<Option<BytesMut>, Error> 
     }
 }
 
-/// Size of a chunk: hexadecimal digits; extensions behind them are passed over.
-fn chunk_size(line: &[u8]) -> Result<u64, Error> {
+/// Size of a chunk: hexadecimal digits; extensions behind them are passed over, and their length is told.
+fn chunk_size(line: &[u8]) -> Result<(u64, usize), Error> {
     let end = line.iter().position(|byte| matches!(byte, b';' | b' ' | b'\t')).unwrap_or(line.len());
     let (digits, rest) = line.split_at(end);
     let is_extension = |rest: &[u8]| rest.is_empty() || rest.starts_with(b";");
@@ -183,9 +232,50 @@ fn chunk_size(line: &[u8]) -> Result<u64, Error> {
         return Err(invalid("the size of a chunk"));
     }
     let digits = std::str::from_utf8(digits).map_err(|_| invalid("the size of a chunk"))?;
-    u64::from_str_radix(digits, 16).map_err(|_| invalid("the size of a chunk"))
+    let size = u64::from_str_radix(digits, 16).map_err(|_| invalid("the size of a chunk"))?;
+    Ok((size, rest.len()))
 }
 
 pub(super) fn invalid(what: &'static str) -> Error {
     Error::new(ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pieces of a chunked body whose chunks are all here.
+    fn pieces(chunks: &[u8]) -> Vec<Bytes> {
+        let (mut decoder, mut read, mut pieces) =
+            (BodyDecoder::chunked(), BytesMut::from(chunks), Vec::new());
+        while let Decoded::Data(data) = decoder.decode(&mut read).expect("chunks") {
+            pieces.push(data);
+        }
+        assert!(decoder.is_ended());
+        pieces
+    }
+
+    #[test]
+    fn short_chunks_that_came_together_are_one_piece_and_long_ones_are_not_copied() {
+        let many = format!("{}0\r\n\r\n", "1\r\nx\r\n".repeat(10_000));
+        assert_eq!(pieces(many.as_bytes()), ["x".repeat(10_000)]);
+        let (short, long) = ("ab".to_owned(), "y".repeat(5000));
+        let mixed =
+            [&short, &short, &long, &long, &short].map(|data| format!("{:x}\r\n{data}\r\n", data.len()));
+        let found = pieces(format!("{}0\r\n\r\n", mixed.concat()).as_bytes());
+        assert_eq!(found, ["abab", &*long, &*long, "ab"]);
+    }
+
+    #[test]
+    fn what_is_wrong_behind_short_chunks_is_told_behind_their_data() {
+        let mut read = BytesMut::from(&b"1\r\na\r\n1\r\nb\r\nx\r\n"[..]);
+        let mut decoder = BodyDecoder::chunked();
+        assert!(matches!(decoder.decode(&mut read), Ok(Decoded::Data(data)) if data == "ab"));
+        decoder.decode(&mut read).expect_err("no size of a chunk");
+        for wrong in ["1\r\nab", "1\r\na\n"] {
+            let (mut read, mut decoder) = (BytesMut::from(wrong), BodyDecoder::chunked());
+            assert!(matches!(decoder.decode(&mut read), Ok(Decoded::Data(data)) if data == "a"));
+            decoder.decode(&mut read).expect_err("no end of a chunk");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use httparse::{Header, ParserConfig, Status};
 use hyper::Response;
 use hyper::ext::ReasonPhrase;
 
-use super::body::{BodyDecoder, Chunk, invalid};
+use super::body::{BodyDecoder, invalid};
 use crate::upstream::error::SendFailure;
 use crate::upstream::fields::connection_options;
 use crate::upstream::framing::{self, StatedLength};
@@ -176,7 +176,7 @@ fn frame(mut answer: Response<()>, is_head: bool) -> Result<AnswerHead, SendFail
         _ if is_bodyless => BodyDecoder::Ended,
         StatedLength::Bytes(0) => BodyDecoder::Ended,
         StatedLength::Bytes(length) => BodyDecoder::Length(length),
-        StatedLength::Chunked => BodyDecoder::Chunked(Chunk::Size),
+        StatedLength::Chunked => BodyDecoder::chunked(),
         StatedLength::Unstated => BodyDecoder::UntilClose,
     };
     Ok(AnswerHead { answer, body, keeps_alive })

@@ -249,6 +249,7 @@ async fn a_head_has_an_end(#[case] answer: String, #[case] expected: &'static st
 
 #[rstest]
 #[case::a_size_line(format!("2;{}", "x".repeat(4096)))]
+#[case::extensions(format!("{}0\r\n\r\n", format!("1;{}\r\nx\r\n", "x".repeat(1000)).repeat(20)))]
 #[case::trailers(format!("0\r\n{}", "x: y\r\n".repeat(4096)))]
 #[tokio::test]
 async fn what_stands_between_chunks_has_an_end(#[case] chunks: String) {
