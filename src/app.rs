@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin::{self, Admin, AdminAuth, HealStepLog};
 use crate::config::{ConfigChanges, Reload, ReloadError, Settings, differences, keep_until_restart};
-use crate::index::{Index, IndexError, recover};
+use crate::index::{Index, IndexError, keep_filter, recover};
 use crate::listen::inherited::InheritedSockets;
 use crate::listen::tls::CertificateError;
 use crate::listen::{ConnectionLimits, ListenerGroup, Shutdown, WorkerPool};
@@ -109,7 +109,7 @@ pub struct App {
     operators: Option<AdminServer>,
     stop: watch::Sender<bool>,
     serving: Vec<JoinHandle<usize>>,
-    lasting: [JoinHandle<()>; 4],
+    lasting: [JoinHandle<()>; 5],
     step_log: HealStepLog,
     clients: Clients,
     tasks: BackgroundTasks,
@@ -167,7 +167,8 @@ impl App {
         let points = tokio::spawn(sample_periodically(Arc::clone(&metrics)));
         let keeping_diary = tokio::spawn(step_log.clone().run(Arc::clone(&metrics)));
         let watching = tokio::spawn(recover::watch_over(Arc::clone(&index), Arc::clone(&metrics)));
-        let lasting = [tidying, points, keeping_diary, watching];
+        let filtering = tokio::spawn(keep_filter(Arc::clone(&index)));
+        let lasting = [tidying, points, keeping_diary, watching, filtering];
         metrics.edge.config_is_loaded();
         Ok(Self {
             addresses: listeners.addresses(),

@@ -37,10 +37,12 @@ mod stored;
 mod tests;
 
 pub use crate::config::settings::CanvasRule;
+pub use learn::LearnResult;
 pub use report::{DocumentRow, ExportRow, IndexStats};
 pub use sources::bases::DocumentContent;
 pub use sources::remove::RemoveResult;
 pub use store::error::IndexError;
+pub use store::filling::keep_filter;
 pub use store::recover;
 pub use stored::{LocalManifest, StoredManifest};
 
@@ -80,19 +82,6 @@ struct ImageRecord {
     owners: Arc<[Owner]>,
     /// The file URL behind a UUID.
     file: Option<Arc<str>>,
-}
-
-/// Result of learning a document that passed through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LearnResult {
-    /// The document was written to the index.
-    New,
-    /// The index has learned the document already, with equal canvases.
-    Known,
-    /// Not learned: the document lacks images that the index has under its name, as poisoned JSON does, and adds none.
-    Poorer,
-    /// The document names no images.
-    Nothing,
 }
 
 /// Index of manifests, shared in an [`Arc`]. Look-ups block for microseconds, writes for milliseconds, [`sources`] for longer.
@@ -189,19 +178,21 @@ impl Index {
         self.check_for_changes();
         // Read before the query: a change during the query makes its answer one of an earlier epoch.
         let epoch = self.epoch.load(Ordering::Acquire);
-        let name = keys::digest(key);
+        let (store, name) = (self.store(), keys::digest(key));
+        if !store.may_have(key, name) {
+            return Ok(ImageRecord { owners: Arc::clone(&self.nobody), file: None });
+        }
         if let Some((asked, known)) = self.memory.get(&name)
             && asked == epoch
         {
             return Ok(known);
         }
-        let known = self.ask(key, name)?;
+        let known = self.ask(&store, key, name)?;
         self.memory.insert(name, (epoch, known.clone()));
         Ok(known)
     }
 
-    fn ask(&self, key: &str, name: u128) -> Result<ImageRecord, IndexError> {
-        let store = self.store();
+    fn ask(&self, store: &Store, key: &str, name: u128) -> Result<ImageRecord, IndexError> {
         let names = self.names.load();
         let found = store.owners(key, name, &names)?;
         let carried = found.iter().find_map(|owned| owned.carried.clone());

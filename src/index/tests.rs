@@ -18,6 +18,7 @@ mod changed;
 mod commands;
 mod documents;
 mod files;
+mod filter;
 mod history;
 mod lacking;
 mod log;

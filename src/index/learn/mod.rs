@@ -8,11 +8,24 @@ use rusqlite::Connection;
 use crate::iiif::manifest::{Canvas, Document};
 use crate::index::store::writer;
 use crate::index::store::writer::{DocumentMeta, Writer};
-use crate::index::{Index, IndexError, LearnResult, now};
+use crate::index::{Index, IndexError, now};
 
 pub mod file_urls;
 pub(in crate::index) mod lacking;
 pub mod traffic;
+
+/// Result of learning a document that passed through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LearnResult {
+    /// The document was written to the index.
+    New,
+    /// The index has learned the document already, with equal canvases.
+    Known,
+    /// Not learned: the document lacks images that the index has under its name, as poisoned JSON does, and adds none.
+    Poorer,
+    /// The document names no images.
+    Nothing,
+}
 
 /// Learns documents.
 #[derive(Debug, Clone, Copy)]

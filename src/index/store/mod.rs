@@ -1,21 +1,25 @@
 //! An open generation of the index file: a few readers, a connection that detects changes, and at most one writer.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::Notify;
 
 use crate::index::store::error::IndexError;
+use crate::index::store::filter::KeyFilter;
 use crate::index::store::generation::{FileIdentity, IndexPath};
 use crate::index::store::mapped::MappedFile;
 use crate::index::store::readers::Readers;
 
 pub(crate) mod error;
 pub(crate) mod external_sort;
+pub(crate) mod filling;
+pub(crate) mod filter;
 pub(crate) mod generation;
 pub(crate) mod keys;
 pub(crate) mod mapped;
@@ -53,6 +57,10 @@ pub(crate) struct Store {
     readers: Readers,
     watch: Mutex<Connection>,
     seen: AtomicI64,
+    /// Counts changes seen by [`Store::changed`].
+    noticed: AtomicU64,
+    /// Filter of the file's keys, see [`Store::may_have`].
+    pub(in crate::index) filter: ArcSwapOption<KeyFilter>,
     writer: Mutex<Option<Connection>>,
     /// Time at which a writer last waited for the log in vain.
     waited: Mutex<Option<Instant>>,
@@ -117,6 +125,8 @@ impl Store {
                 .map(Readers::new)?,
             watch: Mutex::new(schema::open_memory()?),
             seen: AtomicI64::new(0),
+            noticed: AtomicU64::new(0),
+            filter: ArcSwapOption::empty(),
             writer: Mutex::new(None),
             waited: Mutex::new(None),
             frozen: None,
@@ -167,6 +177,8 @@ impl Store {
             readers,
             watch: Mutex::new(watch),
             seen: AtomicI64::new(seen),
+            noticed: AtomicU64::new(0),
+            filter: ArcSwapOption::empty(),
             writer: Mutex::new(writer),
             waited: Mutex::new(None),
             frozen: is_frozen.then_some(log),
@@ -195,8 +207,10 @@ impl Store {
         drop(watch);
         let changed = self.seen.swap(version, Ordering::AcqRel) != version;
         if changed {
+            self.noticed.fetch_add(1, Ordering::AcqRel);
             self.readers.let_go();
         }
+        self.settle_filter();
         Ok(changed)
     }
 
