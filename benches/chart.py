@@ -5,7 +5,7 @@
     python3 benches/cache.py --case 1k 32k          writes target/cache.json
     python3 benches/chart.py [--compare FILE] [--cache FILE] [--out FILE]
 
-A bar is the median of all rounds. The widths of the groups are not comparable with each other: each has a scale of its own.
+A bar is the median of all rounds; all bars have one scale.
 """
 import argparse
 import html
@@ -30,9 +30,9 @@ def medians(runs):
 
 def drawn(groups):
     lines, y = [], 24
+    longest = max(value for _, bars in groups for _, value in bars)
     for title, bars in groups:
         lines.append(f'<text class="head" x="8" y="{y}">{html.escape(title)}</text>')
-        longest = max(value for _, value in bars)
         for name, value in bars:
             y += LINE
             width = (WIDTH - LEFT - 80) * value / longest

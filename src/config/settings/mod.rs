@@ -65,7 +65,7 @@ pub struct Settings {
     pub rewrite: RewriteSettings,
     /// Several iiif-menders that share their work by way of Redis.
     pub cluster: ClusterSettings,
-    /// Log.
+    /// Log: level, format, lines of requests.
     pub log: LogSettings,
     /// Export of the spans of requests.
     #[schemars(extend("x-reload" = "restart"))]
