@@ -246,8 +246,8 @@ impl Healer {
         self.parts.prefetch.record_page_view(image, gone_at, &self.parts.starts);
     }
 
-    /// The first image of each of the `n` pages behind this image in its manifest, as requests on the same route name them. Reads
-    /// the index.
+    /// First image of each of the `n` pages behind this image in its manifest, as requests on the same route name it. Reads the
+    /// index.
     pub fn images_behind(&self, at: &RoutedImage<'_>, n: usize) -> Vec<Arc<str>> {
         let lookup = &self.parts.lookup;
         let owners = lookup.owners(at);

@@ -1,5 +1,5 @@
-//! Requests for the next pages, ahead of their reader: what he asks for of one page is fetched of those behind it and kept
-//! (`cache.prefetch`). Healing is not its business: an image that expired is left to [`crate::heal`], which looks ahead itself.
+//! Prefetch into the cache: a reader's first requests for a page are repeated for the pages behind it (`cache.prefetch`).
+//! Nothing is healed for that: [`crate::heal`] has a prefetch of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -22,24 +22,24 @@ use crate::heal::RoutedImage;
 use crate::observe::RequestTrace;
 use crate::upstream::Body;
 
-/// Requests of one page that are repeated for the next pages: its info.json and the first tiles. The rest depends on where the
-/// reader looks.
+/// Requests of one page that are repeated for the next pages: info.json and the first tiles. Later tiles depend on where the
+/// reader zooms.
 const FIRST_REQUESTS: u32 = 5;
 
-/// How long a page counts as opened: its further requests are not repeated.
+/// Time for which further requests of a page are not repeated.
 const OPENED_FOR: Duration = Duration::from_mins(1);
 
-/// Pages that are remembered as opened.
+/// Maximum of pages in memory.
 const PAGES: u64 = 20_000;
 
-/// Readers' requests that are repeated at once. Each sends one request at a time.
+/// Maximum of readers' requests that are repeated at once. Each of them sends one request at a time.
 const AT_ONCE: usize = 8;
 
 /// `TilePrefetch` bounds what is fetched ahead of readers.
 #[derive(Debug)]
 pub(super) struct TilePrefetch {
     permits: Arc<Semaphore>,
-    /// Requests of each page that was opened, by the hash of its identifier.
+    /// Requests of each opened page, by the hash of its identifier.
     opened: moka::sync::Cache<u64, Arc<AtomicU32>>,
 }
 
@@ -64,7 +64,7 @@ struct PageRequest {
 }
 
 impl PageRequest {
-    /// The same request for another image.
+    /// Returns the same request for another image.
     fn of(&self, uri: Uri) -> Self {
         let mut head = self.head.clone();
         head.uri = uri;
@@ -73,7 +73,7 @@ impl PageRequest {
 }
 
 impl ProxyInner {
-    /// Fetches of the next pages what this request asks for. Nobody waits for it.
+    /// Repeats this request for the next pages, in the background.
     pub(super) fn prefetch(self: &Arc<Self>, exchange: &Exchange<'_>, lookup: &CacheLookup, head: &Parts) {
         let pages = self.cache.limits().prefetch;
         let (Some(image), asked) = (&exchange.image, &exchange.asked) else { return };
@@ -102,7 +102,7 @@ impl ProxyInner {
         });
     }
 
-    /// The same target of the images behind this one in its manifest.
+    /// URLs of the same target of the images behind this one in its manifest.
     fn next_pages(&self, request: &PageRequest, pages: usize) -> Vec<Uri> {
         let uri = &request.head.uri;
         let asked = request.place.of(uri, &request.trace);
@@ -114,7 +114,7 @@ impl ProxyInner {
         images.iter().filter_map(|sent| with_path(uri, &format!("{before}{sent}{}", &rest[own..]))).collect()
     }
 
-    /// Fetches and keeps what this request asks for, unless it is kept or somebody asks for it.
+    /// Sends this request and stores the answer, unless the cache has it or another request for it is under way.
     async fn fetch_ahead(&self, request: PageRequest) -> Option<()> {
         let PageRequest { sender, place, mut head, trace } = request;
         let (uri, started) = (head.uri.clone(), Instant::now());
@@ -146,7 +146,7 @@ impl ProxyInner {
     }
 }
 
-/// Reads a body, so that it is kept. One of more than `most` bytes is not: it is left where it is.
+/// Reads a body to its end, so that it is stored. A body of more than `most` bytes is dropped.
 async fn read(mut body: Body, most: usize) -> Option<()> {
     if body.size_hint().lower() > most as u64 {
         return None;
