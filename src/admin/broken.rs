@@ -24,7 +24,7 @@ pub(super) struct LabelledBroken {
     image: BrokenImage,
     /// Label of the manifest.
     book: Option<String>,
-    /// What to do about it.
+    /// Advice for an operator.
     advice: &'static str,
     /// Page of the dashboard that shows it among its neighbours.
     #[serde(skip)]

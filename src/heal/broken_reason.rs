@@ -43,7 +43,7 @@ impl BrokenReason {
         self.words().2
     }
 
-    /// What to do about it.
+    /// Advice for an operator, as docs/OPERATIONS.md has it.
     pub fn advice(self) -> &'static str {
         match self {
             Self::Missing => "restore the file, then Forget: the next reader has it at once",

@@ -139,7 +139,7 @@ fn visible_line(line: &str, coloured: bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Somebody else's text with nothing hidden in it, for a terminal.
+/// Text of others for a terminal: control characters are escaped.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     visible_line(text, false)
 }

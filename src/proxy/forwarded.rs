@@ -36,8 +36,8 @@ pub fn parse(field: &[u8]) -> Option<Vec<ForwardedElement>> {
     Some(elements)
 }
 
-/// What a field says besides addresses (`for`, `by`). One that cannot be read, or that says what is not known here, stays as
-/// it is: nobody knows what of it decides an answer.
+/// Returns the field without its addresses (`for`, `by`). A field that cannot be read, or that has unknown parameters, stays as
+/// it is: any of them may decide an answer.
 pub(super) fn without_addresses(field: &[u8]) -> Cow<'_, [u8]> {
     match parse(field) {
         Some(elements) if elements.iter().all(|element| !element.says_more) => {

@@ -12,7 +12,7 @@ use super::client::AdminClient;
 use crate::config::Settings;
 use crate::observe::{counted, visible};
 
-/// What `check` is told about a running iiif-mender.
+/// Options of `check` for the list of a running iiif-mender.
 #[derive(Debug, Clone, Args)]
 pub struct LiveArgs {
     /// Print what readers do not get now, as a running iiif-mender knows it; nothing is looked at

@@ -22,7 +22,7 @@ use crate::observe::Metrics;
 /// Interval of the look for new sources: others may be added while we serve.
 const SOURCES_EVERY: Duration = Duration::from_secs(30);
 
-/// What traffic teaches is counted so long after the first of it, all at once.
+/// Pause between a learned document and the count of all that were learned meanwhile.
 const LEARNED: Duration = Duration::from_secs(2);
 
 /// Keeps one index up to date. Traffic never waits for it.

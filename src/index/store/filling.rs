@@ -77,7 +77,7 @@ impl Store {
         is_ours
     }
 
-    /// Whether the filter is enabled and has room; waits for a write in progress.
+    /// True if the filter is enabled and has room; waits for a write in progress.
     fn has_filter(&self) -> bool {
         let noticed = self.noticed.load(Ordering::Acquire);
         let Some(filter) = self.filter.load_full() else { return false };

@@ -88,12 +88,12 @@ impl KeyFilter {
         size_of_val(&*self.blocks)
     }
 
-    /// Whether all rows were read.
+    /// True if all rows were read.
     pub(super) fn is_filled(&self) -> bool {
         self.settled.load(Ordering::Acquire) != FILLING
     }
 
-    /// Whether the filter holds half as many keys again as its capacity: then too many unknown keys pass.
+    /// True if the filter holds half as many keys again as its capacity: then too many unknown keys pass.
     pub(super) fn is_full(&self) -> bool {
         self.count.load(Ordering::Relaxed) * BITS > self.blocks.len() * BLOCK * 3 / 2
     }

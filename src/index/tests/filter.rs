@@ -130,7 +130,7 @@ fn a_filter_that_has_too_many_keys_is_made_anew() {
     assert!(may_have(&index, "image-1") && !may_have(&index, "unknown"));
 }
 
-/// What the file says, past everything that we remember.
+/// True if the file has the key; memory is not asked.
 fn is_known(conn: &Connection, key: &str) -> bool {
     let count = |sql: &str, value: &dyn rusqlite::ToSql| -> i64 {
         conn.query_row(sql, [value], |row| row.get(0)).unwrap()
@@ -149,7 +149,7 @@ struct TwoProcesses {
     random: fastrand::Rng,
     urls: Vec<String>,
     keys: Vec<String>,
-    /// One change in so many is the second's.
+    /// The second process makes one change in this many.
     others: u32,
 }
 
