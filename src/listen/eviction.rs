@@ -46,7 +46,7 @@ impl OpenConnections {
         self.0.insert(connection.task.id(), connection);
     }
 
-    /// The connection's task ended.
+    /// Removes a connection whose task ended.
     pub(super) fn remove(&mut self, task: Id) {
         self.0.remove(&task);
     }

@@ -1,5 +1,5 @@
 //! Prefetch into the cache: a reader's first requests for a page are repeated for the pages behind it (`cache.prefetch`).
-//! Nothing is healed for that: [`crate::heal`] has a prefetch of its own.
+//! A prefetch heals nothing: [`crate::heal`] heals the pages behind a reader by itself (`heal.ahead`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -102,7 +102,7 @@ impl ProxyInner {
         });
     }
 
-    /// URLs of the same target of the images behind this one in its manifest.
+    /// URLs for the next images in the manifest, each with this request's region, size and format, or of its info.json.
     fn next_pages(&self, request: &PageRequest, pages: usize) -> Vec<Uri> {
         let uri = &request.head.uri;
         let asked = request.place.of(uri, &request.trace);

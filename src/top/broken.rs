@@ -25,7 +25,7 @@ pub struct LiveArgs {
     url: Option<String>,
 }
 
-/// An image that readers did not get. What an older or newer iiif-mender does not say is empty.
+/// An image that readers did not get. Fields that an older or newer iiif-mender leaves out are empty.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct LiveImage {
@@ -40,7 +40,7 @@ struct LiveImage {
     referrers: Vec<LiveReferrer>,
 }
 
-/// A page that asks for it.
+/// A page that asks for an image.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct LiveReferrer {
@@ -80,7 +80,7 @@ fn write_list(items: Vec<Value>, out: &mut dyn Write) -> io::Result<()> {
         names.push(&image.identifier);
         let (readers, requests) = (counted(image.readers, "reader"), counted(image.requests, "request"));
         writeln!(out, "{:<10}{}", image.reason, visible(&names.join(" · ")))?;
-        // The word says as much.
+        // For an unknown name `why` says no more than the reason.
         if image.reason != UNKNOWN {
             writeln!(out, "{:10}{}", "", visible(&image.why))?;
         }

@@ -25,7 +25,7 @@ pub struct CanvasTarget {
     pub route: usize,
     /// The [mark](crate::config::settings::RouteSettings::mark) of that route.
     pub mark: u64,
-    /// Path and query to ask for upstream.
+    /// Request target of the canvas.
     pub visit: String,
     /// Request target of the canvas with `update=true`.
     pub rebuild: String,
@@ -74,7 +74,7 @@ impl CanvasGuard {
         (route.kind == RouteKind::Presentation).then(|| (position, &url.path[route.prefix.len()..]))
     }
 
-    /// The URL names the upstream of a presentation route itself.
+    /// Finds the presentation route whose upstream the URL names.
     fn by_upstream_host<'a>(&self, url: &CanvasUrl<'a>) -> Option<(usize, &'a str)> {
         self.settings.routes.iter().enumerate().find_map(|(position, route)| {
             let named =

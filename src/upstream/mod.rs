@@ -174,8 +174,8 @@ impl Upstream {
         self.send_for(&Caller::default(), head, body, times).await
     }
 
-    /// Sends one request and returns its answer: for a viewer with a body of up to `upstream.buffer` bytes that was read to
-    /// its end already, otherwise as soon as the head is there.
+    /// Sends one request and returns its answer. For a viewer an answer of up to `upstream.buffer` bytes is read to its end
+    /// first; any other answer is returned as soon as its head is there.
     ///
     /// `head` carries an origin-form target and a `Host`. If a server cannot be reached, the next one is tried: no byte was
     /// sent, so this holds for any request. A request whose connection turns out to be closed is sent once more, if its

@@ -19,7 +19,7 @@ const PROGRESS: (Duration, u64) = (Duration::from_secs(20), 20 << 10);
 /// Reason why a body is not whole.
 #[derive(Debug, thiserror::Error)]
 pub enum WholeError {
-    /// The body is longer than is taken.
+    /// The body is longer than the limit.
     #[error("it is too long")]
     TooLong,
     /// The body comes too slowly.

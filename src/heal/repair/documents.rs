@@ -17,7 +17,7 @@ use crate::observe::RequestTrace;
 /// Time for which a document is believed to have really become shorter.
 pub(in crate::heal) const BELIEVED: Duration = Duration::from_hours(24);
 
-/// Documents believed to have become shorter, at most.
+/// Maximum of documents believed to have become shorter.
 const TRUTHS: u64 = 10_000;
 
 /// `PoisonedDocument` is a document that lacks images which the index knows.
@@ -44,10 +44,13 @@ pub struct PoisonedDocument {
 /// `DocumentRepairs` are the repairs under way, and their findings.
 #[derive(Debug)]
 pub(in crate::heal) struct DocumentRepairs {
+    /// Repairs under way.
     pub(in crate::heal) flights: SingleFlight<CanvasRequestKey, RepairResult>,
+    /// Repairs that are retried in the background until the service is well.
     pub(in crate::heal) chased: SingleFlight<CanvasRequestKey, ()>,
     /// Canvases that came without their image.
     pub(in crate::heal) canvases: SingleFlight<CanvasRequestKey, ()>,
+    /// Documents that are believed to have become shorter: fingerprint of each.
     pub(in crate::heal) truths: TimedCache<CanvasRequestKey, u64>,
     /// Rebuilds that brought a document with unchanged images, not all of them proven: fingerprint and count.
     pub(in crate::heal) in_vain: TimedCache<CanvasRequestKey, (u64, u32)>,

@@ -1,4 +1,4 @@
-//! Builds at once, counted against their bounds.
+//! Counter of builds at once, compared with their bounds by the simulation.
 
 use super::model::Model;
 

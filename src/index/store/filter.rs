@@ -26,7 +26,7 @@ const FILLING: u64 = u64::MAX;
 #[derive(Debug)]
 pub(crate) struct KeyFilter {
     blocks: Box<[[AtomicU64; BLOCK / 64]]>,
-    /// Keys in the filter.
+    /// Keys in the filter, except those whose bits were all set before.
     pub(super) count: AtomicUsize,
     /// `data_version` of the writer when the filter was begun.
     pub(super) version: i64,

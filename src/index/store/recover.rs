@@ -1,7 +1,7 @@
 //! Recovery from an unusable index: the file is put aside, an empty index is begun, and traffic goes on.
 //!
 //! Damage is found at the start, or by a query. The file that is put aside keeps its bytes. Rows that can still be read
-//! from it and that no source contains (added sources, learned files, the history) is copied. While no new file can be
+//! from it and that no source contains (added sources, learned files, the history) are copied. While no new file can be
 //! written, the index is an empty one in memory.
 
 use std::fs::{self, File};

@@ -51,7 +51,7 @@ pub(super) enum Chunk {
     Broken,
 }
 
-/// `Decoded` is what the bytes that came are good for.
+/// `Decoded` is the result of one decoding step.
 #[derive(Debug)]
 pub(super) enum Decoded {
     Data(Bytes),
@@ -82,7 +82,7 @@ impl BodyDecoder {
     pub(super) fn decode(&mut self, read: &mut BytesMut) -> Result<Decoded, Error> {
         match self {
             Self::Ended => Ok(Decoded::End),
-            // Also where nothing is left to read: what was wrong behind the last data is told now.
+            // Also with an empty buffer: an error behind the last data is returned now.
             Self::Chunked { .. } => self.decode_chunks(read),
             _ if read.is_empty() => Ok(Decoded::More),
             Self::UntilClose => Ok(Decoded::Data(read.split().freeze())),
@@ -156,7 +156,7 @@ impl BodyDecoder {
                     };
                 }
                 Chunk::End => {
-                    // Told at once: who sent this may send nothing more.
+                    // An error at once: a server that sent a wrong byte may send nothing more.
                     if read.first().is_some_and(|byte| *byte != b'\r') {
                         return Err(invalid("a chunk longer than its size"));
                     }
