@@ -67,9 +67,7 @@ impl CacheRequest {
             is_shareable: is_plain && !says.no_store,
         })
     }
-}
 
-impl CacheRequest {
     /// True if the answer may go to all readers, as far as the request goes.
     pub fn is_for_all(&self) -> bool {
         self.is_shareable && !self.has_cookie && !self.refreshes

@@ -80,17 +80,16 @@ impl ProxyInner {
         if pages == 0 || !lookup.wanted.is_for_all() || self.cache_routes[asked.route].is_never_kept() {
             return;
         }
-        if !self.prefetches.is_first(lookup.wanted.identifier()) {
+        // The identifier may stand in the query, of which there are many forms.
+        if !asked.path_in_route().starts_with(image.request.identifier.as_sent())
+            || !self.prefetches.is_first(lookup.wanted.identifier())
+        {
             return;
         }
         let Ok(permit) = Arc::clone(&self.prefetches.permits).try_acquire_owned() else {
             self.cache.metrics().prefetch(false);
             return;
         };
-        // The identifier may stand in the query, of which there are many forms.
-        if !asked.path_in_route().starts_with(image.request.identifier.as_sent()) {
-            return;
-        }
         let (sender, place, trace) = (exchange.sender.clone(), asked.place(), asked.trace.clone());
         let request = PageRequest { sender, place, head: head.clone(), trace }.of(asked.uri().clone());
         let inner = Arc::clone(self);

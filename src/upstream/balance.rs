@@ -38,6 +38,9 @@ impl Upstream {
                 last
             }),
         }?;
+        if tried.servers > 0 {
+            self.meters.retried("next_server");
+        }
         tried.add(at);
         Some(InFlightGuard::on(&self.servers[at]))
     }

@@ -208,7 +208,6 @@ impl Upstream {
                 Err(SendError::Lost) => (last, repeated) = (UpstreamError::Closed, true),
                 Err(SendError::Failed(error)) => return Err(error),
             }
-            self.meters.retried("next_server");
         }
         Err(last)
     }

@@ -76,7 +76,6 @@ impl Upstream {
                 Ok(answered) => answered,
                 Err(SendError::Unreached(error)) => {
                     last = error;
-                    self.meters.retried("next_server");
                     continue;
                 }
                 Err(SendError::Lost) => return Err(UpstreamError::Closed),

@@ -117,6 +117,14 @@ async fn a_post_goes_to_the_next_server_when_nothing_of_it_was_sent() {
 }
 
 #[tokio::test]
+async fn a_request_without_another_server_counts_as_no_retry() {
+    let (_port, dead) = nobody();
+    let edge = before(&[dead], "", "").await;
+    assert_eq!(edge.get("/").await.status, 502);
+    assert_eq!(edge.metric(r#"iiif_mender_upstream_retries_total{kind="next_server"}"#), 0.0);
+}
+
+#[tokio::test]
 async fn a_post_that_was_sent_and_a_get_that_was_answered_go_to_nobody_else() {
     let broken = Peer::start(vec![Step::ReadHead, Step::Close]).await;
     let wrong = Peer::start(answers("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n")).await;

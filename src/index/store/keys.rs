@@ -88,7 +88,7 @@ impl KeyRules {
         self.rule.derive(file_url, page)
     }
 
-    /// Names under which a canvas may stand: as given, with the other scheme, with each of our hosts.
+    /// Names under which a canvas may stand, each once: as given, with the other scheme, with each of our hosts. Each costs a query.
     pub(crate) fn of_canvas(&self, url: &str) -> Vec<String> {
         let bare = canvas_name(url.split('#').next().unwrap_or(url));
         let mut names = vec![bare.clone().into_owned()];
@@ -97,7 +97,11 @@ impl KeyRules {
         let is_ours = self.hosts.iter().any(|host| parsed.authority_is(host));
         let hosts = self.hosts.iter().filter(|_| is_ours).map(String::as_str);
         for host in std::iter::once(parsed.authority).chain(hosts) {
-            names.extend(["https", "http"].map(|scheme| format!("{scheme}://{host}{rest}")));
+            for name in ["https", "http"].map(|scheme| format!("{scheme}://{host}{rest}")) {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
         }
         names
     }
