@@ -91,7 +91,7 @@ impl ProxyInner {
             return;
         };
         let (sender, place, trace) = (exchange.sender.clone(), asked.place(), asked.trace.clone());
-        let request = PageRequest { sender, place, head: head.clone(), trace }.of(asked.uri().clone());
+        let request = PageRequest { sender, place, head: head.clone(), trace };
         let inner = Arc::clone(self);
         tokio::spawn(async move {
             for uri in inner.next_pages(&request, pages) {

@@ -144,15 +144,20 @@ const FAULTS: [Fault; 9] = [
     },
 ];
 
+/// Writes the configuration with this fault, and builds the index. Returns the folder, and what the build wrote to stderr.
+fn built_with(library: &Library, make: fn(&mut String, &Library)) -> (&Path, String) {
+    let mut config = library.config();
+    make(&mut config, library);
+    let folder = library.write(&config);
+    let built = program(folder, &["index", "build"]).output().expect("it runs");
+    (folder, String::from_utf8_lossy(&built.stderr).into_owned())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_reason_why_nothing_can_be_healed_is_told_everywhere_with_what_to_do() {
     for Fault { about, label, state, says, make } in FAULTS {
         let library = Library::start().await;
-        let mut config = library.config();
-        make(&mut config, &library);
-        let folder = library.write(&config);
-        let built = program(folder, &["index", "build"]).output().expect("it runs");
-        let built = String::from_utf8_lossy(&built.stderr).into_owned();
+        let (folder, built) = built_with(&library, make);
         let serving = Serving::start(folder);
         let line = told(&serving, about);
         let text = line["message"].as_str().expect("a message");
@@ -179,11 +184,7 @@ async fn each_reason_why_nothing_can_be_healed_is_told_everywhere_with_what_to_d
 async fn what_is_wrong_with_a_source_is_told_once() {
     for Fault { about, says, make, .. } in FAULTS.into_iter().filter(|fault| fault.about == "sources") {
         let library = Library::start().await;
-        let mut config = library.config();
-        make(&mut config, &library);
-        let folder = library.write(&config);
-        let built = program(folder, &["index", "build"]).output().expect("it runs");
-        let built = String::from_utf8_lossy(&built.stderr).into_owned();
+        let (folder, built) = built_with(&library, make);
         let told_of = |line: &&str| says.iter().all(|word| line.contains(word));
         assert_eq!(built.lines().filter(told_of).count(), 1, "{built}");
         let mut serving = Serving::start(folder);
