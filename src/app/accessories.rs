@@ -22,7 +22,10 @@ pub(super) const ADMIN: &str = "admin";
 /// SECURITY: without the authorities of `[upstream] ca` fewer servers are believed, never more.
 pub(super) fn usable(mut settings: Settings, metrics: &Metrics) -> Result<Settings, TlsError> {
     let mut is_whole = true;
-    while let Err(error) = client_tls(&settings.upstream) {
+    // The certificates of the system alone cannot fail, and are read later.
+    while settings.upstream.has_tls_files()
+        && let Err(error) = client_tls(&settings.upstream)
+    {
         match &error {
             TlsError::Ca { .. } => settings.upstream.ca = None,
             TlsError::Identity { .. } => settings.upstream.client_certificate = None,

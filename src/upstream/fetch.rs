@@ -45,8 +45,7 @@ impl FetcherFactory {
     /// read with the first fetch: an index of local files needs none, and they cost half a million instructions to read.
     pub fn new(settings: Arc<Settings>) -> Result<Self, TlsError> {
         let web = Self { settings, tls: Arc::default() };
-        let bounds = &web.settings.upstream;
-        if bounds.ca.is_some() || bounds.client_certificate.is_some() {
+        if web.settings.upstream.has_tls_files() {
             web.tls()?;
         }
         Ok(web)

@@ -80,6 +80,11 @@ pub struct UpstreamSettings {
 }
 
 impl UpstreamSettings {
+    /// True if TLS to upstreams needs files that are configured.
+    pub(crate) fn has_tls_files(&self) -> bool {
+        self.ca.is_some() || self.client_certificate.is_some()
+    }
+
     /// Timeouts where no route says otherwise.
     pub fn timeouts(&self) -> Timeouts {
         Timeouts {

@@ -22,6 +22,9 @@ use crate::index::store::error::IndexError;
 use crate::index::store::filter::{KeyFilter, file_hash};
 use crate::index::store::{Store, keys, schema};
 
+/// Largest file that gets a filter: about 23 million images, whose filter takes 28 MiB. The memory of a process stays below 64 MiB.
+pub(crate) const LARGEST_FILE: i64 = 4 << 30;
+
 /// Rows of a step: some milliseconds.
 const STEP: i64 = 1 << 16;
 
@@ -87,6 +90,11 @@ impl Store {
     }
 }
 
+/// Bytes of the open snapshot.
+fn bytes(conn: &Connection) -> rusqlite::Result<i64> {
+    Ok(schema::number(conn, "PRAGMA page_count")? * schema::number(conn, "PRAGMA page_size")?)
+}
+
 fn version(conn: &Connection) -> rusqlite::Result<i64> {
     schema::number(conn, "PRAGMA data_version")
 }
@@ -104,9 +112,9 @@ pub(crate) struct FilterFill {
 }
 
 impl FilterFill {
-    /// Begins a filter. `None`: the store has a good one, or no writer to detect commits of others.
-    pub(crate) fn begin(store: Arc<Store>) -> Result<Option<Self>, IndexError> {
-        if store.has_filter() {
+    /// Begins a filter. `None`: the store has a good one, more than `largest` bytes, or no writer to detect commits of others.
+    pub(crate) fn begin(store: Arc<Store>, largest: i64) -> Result<Option<Self>, IndexError> {
+        if store.has_filter() || store.read(bytes)? > largest {
             return Ok(None);
         }
         let count = "SELECT coalesce(sum(images + files), 0) + (SELECT count(*) FROM files) FROM manifests";
@@ -163,21 +171,24 @@ impl FilterFill {
     }
 }
 
-/// Keeps a filter for the open generation; runs until it is dropped.
+/// Keeps a filter for the open generation; runs until it is dropped. The first requests after a start do without one, and do not
+/// share the processor with it.
 pub async fn keep_filter(index: Arc<Index>) {
+    let mut pause = LOOK;
     loop {
+        sleep(pause).await;
         let begun = Instant::now();
         if let Err(error) = make_filter(&index).await {
             tracing::debug!(%error, "look-ups go on without a filter");
         }
-        sleep((begun.elapsed() * SHARE).max(LOOK)).await;
+        pause = (begun.elapsed() * SHARE).max(LOOK);
     }
 }
 
 async fn make_filter(index: &Index) -> Result<(), IndexError> {
     let store = index.store();
     let begun = Instant::now();
-    let mut fill = blocking(|| FilterFill::begin(store)).await?;
+    let mut fill = blocking(|| FilterFill::begin(store, LARGEST_FILE)).await?;
     // A fill must not keep a replaced generation open.
     while let Some(next) = fill.take_if(|fill| Arc::ptr_eq(&fill.store, &index.store())) {
         let filter = Arc::clone(&next.filter);

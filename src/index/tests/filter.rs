@@ -3,13 +3,13 @@
 use super::*;
 use crate::iiif::manifest::{Canvas, Document, DocumentKind};
 use crate::index::learn::DocumentLearner;
-use crate::index::store::filling::FilterFill;
+use crate::index::store::filling::{FilterFill, LARGEST_FILE};
 
 const FILE: &str = "https://images.test/fcrepo/rest/a/b/files/";
 
 /// Has a filter made at once.
 fn fill(index: &Index) {
-    let mut fill = FilterFill::begin(index.store()).unwrap();
+    let mut fill = FilterFill::begin(index.store(), LARGEST_FILE).unwrap();
     while let Some(next) = fill {
         fill = next.step().unwrap();
     }
@@ -43,6 +43,7 @@ fn our_own_writes_leave_the_filter_in_force_and_enter_it() {
     let index = bench.open();
     bench.build(&index);
     assert!(may_have(&index, "unknown"), "no filter yet");
+    assert!(FilterFill::begin(index.store(), 4096).unwrap().is_none(), "the file is too large for one");
     fill(&index);
     assert!(may_have(&index, "one") && !may_have(&index, "unknown"));
     assert!(index.owners("unknown").unwrap().is_empty());
@@ -66,7 +67,7 @@ fn our_own_writes_leave_the_filter_in_force_and_enter_it() {
     index.write(|conn| Ok(conn.execute("INSERT OR REPLACE INTO marks VALUES ('y', ?1)", [&text])?)).unwrap();
     look(&index);
     assert!(!may_have(&index, "unknown"));
-    assert!(FilterFill::begin(index.store()).unwrap().is_none(), "none is made while there is one of use");
+    assert!(FilterFill::begin(index.store(), LARGEST_FILE).unwrap().is_none(), "none is made while there is one of use");
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn a_write_of_another_process_and_a_swap_end_the_filter_until_another_is_made() 
 fn an_index_without_a_file_has_no_filter() {
     let bench = IndexBench::new();
     let absent = Index::open_in_any_case(&bench.dir.path().join("none/index.sqlite3"), 10).unwrap().0;
-    assert!(absent.is_absent() && FilterFill::begin(absent.store()).unwrap().is_none());
+    assert!(absent.is_absent() && FilterFill::begin(absent.store(), LARGEST_FILE).unwrap().is_none());
 }
 
 #[test]
@@ -199,7 +200,7 @@ impl TwoProcesses {
                 for _ in 0..random.u32(1..9) {
                     self.filling = match self.filling.take() {
                         Some(fill) => fill.step().unwrap(),
-                        None => FilterFill::begin(self.both[0].store()).unwrap(),
+                        None => FilterFill::begin(self.both[0].store(), LARGEST_FILE).unwrap(),
                     };
                     if let Some(fill) = &mut self.filling {
                         fill.step = 4;
