@@ -105,8 +105,9 @@ impl CacheTarget<'_> {
     }
 }
 
-/// Hash of an identifier (its lookup key), with a key secret to this process: clients cannot construct collisions.
+/// Hash of an identifier (its lookup key), with a key secret to this process: clients cannot construct collisions. Pages of one
+/// file (`id;2`) have the hash of the file: who must not see one page must not see the others.
 pub(super) fn identifier_hash(key: &str) -> u64 {
     static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    SECRET.hash_one(key)
+    SECRET.hash_one(key.split_once(';').map_or(key, |(file, _)| file))
 }

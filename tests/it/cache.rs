@@ -316,13 +316,15 @@ async fn an_identifier_that_was_refused_to_anybody_is_kept_for_nobody(#[case] st
     });
     let edge = cached(&origin.url(), "").await;
     let (kept, other) = (TILE.replace("page-1", "a%2Fb"), "/iiif/2/other/full/9,/0/default.jpg");
-    for path in [&kept, other] {
+    let page = TILE.replace("page-1", "a%2Fb;2");
+    for path in [&kept, &page, other] {
         edge.get(path).await;
         assert_eq!(did(&edge.get(path).await), "hit");
     }
     assert_eq!(edge.get("/iiif/2/a%2fb/full/max/0/default.jpg").await.status, status);
     for _ in 0..2 {
         assert_eq!(did(&edge.get(&kept).await), "fwd=uri-miss", "the same image, by another spelling");
+        assert_eq!(did(&edge.get(&page).await), "fwd=uri-miss", "another page of the same file");
     }
     assert_eq!(did(&edge.get(other).await), "hit");
     patiently("what was kept of it is gone", || edge.metric("iiif_mender_cache_entries") == 1.0).await;
