@@ -177,8 +177,10 @@ def main():
         sys.exit("missing: apt-get install --no-install-recommends valgrind")
     root = BASELINE.parent.parent
     profile, place = ("dev", "debug") if args.dev else ("release", "release")
+    # The tests' build has features of its own: without `--tests`, 47 crates would be built once more.
+    built = ["--workspace", "--bins", "--tests"] if args.dev else ["--release", "--bin", "iiif-mender"]
     if not args.binary:
-        subprocess.run(["cargo", "build", "--locked", "--profile", profile, "--bin", "iiif-mender"], cwd=root, check=True)
+        subprocess.run(["cargo", "build", "--locked", *built], cwd=root, check=True)
     with tempfile.TemporaryDirectory() as folder:
         binary = os.path.abspath(args.binary or root / os.environ.get("CARGO_TARGET_DIR", "target") / place / "iiif-mender")
         figures = measured(binary, pathlib.Path(folder), 5 if args.dev else 1)

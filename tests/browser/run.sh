@@ -15,7 +15,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 for program in node npm openssl "${CHROMIUM:-/usr/bin/chromium}" "${NGINX:-/usr/sbin/nginx}" /usr/lib/iipimage-server/iipsrv.fcgi; do
   command -v "$program" >/dev/null || { echo "missing: $program" >&2; exit 2; }
 done
-(cd ../.. && cargo build -q --locked --bin iiif-mender && cargo build -q --locked -p iiif-mender-testbed)
+# What the tests build, so that it is not built once more with other features.
+(cd ../.. && cargo build -q --locked --workspace --bins --tests)
 npm ci --silent --no-audit --no-fund
 # Once, before files that run at the same time ask for them.
 node -e "import('./viewers/bundles.mjs').then(({ bundles }) => bundles())"
