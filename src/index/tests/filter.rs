@@ -67,7 +67,10 @@ fn our_own_writes_leave_the_filter_in_force_and_enter_it() {
     index.write(|conn| Ok(conn.execute("INSERT OR REPLACE INTO marks VALUES ('y', ?1)", [&text])?)).unwrap();
     look(&index);
     assert!(!may_have(&index, "unknown"));
-    assert!(FilterFill::begin(index.store(), LARGEST_FILE).unwrap().is_none(), "none is made while there is one of use");
+    assert!(
+        FilterFill::begin(index.store(), LARGEST_FILE).unwrap().is_none(),
+        "none is made while there is one of use"
+    );
 }
 
 #[test]
