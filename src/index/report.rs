@@ -205,7 +205,7 @@ impl Index {
             }
             store.check()?;
             let opened = schema::open_reader(store.file());
-            if self.place.identity()?.is_none_or(|now| now == store.identity()) {
+            if self.path.identity()?.is_none_or(|now| now == store.identity()) {
                 return opened;
             }
         }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use exchange::ExchangeActivity;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::eviction::EvictionRank;
+use super::eviction::RequestProgress;
 use super::in_flight::{InFlight, StreamActivity};
 use crate::upstream::{Client, PIECE};
 
@@ -218,12 +218,12 @@ impl ConnectionActivity {
         self.is_idle() && is_taken && !self.is_switched()
     }
 
-    /// Rank of the connection for eviction, and how long it has had that rank.
-    pub(super) fn rank(&self, now: Instant) -> (EvictionRank, Duration) {
+    /// Progress of the connection, and how long it has been in that state.
+    pub(super) fn progress(&self, now: Instant) -> (RequestProgress, Duration) {
         let now = now.saturating_duration_since(self.opened);
         let since = |moment: u64| now.saturating_sub(Duration::from_millis(moment));
         if self.is_unused() {
-            return (EvictionRank::Resting, since(self.rested.load(Relaxed)));
+            return (RequestProgress::Resting, since(self.rested.load(Relaxed)));
         }
         let slow = match self.slow.load(Relaxed) {
             // HTTP/2: the earliest stream if all of them wait; zero if one does not.
@@ -233,8 +233,8 @@ impl ConnectionActivity {
             slow => slow,
         };
         match since(slow) {
-            stuck if slow != 0 && stuck >= Duration::from_millis(LULL) => (EvictionRank::Stuck, stuck),
-            _ => (EvictionRank::Moving, since(self.asked_at.load(Relaxed))),
+            stuck if slow != 0 && stuck >= Duration::from_millis(LULL) => (RequestProgress::Stuck, stuck),
+            _ => (RequestProgress::Moving, since(self.asked_at.load(Relaxed))),
         }
     }
 

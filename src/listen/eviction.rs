@@ -23,9 +23,9 @@ pub(super) struct OpenConnection {
     pub(super) task: AbortHandle,
 }
 
-/// Rank of a connection: the first is evicted first.
+/// Progress of a connection's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EvictionRank {
+pub(super) enum RequestProgress {
     /// No request in flight.
     Resting,
     /// The viewer has taken nothing of an answer, or too little, for a while.
@@ -34,12 +34,25 @@ pub(super) enum EvictionRank {
     Moving,
 }
 
+/// Rank of a connection, compared with a newcomer: the first is evicted first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum EvictionRank {
+    /// At rest, of a client that has more connections.
+    RestingOfMore,
+    /// Stuck, of the same client or of one that has more connections.
+    Stuck,
+    /// In flight, of a client that has [far more](FAR_MORE) connections.
+    MovingOfFarMore,
+    /// At rest, of a client that has as many connections.
+    RestingOfEqual,
+}
+
 /// Factor of connections over the newcomer's at which a client may lose one that is being answered. A browser opens six
 /// connections to a host.
 const FAR_MORE: usize = 8;
 
-/// Order of eviction: rank, then the client with the most connections, then the longest time in that rank.
-type EvictionOrder = (u8, std::cmp::Reverse<usize>, std::cmp::Reverse<Duration>);
+/// Order of eviction: rank, then the client with the most connections, then the longest time without a change.
+type EvictionOrder = (EvictionRank, std::cmp::Reverse<usize>, std::cmp::Reverse<Duration>);
 
 impl OpenConnections {
     pub(super) fn add(&mut self, connection: OpenConnection) {
@@ -87,17 +100,18 @@ impl OpenConnection {
         if self.task.is_finished() {
             return None;
         }
-        let (rank, since) = self.activity.rank(now);
+        let (progress, since) = self.activity.progress(now);
         let whose = self.activity.client();
         let is_own = matches!((whose, client), (Some(Some(one)), Some(other)) if Arc::ptr_eq(one, other));
         // A connection whose PROXY header has not come counts as the first connection of its client.
         let count = whose.map_or(Some(1), |whose| whose.map(|client| client.connections()));
         let has_more = count.is_none_or(|count| count > own);
-        let rank = match rank {
-            EvictionRank::Resting if has_more => 0,
-            EvictionRank::Stuck if is_own || count.is_some() && has_more => 1,
-            EvictionRank::Moving if count.is_some_and(|count| count > own.saturating_mul(FAR_MORE)) => 2,
-            EvictionRank::Resting if count == Some(own) => 3,
+        let has_far_more = count.is_some_and(|count| count > own.saturating_mul(FAR_MORE));
+        let rank = match progress {
+            RequestProgress::Resting if has_more => EvictionRank::RestingOfMore,
+            RequestProgress::Stuck if is_own || count.is_some() && has_more => EvictionRank::Stuck,
+            RequestProgress::Moving if has_far_more => EvictionRank::MovingOfFarMore,
+            RequestProgress::Resting if count == Some(own) => EvictionRank::RestingOfEqual,
             _ => return None,
         };
         let count = count.unwrap_or(0);

@@ -58,8 +58,8 @@ async fn look(server: &Arc<UpstreamServer>, check: &HealthCheck) {
     let patience = check.timeout;
     let times = Timeouts { connect: patience, first_byte: patience, body: patience };
     let mut attempt = Attempt::new(None);
-    let (mut body, mut repeated) = (Body::Empty, false);
-    let ask = attempt.ask(InFlightGuard::on(server), &check.head, &mut body, &times, &mut repeated);
+    let mut body = Body::Empty;
+    let ask = attempt.ask(InFlightGuard::on(server), &check.head, &mut body, &times);
     let asked = timeout(patience, ask).await;
     let good = match asked {
         Ok(Ok(answer)) => {

@@ -151,12 +151,12 @@ impl Http2Pool {
         }
         let (sender, driver) = builder.handshake(io).await?;
         let allowed = Arc::new(AtomicUsize::new(driver.current_max_send_streams()));
-        let told = Arc::clone(&allowed);
+        let max_streams = Arc::clone(&allowed);
         tokio::spawn(async move {
             let mut driver = std::pin::pin!(driver);
             let ended = std::future::poll_fn(|cx| {
                 let polled = driver.as_mut().poll(cx);
-                told.store(driver.current_max_send_streams(), Ordering::Relaxed);
+                max_streams.store(driver.current_max_send_streams(), Ordering::Relaxed);
                 polled
             });
             if let Err(error) = ended.await {

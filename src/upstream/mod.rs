@@ -7,6 +7,7 @@ mod active_health;
 mod attempt;
 mod balance;
 mod body;
+mod body_connection;
 mod carrier;
 mod client;
 pub mod coding;
@@ -21,7 +22,6 @@ mod held_response;
 mod http1;
 mod http2;
 mod internal_request;
-mod lease;
 mod memory_budget;
 mod otlp_client;
 mod passive_health;
@@ -199,13 +199,13 @@ impl Upstream {
             self.watch(caller, &(Arc::clone(transfer) as _));
         }
         let mut attempt = Attempt::new(Some(admission));
-        let (mut tried, mut repeated) = (TriedServers::default(), false);
+        let mut tried = TriedServers::default();
         let mut last = UpstreamError::Closed;
         while let Some(load) = self.choose(&mut tried) {
-            match attempt.ask(load, head, &mut body, &times, &mut repeated).await {
+            match attempt.ask(load, head, &mut body, &times).await {
                 Ok(answer) => return Ok(self.receive(caller, answer, attempt, times.body).await),
                 Err(SendError::Unreached(error)) => last = error,
-                Err(SendError::Lost) => (last, repeated) = (UpstreamError::Closed, true),
+                Err(SendError::Lost) => (last, attempt.is_repeated) = (UpstreamError::Closed, true),
                 Err(SendError::Failed(error)) => return Err(error),
             }
         }

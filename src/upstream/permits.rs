@@ -66,7 +66,7 @@ struct PermitWaiter {
     id: u64,
     kind: RouteKind,
     client: Option<Arc<Client>>,
-    tell: oneshot::Sender<ClientPermit>,
+    sender: oneshot::Sender<ClientPermit>,
 }
 
 impl PermitWaiter {
@@ -192,12 +192,12 @@ impl Permits {
         client: Option<Arc<Client>>,
         deadline: Instant,
     ) -> Option<ClientPermit> {
-        let (tell, mut told) = oneshot::channel();
+        let (sender, mut granted) = oneshot::channel();
         let waiting = {
             let mut queue = self.queue.lock();
             let id = queue.next_id;
             queue.next_id += 1;
-            queue.waiters.push_back(PermitWaiter { id, kind, client, tell });
+            queue.waiters.push_back(PermitWaiter { id, kind, client, sender });
             self.waiting.fetch_add(1, SeqCst);
             self.shorten(&mut queue);
             // A permit may have become free before the waiter was queued.
@@ -206,7 +206,7 @@ impl Permits {
         };
         let mut pause = RECHECK;
         loop {
-            match timeout_at((Instant::now() + pause).min(deadline), &mut told).await {
+            match timeout_at((Instant::now() + pause).min(deadline), &mut granted).await {
                 Ok(permit) => return permit.ok(),
                 Err(_) if Instant::now() >= deadline => break,
                 Err(_) => self.end_stalled(),
@@ -215,7 +215,7 @@ impl Permits {
         }
         drop(waiting);
         // The permit may have come at the last moment.
-        told.try_recv().ok()
+        granted.try_recv().ok()
     }
 
     /// Ends transfers that wait for their clients, one for each request that waits: those of the clients that hold the most
@@ -271,10 +271,10 @@ impl Permits {
             if !self.try_take(queue.waiters[at].kind) {
                 continue;
             }
-            let Some(PermitWaiter { kind, tell, .. }) = queue.waiters.remove(at) else { return };
+            let Some(PermitWaiter { kind, sender, .. }) = queue.waiters.remove(at) else { return };
             self.waiting.fetch_sub(1, SeqCst);
             if let Err(mut permit) =
-                tell.send(ClientPermit { permits: Arc::clone(self), kind, is_returned: false })
+                sender.send(ClientPermit { permits: Arc::clone(self), kind, is_returned: false })
             {
                 // Its `drop` would lock the queue once more.
                 self.taken.fetch_sub(one(kind), SeqCst);

@@ -101,7 +101,7 @@ impl Sweep {
 
     /// Lookup keys of all images after the first `skip`, in the order of the index.
     fn images_from(&self, skip: u64) -> mpsc::Receiver<(String, String)> {
-        let (tell, told) = mpsc::channel(READ_AHEAD);
+        let (sender, images) = mpsc::channel(READ_AHEAD);
         let index = Arc::clone(self.context.lookup.index());
         tokio::task::spawn_blocking(move || {
             let mut position = 0;
@@ -110,7 +110,7 @@ impl Sweep {
                 if position <= skip {
                     return ControlFlow::Continue(());
                 }
-                match tell.blocking_send((image.manifest, image.image)) {
+                match sender.blocking_send((image.manifest, image.image)) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(_) => ControlFlow::Break(()),
                 }
@@ -119,7 +119,7 @@ impl Sweep {
                 tracing::error!(%error, "the sweep cannot read the index");
             }
         });
-        told
+        images
     }
 
     fn position_file(&self) -> PathBuf {

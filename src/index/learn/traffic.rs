@@ -72,7 +72,7 @@ impl TrafficLearner {
                 counting.learn_queue.dec();
                 let became = learn(&index, &passed, most);
                 if let ("learned", Some(cluster)) = (became, &cluster) {
-                    tell(cluster, &passed);
+                    publish(cluster, &passed);
                 }
                 counting.learned(became);
                 read.fetch_sub(passed.len(), Ordering::Relaxed);
@@ -134,7 +134,7 @@ fn learn(index: &Index, passed: &ObservedDocument, most: usize) -> &'static str 
 }
 
 /// Publishes a new document to the other nodes.
-fn tell(cluster: &Cluster, passed: &ObservedDocument) {
+fn publish(cluster: &Cluster, passed: &ObservedDocument) {
     let whole = passed.whole();
     let packed = if passed.coding == ContentCoding::Gzip {
         whole.to_vec()
