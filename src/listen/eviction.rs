@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{AbortHandle, Id};
 
-use super::activity::ConnectionActivity;
+use super::activity::{ConnectionActivity, RequestProgress};
 use crate::upstream::Client;
 
 /// The open connections of one socket.
@@ -21,17 +21,6 @@ pub(super) struct OpenConnections(HashMap<Id, OpenConnection>);
 pub(super) struct OpenConnection {
     pub(super) activity: Arc<ConnectionActivity>,
     pub(super) task: AbortHandle,
-}
-
-/// Progress of a connection's request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RequestProgress {
-    /// No request in flight.
-    Resting,
-    /// The viewer has taken nothing of an answer, or too little, for a while.
-    Stuck,
-    /// A request is being answered.
-    Moving,
 }
 
 /// Rank of a connection, compared with a newcomer: the first is evicted first.
@@ -124,6 +113,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
+    use crate::listen::in_flight::InFlight;
     use crate::upstream::{ClientConnection, Clients};
 
     /// Connections of clients at 10.0.0.0/24, on paper.
@@ -174,7 +164,7 @@ mod tests {
         let mut many = Vec::new();
         for _ in 0..FAR_MORE + 2 {
             let (number, activity) = world.connects(2);
-            let asked = activity.request_started(http::Version::HTTP_11, false);
+            let asked = InFlight::start(&activity, http::Version::HTTP_11, false);
             many.push((number, activity, asked));
         }
         let (resting, _) = world.connects(2);
@@ -201,8 +191,8 @@ mod tests {
         let (first, activity) = world.connects(1);
         let (second, other) = world.connects(1);
         let asked = [
-            activity.request_started(http::Version::HTTP_11, false),
-            other.request_started(http::Version::HTTP_11, false),
+            InFlight::start(&activity, http::Version::HTTP_11, false),
+            InFlight::start(&other, http::Version::HTTP_11, false),
         ];
         let own = world.client(1);
         assert!(!world.open.evict(Some(&own)), "both are being answered");
@@ -220,7 +210,7 @@ mod tests {
         let (first, activity) = world.connects(1);
         let newcomer = world.client(2);
         world.held.push(newcomer.connect(usize::MAX).expect("no bound"));
-        let asked = activity.request_started(http::Version::HTTP_11, false);
+        let asked = InFlight::start(&activity, http::Version::HTTP_11, false);
         activity.record_write(Some(1000));
         activity.record_write(None);
         // hyper has taken the rest of the body.
@@ -231,7 +221,7 @@ mod tests {
         activity.is_flushed();
         assert!(world.open.evict(Some(&newcomer)) && world.is_gone(first).await);
         let (_, activity) = world.connects(3);
-        drop(activity.request_started(http::Version::HTTP_11, false));
+        drop(InFlight::start(&activity, http::Version::HTTP_11, false));
         activity.is_flushed();
         assert!(world.open.can_evict());
         activity.is_switched_in_a_test();
@@ -249,7 +239,8 @@ mod tests {
             world.open.add(OpenConnection { activity: Arc::clone(activity), task: task.abort_handle() });
             world.tasks.push(task);
         }
-        let asked = pulses.each_ref().map(|activity| activity.request_started(http::Version::HTTP_11, false));
+        let asked =
+            pulses.each_ref().map(|activity| InFlight::start(activity, http::Version::HTTP_11, false));
         pulses[1].is_stuck_since(1);
         assert!(!world.open.evict(None), "nobody knows whose they are");
         for activity in &pulses {

@@ -16,6 +16,7 @@ pub mod inherited;
 mod limits;
 mod malformed;
 mod proxy_protocol;
+mod stream_activity;
 pub mod tls;
 mod tracked_body;
 mod tracked_io;

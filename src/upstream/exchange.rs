@@ -57,7 +57,7 @@ impl Release for HeldExchange {
 impl StreamingExchange {
     /// Hands out the exchange, which is given back when its client takes nothing while others wait.
     pub(super) fn into_transfer(self, client: Option<Arc<Client>>) -> Arc<Transfer<HeldExchange>> {
-        Transfer::new(client, Mutex::new(Some(self)))
+        Transfer::new(client.map(|client| client as _), Mutex::new(Some(self)))
     }
 
     /// The body of an exchange that has no client (a health check, a drained answer).

@@ -225,7 +225,7 @@ impl Upstream {
     /// must not hold anything else for which others wait.
     pub async fn admit_client(&self, caller: &Caller) -> Result<Caller, UpstreamError> {
         let (Some(client), Some(kind)) = (caller.bounded(), caller.kind()) else { return Ok(caller.clone()) };
-        let permit = client.permits().acquire(kind, None, self.queue_wait).await;
+        let permit = client.permits().acquire(kind, || None, self.queue_wait).await;
         Ok(caller.with_permit(permit.ok_or(UpstreamError::Busy)?))
     }
 
@@ -243,12 +243,13 @@ impl Upstream {
             Some(client) => {
                 let permit = match caller.take_permit() {
                     own @ Some(_) => own,
-                    None => client.permits().acquire(kind, None, self.queue_wait).await,
+                    None => client.permits().acquire(kind, || None, self.queue_wait).await,
                 };
                 Some(permit.ok_or(UpstreamError::Busy)?)
             }
         };
-        let permit = self.permits.acquire(kind, caller.client(), self.queue_wait).await;
+        let load = || caller.client().map(|client| Arc::clone(client) as _);
+        let permit = self.permits.acquire(kind, load, self.queue_wait).await;
         let permit = UpstreamPermit::Viewer(permit.ok_or(UpstreamError::Busy)?);
         Ok(RequestPermits { _upstream: permit, _client: client, _counted: self.counted() })
     }

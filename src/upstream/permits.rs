@@ -14,8 +14,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::client::Client;
-use super::transfer::{self, Release, Transfer};
+use super::transfer::{self, ClientLoad, Release, Transfer};
 use crate::config::settings::RouteKind;
 
 /// Interval at which transfers are sought that may be ended in favour of requests that wait.
@@ -65,7 +64,7 @@ struct Queue {
 struct PermitWaiter {
     id: u64,
     kind: RouteKind,
-    client: Option<Arc<Client>>,
+    client: Option<Arc<dyn ClientLoad>>,
     sender: oneshot::Sender<ClientPermit>,
 }
 
@@ -89,7 +88,7 @@ impl Drop for ClientPermit {
         if self.is_returned {
             return;
         }
-        self.permits.taken.fetch_sub(one(self.kind), SeqCst);
+        self.permits.taken.fetch_sub(one_permit(self.kind), SeqCst);
         if self.permits.waiting.load(SeqCst) > 0 {
             self.permits.serve(&mut self.permits.queue.lock());
         }
@@ -120,7 +119,7 @@ fn shift(kind: RouteKind) -> u32 {
     }
 }
 
-fn one(kind: RouteKind) -> u64 {
+fn one_permit(kind: RouteKind) -> u64 {
     1 << shift(kind)
 }
 
@@ -163,18 +162,18 @@ impl Permits {
         self.waiting.load(SeqCst) == 0 && of_kind < self.most_of_a_kind && !is_taken
     }
 
-    /// A permit; waits for one as long as `patience`. `None`: there was none in time, or too many wait already.
+    /// A permit; waits for one as long as `patience`. `client` is called where the request has to wait. `None`: there was none in time, or too many wait already.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         kind: RouteKind,
-        client: Option<&Arc<Client>>,
+        client: impl FnOnce() -> Option<Arc<dyn ClientLoad>>,
         patience: Duration,
     ) -> Option<ClientPermit> {
         if self.waiting.load(SeqCst) == 0 && self.try_take(kind) {
             return Some(ClientPermit { permits: Arc::clone(self), kind, is_returned: false });
         }
         // Boxed, because it is rare: otherwise every request's future would be as large.
-        Box::pin(self.wait(kind, client.cloned(), Instant::now() + patience)).await
+        Box::pin(self.wait(kind, client(), Instant::now() + patience)).await
     }
 
     /// Registers `transfer`, which may be ended from now on when a request waits.
@@ -189,7 +188,7 @@ impl Permits {
     async fn wait(
         self: &Arc<Self>,
         kind: RouteKind,
-        client: Option<Arc<Client>>,
+        client: Option<Arc<dyn ClientLoad>>,
         deadline: Instant,
     ) -> Option<ClientPermit> {
         let (sender, mut granted) = oneshot::channel();
@@ -277,14 +276,14 @@ impl Permits {
                 sender.send(ClientPermit { permits: Arc::clone(self), kind, is_returned: false })
             {
                 // Its `drop` would lock the queue once more.
-                self.taken.fetch_sub(one(kind), SeqCst);
+                self.taken.fetch_sub(one_permit(kind), SeqCst);
                 permit.is_returned = true;
             }
         }
     }
 
     fn try_take(&self, kind: RouteKind) -> bool {
-        let taken = |taken: u64| self.fits(taken, kind).then(|| taken + one(kind));
+        let taken = |taken: u64| self.fits(taken, kind).then(|| taken + one_permit(kind));
         self.taken.fetch_update(SeqCst, SeqCst, taken).is_ok()
     }
 

@@ -71,9 +71,22 @@ fn sources() -> BTreeMap<PathBuf, String> {
 }
 
 fn code(text: &str) -> impl Iterator<Item = &str> {
-    // Tests may name anybody.
-    let product = text.split("\n#[cfg(test)]").next().unwrap_or_default();
-    product.lines().map(|line| line.split("//").next().unwrap_or_default())
+    // Tests may name anybody: a module of tests at the end, or a block for tests. One with a file of its own ends nothing here.
+    let mut is_test = false;
+    let mut before = "";
+    let product = text.lines().filter(move |line| {
+        let begins = before == "#[cfg(test)]" && line.ends_with('{');
+        (before, is_test) = (line, begins || is_test && before != "}");
+        !is_test
+    });
+    product.map(|line| line.split("//").next().unwrap_or_default())
+}
+
+#[test]
+fn code_is_what_is_not_for_tests_alone() {
+    let text = "a\n#[cfg(test)]\nmod tests;\nb // c\n#[cfg(test)]\nimpl A {\n    d\n}\n\ne\n#[cfg(test)]\nmod tests {\n    f\n}\n";
+    let code: Vec<_> = code(text).map(str::trim).filter(|line| line.len() == 1).collect();
+    assert_eq!(code, ["a", "b", "e"]);
 }
 
 /// A file of tests: by its name, or because its module is declared for tests only.
