@@ -57,11 +57,38 @@ pub(super) struct StatTile {
 
 pub(super) fn now(rooms: &AdminState) -> OverviewLive {
     let snapshot = rooms.metrics.snapshot();
+    let (tone, summary) = summary(rooms, &snapshot);
+    let last = rooms.index.history(&HistoryFilter::default(), HistoryPage { before: None, limit: LAST });
+    // A failing index is reported above; heals without labels are left out.
+    let mut labels = BookLabels::of(&rooms.index);
+    let last = last.unwrap_or_default().into_iter().filter_map(|entry| labels.heal(entry).ok());
+    let canvas_services = queries::canvas_services(rooms);
+    let failing = canvas_services.iter().filter(|service| service.breaker != "closed");
+    let breakers = failing.map(|service| BreakerView {
+        upstream: service.upstream.clone(),
+        error: service.last_error.clone(),
+        since: time_of(service.failing_since.unwrap_or(0)),
+        next_try: time_of(service.next_try.unwrap_or(0)).0,
+    });
+    OverviewLive {
+        setup: rooms.setup.problems().into_iter().map(setup_row).collect(),
+        tone,
+        summary,
+        breakers: breakers.collect(),
+        figures: figures(&snapshot, rooms.settings.cache.memory > 0),
+        chart: chart::draw(&snapshot.points),
+        heals: last.map(row).collect(),
+        servers: queries::servers(rooms),
+        canvas_services,
+    }
+}
+
+/// Figures since the start of the program, and of now.
+fn figures(snapshot: &Snapshot, has_cache: bool) -> Vec<StatTile> {
     let count = |outcome: &str| snapshot.requests.get(outcome).copied().unwrap_or(0);
     let healed = count("healed");
     let broken: u64 = ["missing", "cooling", "pending", "failed"].map(count).iter().sum();
     let all: u64 = snapshot.requests.values().sum();
-    let (tone, summary) = summary(rooms, &snapshot);
     let figure = |name, value: u64, note: String| StatTile { name, value: grouped(value), note };
     let gauge = |value: i64| u64::try_from(value).unwrap_or(0);
     let up = humantime::format_duration(Duration::from_secs(snapshot.uptime_seconds / 60 * 60)).to_string();
@@ -90,36 +117,14 @@ pub(super) fn now(rooms: &AdminState) -> OverviewLive {
             format!("{} with an upstream", snapshot.now.upstream_in_flight),
         ),
     ];
-    if rooms.settings.cache.memory > 0 {
+    if has_cache {
         let from_memory = snapshot.cache.hits + snapshot.cache.stale;
         let share = from_memory.checked_mul(100).and_then(|hits| hits.checked_div(snapshot.cache.requests));
         let kept = bytesize::ByteSize(snapshot.cache.bytes).display().iec_short();
         let note = format!("{} % of what may be kept, {kept} in memory", share.unwrap_or_default());
         figures.push(figure("From the cache", from_memory, note));
     }
-    let last = rooms.index.history(&HistoryFilter::default(), HistoryPage { before: None, limit: LAST });
-    // A failing index is reported above; heals without labels are left out.
-    let mut labels = BookLabels::of(&rooms.index);
-    let last = last.unwrap_or_default().into_iter().filter_map(|entry| labels.heal(entry).ok());
-    let canvas_services = queries::canvas_services(rooms);
-    let failing = canvas_services.iter().filter(|service| service.breaker != "closed");
-    let breakers = failing.map(|service| BreakerView {
-        upstream: service.upstream.clone(),
-        error: service.last_error.clone(),
-        since: time_of(service.failing_since.unwrap_or(0)),
-        next_try: time_of(service.next_try.unwrap_or(0)).0,
-    });
-    OverviewLive {
-        setup: rooms.setup.problems().into_iter().map(setup_row).collect(),
-        tone,
-        summary,
-        breakers: breakers.collect(),
-        figures,
-        chart: chart::draw(&snapshot.points),
-        heals: last.map(row).collect(),
-        servers: queries::servers(rooms),
-        canvas_services,
-    }
+    figures
 }
 
 /// State of the proxy in one sentence, with its tone.

@@ -30,7 +30,7 @@ pub(crate) struct BatchRun {
     pub(crate) settings: Arc<Settings>,
     pub(crate) worker: CanvasWorker,
     pub(crate) via: Option<RemoteHealer>,
-    /// Other processes do a part of it.
+    /// Other processes do a part of the work.
     pub(crate) share: Option<JobShare>,
     pub(crate) items: mpsc::Receiver<SourceItem>,
     pub(crate) expected: Arc<ExpectedCounts>,
@@ -98,7 +98,7 @@ struct StopSignals {
 }
 
 impl StopSignals {
-    async fn one(&mut self) {
+    async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -194,7 +194,7 @@ impl BatchRun {
                     progress.words(&summary.totals);
                     progress.at(&summary.totals, expected.images());
                 }
-                () = signals.one() => stop = stopped(stop, worker, progress, &mut wake),
+                () = signals.next() => stop = stopped(stop, worker, progress, &mut wake),
             }
             if stop == StopReason::AtOnce {
                 return stop;

@@ -273,7 +273,7 @@ pub(super) struct Subscription {
 impl Subscription {
     /// Next message; `None`: the timeout passed (the caller should poll), or the link was cut.
     pub(super) async fn next(&mut self, patience: Duration) -> Option<String> {
-        let _waiting = WaiterCount::one(&self.link.waiting);
+        let _waiting = WaiterCount::inc(&self.link.waiting);
         tokio::select! {
             biased;
             changed = self.news.changed() => changed.ok().map(|()| self.news.borrow_and_update().clone()),
@@ -287,7 +287,7 @@ impl Subscription {
 struct WaiterCount<'a>(&'a watch::Sender<usize>);
 
 impl<'a> WaiterCount<'a> {
-    fn one(waiting: &'a watch::Sender<usize>) -> Self {
+    fn inc(waiting: &'a watch::Sender<usize>) -> Self {
         waiting.send_modify(|waiting| *waiting += 1);
         Self(waiting)
     }

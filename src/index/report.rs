@@ -47,9 +47,9 @@ pub struct DocumentRow {
     pub label: Option<String>,
     /// `manifest`, `sequence`, `canvas`, `annotations`.
     pub kind: String,
-    /// Canvases in it.
+    /// Canvases of the document.
     pub canvases: u64,
-    /// Images on them.
+    /// Images on its canvases.
     pub images: u64,
     /// File path or URL it was read from.
     pub origin: String,

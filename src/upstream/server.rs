@@ -218,15 +218,15 @@ impl UpstreamServer {
 
     /// Opens a connection, or shares one that another request has opened, where that is possible.
     async fn dial(&self) -> Result<ActiveConnection, UpstreamError> {
-        if self.http2.may_be() {
-            let turn = self.http2.turn.lock().await;
+        if self.http2.may_be_used() {
+            let dialling = self.http2.dialling.lock().await;
             if let Some(stream) = self.http2.take() {
                 return Ok(ActiveConnection::Shared(stream));
             }
-            if self.http2.may_be() {
+            if self.http2.may_be_used() {
                 return self.dialer.dial(&self.http2).await;
             }
-            drop(turn);
+            drop(dialling);
         }
         self.dialer.dial(&self.http2).await
     }

@@ -84,7 +84,7 @@ impl Sweep {
             if self.state.0.load(Ordering::Acquire) == STOPPING {
                 break;
             }
-            scan.look(&manifest, &key).await;
+            scan.probe(&manifest, &key).await;
             let (looked_at, gone) = scan.counts();
             if looked_at % NOTE_EVERY == 0 {
                 note_position(&file, start + looked_at).await;

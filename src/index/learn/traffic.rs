@@ -92,12 +92,12 @@ impl TrafficLearner {
         let Some(url) = url() else { return body };
         let learner = self.clone();
         body.tee(self.most, move |pieces| match pieces {
-            Some(pieces) => learner.hear(ObservedDocument { url, coding, pieces }),
+            Some(pieces) => learner.enqueue(ObservedDocument { url, coding, pieces }),
             None => learner.metrics.learned("learn_too_long"),
         })
     }
 
-    fn hear(&self, passed: ObservedDocument) {
+    fn enqueue(&self, passed: ObservedDocument) {
         // Before the document is sent: the receiver may be quicker than this line.
         self.metrics.learn_queue.inc();
         let length = passed.len();
