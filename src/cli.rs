@@ -276,3 +276,20 @@ fn fail(message: &str, exit: Exit) -> ExitCode {
     let _ = writeln!(io::stderr().lock(), "iiif-mender: {message}");
     exit.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_live_refuses_every_option_that_only_a_check_of_its_own_reads() {
+        let cli = Cli::command();
+        let check = cli.find_subcommand("check").expect("a command");
+        let live = check.get_arguments().find(|option| option.get_id() == "live").expect("an option");
+        let refused = check.get_arg_conflicts_with(live);
+        let options = check.get_arguments().map(clap::Arg::get_id);
+        let accepted: Vec<_> =
+            options.filter(|id| refused.iter().all(|other| other.get_id() != *id)).collect();
+        assert_eq!(accepted, ["quiet", "live", "url"]);
+    }
+}

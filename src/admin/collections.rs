@@ -86,8 +86,8 @@ fn room(source: SourceRow) -> SourceView {
     SourceView { id: source.id, name, manifests, images }
 }
 
-pub(super) fn shelf(told: ManifestDetail) -> ManifestView {
-    let ManifestDetail { volume, health } = told;
+pub(super) fn shelf(detail: ManifestDetail) -> ManifestView {
+    let ManifestDetail { volume, health } = detail;
     ManifestView {
         id: volume.id,
         name: volume.label.unwrap_or(volume.uri),

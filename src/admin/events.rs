@@ -36,27 +36,27 @@ impl HttpBody for EventStream {
 impl Admin {
     /// Streams `event: news` for each live event, and `event: stats` (without the points) every five seconds.
     pub(super) fn events(&self) -> Result<Response<Body>, ApiProblem> {
-        let place = Arc::clone(&self.listeners).try_acquire_owned().map_err(|_| ApiProblem::too_many())?;
-        let (tell, told) = mpsc::channel(QUEUE);
+        let permit = Arc::clone(&self.listeners).try_acquire_owned().map_err(|_| ApiProblem::too_many())?;
+        let (sender, events) = mpsc::channel(QUEUE);
         let rooms = Arc::clone(&self.rooms);
         tokio::spawn(async move {
-            send_all(&rooms, &tell).await;
-            drop(place);
+            send_all(&rooms, &sender).await;
+            drop(permit);
         });
         let mut response = typed("text/event-stream", "");
-        *response.body_mut() = Body::shaped(EventStream(told));
+        *response.body_mut() = Body::shaped(EventStream(events));
         Ok(response)
     }
 }
 
 /// Sends events until the client disconnects, or until shutdown.
-async fn send_all(rooms: &AdminState, tell: &mpsc::Sender<Bytes>) {
+async fn send_all(rooms: &AdminState, sender: &mpsc::Sender<Bytes>) {
     let (mut news, mut stopping) = (rooms.metrics.listen(), rooms.stopping.clone());
     let mut every = tokio::time::interval(SAMPLE_EVERY);
     loop {
         let event = tokio::select! {
             _ = stopping.wait_for(|stopping| *stopping) => return,
-            () = tell.closed() => return,
+            () = sender.closed() => return,
             _ = every.tick() => {
                 let mut stats = rooms.metrics.snapshot();
                 stats.points.clear();
@@ -68,7 +68,7 @@ async fn send_all(rooms: &AdminState, tell: &mpsc::Sender<Bytes>) {
                 Err(RecvError::Closed) => return,
             },
         };
-        if tell.send(event).await.is_err() {
+        if sender.send(event).await.is_err() {
             return;
         }
     }

@@ -86,7 +86,7 @@ const AT_ONCE: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Probes all images of these canvases. A probe heals nothing.
-pub(super) async fn look(rooms: &AdminState, leaves: Vec<CanvasRow>) -> Vec<CanvasHealth> {
+pub(super) async fn check_canvases(rooms: &AdminState, leaves: Vec<CanvasRow>) -> Vec<CanvasHealth> {
     let looked = stream::iter(leaves).map(|leaf| async move {
         let mut states = Vec::new();
         for key in &leaf.images {

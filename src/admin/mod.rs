@@ -175,15 +175,15 @@ impl Admin {
     ///
     /// SECURITY: every client may read it, so it names degraded parts without reasons, which hold paths and addresses.
     fn ready(&self) -> String {
-        let (mut told, AdminState { settings, metrics, .. }) = ("ready\n".to_owned(), &*self.rooms);
+        let (mut text, AdminState { settings, metrics, .. }) = ("ready\n".to_owned(), &*self.rooms);
         let is_alone = !settings.cluster.urls.is_empty() && metrics.cluster_connected.get() == 0;
         let parts = metrics.edge.degraded.parts();
         for part in parts.keys().copied().chain(is_alone.then_some("cluster")) {
-            told.push_str("degraded: ");
-            told.push_str(part);
-            told.push('\n');
+            text.push_str("degraded: ");
+            text.push_str(part);
+            text.push('\n');
         }
-        told
+        text
     }
 
     /// Counts and logs a refusal: a wrong token, too many acts, another site's page.

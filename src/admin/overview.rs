@@ -56,43 +56,8 @@ pub(super) struct StatTile {
 }
 
 pub(super) fn now(rooms: &AdminState) -> OverviewLive {
-    let told = rooms.metrics.snapshot();
-    let count = |outcome: &str| told.requests.get(outcome).copied().unwrap_or(0);
-    let healed = count("healed");
-    let broken: u64 = ["missing", "cooling", "pending", "failed"].map(count).iter().sum();
-    let all: u64 = told.requests.values().sum();
-    let (tone, summary) = summary(rooms, &told);
-    let figure = |name, value: u64, note: String| StatTile { name, value: grouped(value), note };
-    let gauge = |value: i64| u64::try_from(value).unwrap_or(0);
-    let up = humantime::format_duration(Duration::from_secs(told.uptime_seconds / 60 * 60)).to_string();
-    let up = if up == "0s" { "less than a minute".to_owned() } else { up };
-    let mut figures = vec![
-        figure("Requests", all, format!("in {up}")),
-        figure("Healed", healed, counted(told.canvas_requests, "canvas request")),
-        figure(BROKEN, gauge(told.now.broken_images), format!("{} not healed", counted(broken, "request"))),
-        figure(
-            "Viewers waiting",
-            gauge(told.now.waiting),
-            format!("{} under way", counted(gauge(told.now.flights), "heal")),
-        ),
-        figure(
-            "Images known",
-            gauge(told.now.index_images),
-            format!("in {}", counted(gauge(told.now.index_manifests), "manifest")),
-        ),
-        figure(
-            "Connections",
-            gauge(told.now.connections),
-            format!("{} with an upstream", told.now.upstream_in_flight),
-        ),
-    ];
-    if rooms.settings.cache.memory > 0 {
-        let from_memory = told.cache.hits + told.cache.stale;
-        let share = from_memory.checked_mul(100).and_then(|hits| hits.checked_div(told.cache.requests));
-        let kept = bytesize::ByteSize(told.cache.bytes).display().iec_short();
-        let note = format!("{} % of what may be kept, {kept} in memory", share.unwrap_or_default());
-        figures.push(figure("From the cache", from_memory, note));
-    }
+    let snapshot = rooms.metrics.snapshot();
+    let (tone, summary) = summary(rooms, &snapshot);
     let last = rooms.index.history(&HistoryFilter::default(), HistoryPage { before: None, limit: LAST });
     // A failing index is reported above; heals without labels are left out.
     let mut labels = BookLabels::of(&rooms.index);
@@ -110,25 +75,69 @@ pub(super) fn now(rooms: &AdminState) -> OverviewLive {
         tone,
         summary,
         breakers: breakers.collect(),
-        figures,
-        chart: chart::draw(&told.points),
+        figures: figures(&snapshot, rooms.settings.cache.memory > 0),
+        chart: chart::draw(&snapshot.points),
         heals: last.map(row).collect(),
         servers: queries::servers(rooms),
         canvas_services,
     }
 }
 
+/// Figures since the start of the program, and of now.
+fn figures(snapshot: &Snapshot, has_cache: bool) -> Vec<StatTile> {
+    let count = |outcome: &str| snapshot.requests.get(outcome).copied().unwrap_or(0);
+    let healed = count("healed");
+    let broken: u64 = ["missing", "cooling", "pending", "failed"].map(count).iter().sum();
+    let all: u64 = snapshot.requests.values().sum();
+    let figure = |name, value: u64, note: String| StatTile { name, value: grouped(value), note };
+    let gauge = |value: i64| u64::try_from(value).unwrap_or(0);
+    let up = humantime::format_duration(Duration::from_secs(snapshot.uptime_seconds / 60 * 60)).to_string();
+    let up = if up == "0s" { "less than a minute".to_owned() } else { up };
+    let mut figures = vec![
+        figure("Requests", all, format!("in {up}")),
+        figure("Healed", healed, counted(snapshot.canvas_requests, "canvas request")),
+        figure(
+            BROKEN,
+            gauge(snapshot.now.broken_images),
+            format!("{} not healed", counted(broken, "request")),
+        ),
+        figure(
+            "Viewers waiting",
+            gauge(snapshot.now.waiting),
+            format!("{} under way", counted(gauge(snapshot.now.flights), "heal")),
+        ),
+        figure(
+            "Images known",
+            gauge(snapshot.now.index_images),
+            format!("in {}", counted(gauge(snapshot.now.index_manifests), "manifest")),
+        ),
+        figure(
+            "Connections",
+            gauge(snapshot.now.connections),
+            format!("{} with an upstream", snapshot.now.upstream_in_flight),
+        ),
+    ];
+    if has_cache {
+        let from_memory = snapshot.cache.hits + snapshot.cache.stale;
+        let share = from_memory.checked_mul(100).and_then(|hits| hits.checked_div(snapshot.cache.requests));
+        let kept = bytesize::ByteSize(snapshot.cache.bytes).display().iec_short();
+        let note = format!("{} % of what may be kept, {kept} in memory", share.unwrap_or_default());
+        figures.push(figure("From the cache", from_memory, note));
+    }
+    figures
+}
+
 /// State of the proxy in one sentence, with its tone.
-fn summary(rooms: &AdminState, told: &Snapshot) -> (&'static str, String) {
-    if let Some((part, fault)) = told.degraded.first_key_value() {
-        let more = told.degraded.len() - 1;
+fn summary(rooms: &AdminState, snapshot: &Snapshot) -> (&'static str, String) {
+    if let Some((part, fault)) = snapshot.degraded.first_key_value() {
+        let more = snapshot.degraded.len() - 1;
         let more = if more > 0 {
             format!(" ({more} more parts are out of order, see the log.)")
         } else {
             String::new()
         };
         ("bad", format!("Out of order: {part}. {}.{more}", fault.why.trim_end_matches('.')))
-    } else if told.now.breakers_open > 0 {
+    } else if snapshot.now.breakers_open > 0 {
         (
             "bad",
             "A canvas service only fails and is left alone for a while: nothing can be healed through it."
@@ -136,19 +145,19 @@ fn summary(rooms: &AdminState, told: &Snapshot) -> (&'static str, String) {
         )
     } else if rooms.healer.is_sweeping() {
         ("busy", "A sweep is under way: the whole index is looked at, and what is gone is healed.".to_owned())
-    } else if !rooms.settings.cluster.urls.is_empty() && told.now.cluster_connected == 0 {
+    } else if !rooms.settings.cluster.urls.is_empty() && snapshot.now.cluster_connected == 0 {
         ("bad", "Redis does not answer: this node heals alone until it does.".to_owned())
-    } else if told.now.flights > 0 {
+    } else if snapshot.now.flights > 0 {
         (
             "busy",
             format!(
                 "{} under way, {} waiting.",
-                counted(told.now.flights, "heal"),
-                counted(told.now.waiting.max(0), "viewer")
+                counted(snapshot.now.flights, "heal"),
+                counted(snapshot.now.waiting.max(0), "viewer")
             ),
         )
-    } else if told.now.broken_images > 0 {
-        let broken = match told.now.broken_images {
+    } else if snapshot.now.broken_images > 0 {
+        let broken = match snapshot.now.broken_images {
             1 => "one image that readers asked for is".to_owned(),
             more => format!("{more} images that readers asked for are"),
         };

@@ -245,7 +245,8 @@ async fn manifest(
     let volume = rooms.index.volume(id)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
     let after = query.number("after")?.unwrap_or(0);
     let leaves = queries::leaves(rooms, id, query)?;
-    let cards = health::look(rooms, leaves.items).await.into_iter().flat_map(|sheet| cards(rooms, sheet));
+    let cards =
+        health::check_canvases(rooms, leaves.items).await.into_iter().flat_map(|sheet| cards(rooms, sheet));
     let cards = cards.collect();
     let public = rooms.healer.public_url(&volume.uri);
     let viewer = public.as_ref().zip(rooms.settings.admin.viewer.as_ref());

@@ -117,7 +117,7 @@ impl Admin {
                     rooms.index.volume(id)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
                 let leaves = leaves(rooms, id, &query)?;
                 let told = told(rooms, vec![volume])?.pop();
-                let sheets = health::look(rooms, leaves.items).await;
+                let sheets = health::check_canvases(rooms, leaves.items).await;
                 let canvases = PagedList { items: sheets, next: leaves.next };
                 json(StatusCode::OK, &json!({ "manifest": told, "canvases": canvases }))
             }
@@ -125,7 +125,7 @@ impl Admin {
                 let leaf = rooms.index.leaf(id)?.ok_or_else(|| ApiProblem::not_found("no such canvas"))?;
                 let manifest = rooms.index.volume(leaf.manifest)?;
                 let may_ask = rooms.healer.is_allowed_canvas(&leaf.canvas);
-                let sheet = health::look(rooms, vec![leaf]).await.pop();
+                let sheet = health::check_canvases(rooms, vec![leaf]).await.pop();
                 let canvas = json!({ "canvas": sheet, "manifest": manifest, "may_be_asked": may_ask });
                 json(StatusCode::OK, &canvas)
             }

@@ -39,7 +39,7 @@ impl FileWatcher {
         let alone = [&settings.admin.token_file, &settings.admin.client_ca, &settings.upstream.ca];
         let alone = alone.into_iter().flatten().cloned();
         self.all = std::iter::once(self.config.clone()).chain(named).chain(alone).collect();
-        self.seen = self.look();
+        self.seen = self.states();
     }
 
     /// Waits until one of them is another, and has stayed so for a moment: editors write in pieces, and of a pair the
@@ -47,13 +47,13 @@ impl FileWatcher {
     pub(super) async fn changed(&mut self) {
         loop {
             tokio::time::sleep(EVERY).await;
-            let mut look = self.look();
+            let mut look = self.states();
             if look == self.seen {
                 continue;
             }
             loop {
                 tokio::time::sleep(EVERY).await;
-                let again = self.look();
+                let again = self.states();
                 if again == look {
                     break;
                 }
@@ -64,7 +64,7 @@ impl FileWatcher {
         }
     }
 
-    fn look(&self) -> Vec<FileState> {
+    fn states(&self) -> Vec<FileState> {
         let look = |path: &PathBuf| {
             let of = fs::metadata(path).ok()?;
             Some((of.ino(), of.len(), of.mtime(), of.mtime_nsec(), of.mode() ^ of.uid().rotate_left(16)))

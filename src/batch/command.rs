@@ -333,7 +333,7 @@ fn worker(
         stalled: Cell::new(None),
         broken_journal: RefCell::new(None),
         books: ManifestsInWork::default(),
-        told: Cell::new(0),
+        reported_requests: Cell::new(0),
     }
 }
 

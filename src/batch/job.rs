@@ -34,16 +34,22 @@ impl JobShare {
         &self,
         worker: &CanvasWorker,
         unit: &CanvasTask,
-        id: u64,
         is_last: bool,
     ) -> CanvasResult {
+        let id = unit.id();
         let mut treated = match self.claim(worker, id).await {
             None => return CanvasResult { undone: true, ..CanvasResult::default() },
             Some(Claim::Elsewhere) => {
                 return CanvasResult { by: HandledBy::NobodyYet, ..CanvasResult::default() };
             }
-            Some(Claim::Done(told)) => return by_others(&told, unit),
-            Some(Claim::Ours) => worker.process(unit, id).await,
+            Some(Claim::Done(record)) => {
+                return match by_others(&record, unit) {
+                    Ok(treated) => treated,
+                    // Without the result the images of this canvas would be missing in the report.
+                    Err(_) => worker.process(unit).await,
+                };
+            }
+            Some(Claim::Ours) => worker.process(unit).await,
         };
         if treated.undone {
             self.job.give_back(id).await;
@@ -79,9 +85,9 @@ impl JobShare {
         }
     }
 
-    async fn finish(&self, worker: &CanvasWorker, id: u64, told: &JournalRecord) {
-        let Ok(told) = serde_json::to_vec(told) else { return };
-        while !self.job.finish(id, &told).await && !worker.stopping.get() {
+    async fn finish(&self, worker: &CanvasWorker, id: u64, record: &JournalRecord) {
+        let Ok(record) = serde_json::to_vec(record) else { return };
+        while !self.job.finish(id, &record).await && !worker.stopping.get() {
             self.wait().await;
         }
     }
@@ -96,13 +102,32 @@ impl JobShare {
 }
 
 /// Result that another process recorded.
-fn by_others(told: &[u8], unit: &CanvasTask) -> CanvasResult {
-    let mut told: JournalRecord = serde_json::from_slice(told).unwrap_or_default();
-    for entry in &mut told.entries {
+fn by_others(record: &[u8], unit: &CanvasTask) -> Result<CanvasResult, serde_json::Error> {
+    let mut record: JournalRecord = serde_json::from_slice(record)?;
+    for entry in &mut record.entries {
         entry.place = unit.place;
         // The other process may know the canvas from another manifest.
         entry.manifest.clone_from(&unit.manifest.uri);
     }
-    let JournalRecord { images, asked, entries } = told;
-    CanvasResult { entries, images, asked, by: HandledBy::Others, ..CanvasResult::default() }
+    let JournalRecord { images, asked, entries } = record;
+    Ok(CanvasResult { entries, images, asked, by: HandledBy::Others, ..CanvasResult::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::batch::ManifestRef;
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_an_error_and_not_a_canvas_without_images() {
+        let manifest = Arc::new(ManifestRef { uri: String::new(), label: None });
+        let unit =
+            CanvasTask { manifest, canvas: None, label: None, images: Vec::new(), lacks: None, place: 7 };
+        assert_eq!(by_others(br#"{"n":3,"r":2}"#, &unit).expect("a record").images, 3);
+        for unreadable in ["", "[]", r#"{"n":"three"}"#, r#"{"n":1,"e":[{}]}"#] {
+            by_others(unreadable.as_bytes(), &unit).expect_err(unreadable);
+        }
+    }
 }

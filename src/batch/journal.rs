@@ -44,7 +44,7 @@ struct JournalDone {
     #[serde(rename = "m")]
     manifest: usize,
     #[serde(flatten)]
-    told: JournalRecord,
+    record: JournalRecord,
 }
 
 /// Result of one canvas, for a later run and for the other processes of a job.
@@ -174,7 +174,7 @@ impl Journal {
                     if let Some(manifest) = names.get(&done.manifest)
                         && self.done.insert(done.unit)
                     {
-                        summary.take(manifest, done.told.images, done.told.entries, done.told.asked);
+                        summary.take(manifest, done.record.images, done.record.entries, done.record.asked);
                     }
                 }
             }
@@ -204,12 +204,7 @@ impl Journal {
     }
 
     /// Records a canvas that is done.
-    pub(crate) fn done(
-        &mut self,
-        unit: &CanvasTask,
-        id: u64,
-        treated: &CanvasResult,
-    ) -> Result<(), JournalError> {
+    pub(crate) fn done(&mut self, unit: &CanvasTask, treated: &CanvasResult) -> Result<(), JournalError> {
         let known = self.manifests.get(unit.manifest.uri.as_str()).copied();
         let manifest = if let Some(number) = known {
             number
@@ -223,7 +218,7 @@ impl Journal {
             ));
             number
         };
-        self.write(&JournalLine::Done(JournalDone { unit: id, manifest, told: treated.into() }));
+        self.write(&JournalLine::Done(JournalDone { unit: unit.id(), manifest, record: treated.into() }));
         // A healthy canvas costs a probe, which may be repeated; anything else is written at once.
         if treated.is_begun || self.gathered.len() >= GATHER || self.synced.elapsed() >= SYNC {
             self.flush().map_err(|error| JournalError::Io(self.path.clone(), error))?;

@@ -82,10 +82,10 @@ impl RemoteHealer {
 
     async fn image(&self, unit: &CanvasTask, image: &str) -> Option<ImageResult> {
         let started = Instant::now();
-        let mut told = Err(String::new());
+        let mut answer = Err(String::new());
         for _ in 0..TRIES {
-            told = self.ask(image).await;
-            let Ok((status, fields)) = &told else { continue };
+            answer = self.ask(image).await;
+            let Ok((status, fields)) = &answer else { continue };
             if *status != StatusCode::SERVICE_UNAVAILABLE {
                 break;
             }
@@ -94,8 +94,8 @@ impl RemoteHealer {
         }
         let mut entry = unit.entry(image, ImageVerdict::Expired, None);
         entry.duration_ms = u64::try_from(started.elapsed().as_millis()).ok();
-        let (status, fields) = match told {
-            Ok(told) => told,
+        let (status, fields) = match answer {
+            Ok(answer) => answer,
             Err(why) => {
                 entry.before = ImageVerdict::Error;
                 entry.reason = Some(why);
@@ -145,7 +145,7 @@ impl RemoteHealer {
         }
         let found_by = self.found_by.load(Ordering::Relaxed);
         ways.sort_by_key(|(way, _)| *way != found_by);
-        let mut told = Err("it cannot be written into a request".to_owned());
+        let mut answer = Err("it cannot be written into a request".to_owned());
         for (way, path) in ways {
             let asked = self.ask_at(&path).await;
             if !matches!(&asked, Ok((StatusCode::NOT_FOUND, _))) {
@@ -153,9 +153,9 @@ impl RemoteHealer {
                 return asked;
             }
             // The answer to the likeliest way explains the most.
-            told = told.or(asked);
+            answer = answer.or(asked);
         }
-        told
+        answer
     }
 
     async fn ask_at(&self, path: &str) -> Result<(StatusCode, HeaderMap), String> {

@@ -30,7 +30,7 @@ pub(crate) struct BatchRun {
     pub(crate) settings: Arc<Settings>,
     pub(crate) worker: CanvasWorker,
     pub(crate) via: Option<RemoteHealer>,
-    /// Other processes do a part of it.
+    /// Other processes do a part of the work.
     pub(crate) share: Option<JobShare>,
     pub(crate) items: mpsc::Receiver<SourceItem>,
     pub(crate) expected: Arc<ExpectedCounts>,
@@ -56,9 +56,9 @@ const SAMPLE: u64 = 8;
 /// The state of a run while it runs.
 #[derive(Default)]
 struct RunState {
-    later: VecDeque<(CanvasTask, u64)>,
+    later: VecDeque<CanvasTask>,
     /// Other processes of the job are at these.
-    elsewhere: VecDeque<(CanvasTask, u64)>,
+    elsewhere: VecDeque<CanvasTask>,
     /// Canvases that we treated ourselves, and those that others did.
     shares: (u64, u64),
     round: u32,
@@ -81,7 +81,7 @@ impl RunState {
     }
 
     /// Takes up units first that other processes had claimed: those may be done, or the processes gone.
-    fn take_up_again(&mut self, queue: &mut VecDeque<(CanvasTask, u64)>) {
+    fn take_up_again(&mut self, queue: &mut VecDeque<CanvasTask>) {
         if self.elsewhere.is_empty() {
             self.round += 1;
             queue.append(&mut self.later);
@@ -98,7 +98,7 @@ struct StopSignals {
 }
 
 impl StopSignals {
-    async fn one(&mut self) {
+    async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -144,9 +144,9 @@ impl BatchRun {
     ) -> StopReason {
         let Self { worker, via, share, summary, progress, expected, width, only_setup, .. } = self;
         let (worker, via, share) = (&*worker, via.as_ref(), share.as_ref());
-        let mut under_way: FuturesUnordered<LocalBoxFuture<'_, (CanvasTask, u64, CanvasResult)>> =
+        let mut under_way: FuturesUnordered<LocalBoxFuture<'_, (CanvasTask, CanvasResult)>> =
             FuturesUnordered::new();
-        let mut queue: VecDeque<(CanvasTask, u64)> = VecDeque::new();
+        let mut queue: VecDeque<CanvasTask> = VecDeque::new();
         let mut stop = StopReason::No;
         let mut wake = None::<Instant>;
         let mut tick = interval(TICK);
@@ -154,15 +154,15 @@ impl BatchRun {
         loop {
             let may_start = stop == StopReason::No && !worker.stopping.get() && wake.is_none();
             while may_start && under_way.len() < *width {
-                let Some((unit, id)) = queue.pop_front() else { break };
+                let Some(unit) = queue.pop_front() else { break };
                 let is_last = state.round >= ROUNDS;
                 under_way.push(Box::pin(async move {
                     let treated = match (via, share) {
                         (Some(via), _) => via.treat(&unit).await,
-                        (None, Some(share)) => share.treat(worker, &unit, id, is_last).await,
-                        (None, None) => worker.process(&unit, id).await,
+                        (None, Some(share)) => share.treat(worker, &unit, is_last).await,
+                        (None, None) => worker.process(&unit).await,
                     };
-                    (unit, id, treated)
+                    (unit, treated)
                 }));
             }
             if under_way.is_empty() && (queue.is_empty() || !may_start) && wake.is_none() {
@@ -175,8 +175,8 @@ impl BatchRun {
             }
             let is_hungry = may_start && !state.read_to_the_end && under_way.len() < *width;
             tokio::select! {
-                Some((unit, id, treated)) = under_way.next(), if !under_way.is_empty() => {
-                    settle(worker, summary, state, unit, id, treated);
+                Some((unit, treated)) = under_way.next(), if !under_way.is_empty() => {
+                    settle(worker, summary, state, unit, treated);
                     progress.at(&summary.totals, expected.images());
                     if *only_setup && (state.alive.is_some() || summary.totals.images >= SAMPLE) {
                         (state.read_to_the_end, state.later, queue) = (true, VecDeque::new(), VecDeque::new());
@@ -194,7 +194,7 @@ impl BatchRun {
                     progress.words(&summary.totals);
                     progress.at(&summary.totals, expected.images());
                 }
-                () = signals.one() => stop = stopped(stop, worker, progress, &mut wake),
+                () = signals.next() => stop = stopped(stop, worker, progress, &mut wake),
             }
             if stop == StopReason::AtOnce {
                 return stop;
@@ -301,7 +301,7 @@ fn take(
     worker: &CanvasWorker,
     summary: &mut Summary,
     state: &mut RunState,
-    queue: &mut VecDeque<(CanvasTask, u64)>,
+    queue: &mut VecDeque<CanvasTask>,
     item: SourceItem,
 ) {
     match item {
@@ -310,12 +310,11 @@ fn take(
         SourceItem::Unit(mut unit) => {
             state.read += 1;
             unit.place = state.read;
-            let id = unit.id();
             if let Some(canvas) = &unit.canvas {
                 state.unmapped.note(&worker.healer, canvas, &unit.images);
             }
-            if worker.journal.borrow_mut().take_up(id) {
-                queue.push_back((unit, id));
+            if worker.journal.borrow_mut().take_up(unit.id()) {
+                queue.push_back(unit);
             }
         }
     }
@@ -326,7 +325,6 @@ fn settle(
     summary: &mut Summary,
     state: &mut RunState,
     unit: CanvasTask,
-    id: u64,
     mut treated: CanvasResult,
 ) {
     if state.alive.is_none() {
@@ -336,7 +334,7 @@ fn settle(
         if worker.stopping.get() {
             state.undone = true;
         } else {
-            state.elsewhere.push_back((unit, id));
+            state.elsewhere.push_back(unit);
         }
         return;
     }
@@ -344,7 +342,7 @@ fn settle(
     *if treated.by == HandledBy::Others { others } else { own } +=
         u64::from(!treated.again && !treated.undone);
     if treated.again && state.round < ROUNDS && !worker.stopping.get() {
-        state.later.push_back((unit, id));
+        state.later.push_back(unit);
         return;
     }
     state.undone |= treated.undone;
@@ -354,7 +352,7 @@ fn settle(
     let is_to_go_on = treated.undone || (treated.again && worker.stopping.get());
     if is_to_go_on {
         worker.journal.borrow_mut().sent(treated.asked);
-    } else if let Err(error) = worker.journal.borrow_mut().done(&unit, id, &treated) {
+    } else if let Err(error) = worker.journal.borrow_mut().done(&unit, &treated) {
         *worker.broken_journal.borrow_mut() = Some(error.to_string());
         worker.stopping.set(true);
     }

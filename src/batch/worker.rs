@@ -59,7 +59,7 @@ pub(crate) struct CanvasWorker {
     pub(crate) broken_journal: RefCell<Option<String>>,
     pub(crate) books: ManifestsInWork,
     /// Requests to canvas services that are counted already.
-    pub(crate) told: Cell<u64>,
+    pub(crate) reported_requests: Cell<u64>,
 }
 
 /// Reason why a canvas may not be requested now.
@@ -85,7 +85,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 impl CanvasWorker {
     /// Probes one canvas and heals it.
-    pub(crate) async fn process(&self, unit: &CanvasTask, id: u64) -> CanvasResult {
+    pub(crate) async fn process(&self, unit: &CanvasTask) -> CanvasResult {
         let looked = check::unit(&self.healer, unit, self.plan.tiles).await;
         let mut treated = CanvasResult {
             images: u64::try_from(looked.len()).unwrap_or(0),
@@ -96,7 +96,7 @@ impl CanvasWorker {
             ..CanvasResult::default()
         };
         if self.plan.aim == RunMode::MendAll && unit.canvas.is_some() {
-            self.visit(unit, id, looked, &mut treated).await;
+            self.visit(unit, looked, &mut treated).await;
             return treated;
         }
         let is_gone = looked.iter().any(|one| one.verdict == ImageVerdict::Expired);
@@ -105,7 +105,7 @@ impl CanvasWorker {
         for one in looked {
             let mut entry = unit.entry(&one.image, one.verdict, one.reason.clone());
             match one.verdict {
-                ImageVerdict::Ok if self.journal.borrow().was_in_flight(id) => {
+                ImageVerdict::Ok if self.journal.borrow().was_in_flight(unit.id()) => {
                     entry.before = ImageVerdict::Expired;
                     entry.after = Some(ImageVerdict::Ok);
                     entry.reason = Some("asked for by a run that was interrupted".to_owned());
@@ -113,7 +113,7 @@ impl CanvasWorker {
                 ImageVerdict::Ok => continue,
                 // The image may be well or not: a canvas built beside harms nothing, and brings it back.
                 ImageVerdict::Error if one.is_hidden && self.plan.aim == RunMode::Mend => {
-                    self.mend(unit, id, one, &mut entry, &mut treated).await;
+                    self.mend(unit, one, &mut entry, &mut treated).await;
                 }
                 ImageVerdict::Missing | ImageVerdict::Error => {}
                 ImageVerdict::Expired | ImageVerdict::Poisoned if self.plan.aim == RunMode::Look => {}
@@ -124,7 +124,7 @@ impl CanvasWorker {
                 // The canvas was just requested in vain: its further images are no reason to request it again.
                 ImageVerdict::Expired if hopeless.is_some() => entry.reason.clone_from(&hopeless),
                 ImageVerdict::Expired | ImageVerdict::Poisoned => {
-                    self.mend(unit, id, one, &mut entry, &mut treated).await;
+                    self.mend(unit, one, &mut entry, &mut treated).await;
                     if entry.now() != ImageVerdict::Ok {
                         hopeless.clone_from(&entry.reason);
                     }
@@ -138,14 +138,13 @@ impl CanvasWorker {
     async fn mend(
         &self,
         unit: &CanvasTask,
-        id: u64,
         one: CheckedImage,
         entry: &mut ImageResult,
         treated: &mut CanvasResult,
     ) {
         let Some(image) = one.indexed else { return };
         let _place = self.places.acquire().await;
-        if let Err(barred) = self.wait_for_permit(id, treated).await {
+        if let Err(barred) = self.wait_for_permit(unit, treated).await {
             return Self::skip_reason(barred, entry, treated);
         }
         if one.verdict == ImageVerdict::Poisoned {
@@ -214,7 +213,7 @@ impl CanvasWorker {
     /// Requests to canvas services since the last call.
     pub(crate) fn requests(&self) -> u64 {
         let sent = self.healer.requests_sent();
-        sent - self.told.replace(sent)
+        sent - self.reported_requests.replace(sent)
     }
 
     /// Verifies a heal: the ladder found the image back; with `--tiles` the tile decides.
@@ -240,11 +239,11 @@ impl CanvasWorker {
     }
 
     /// `--all`: requests the canvas whatever state its images are in, as the old script did.
-    async fn visit(&self, unit: &CanvasTask, id: u64, looked: Vec<CheckedImage>, treated: &mut CanvasResult) {
+    async fn visit(&self, unit: &CanvasTask, looked: Vec<CheckedImage>, treated: &mut CanvasResult) {
         let canvas = unit.canvas.as_deref().unwrap_or_default();
         let first = looked.iter().find_map(|one| one.indexed.clone());
         let place = self.places.acquire().await;
-        let visited = match (&first, self.wait_for_permit(id, treated).await) {
+        let visited = match (&first, self.wait_for_permit(unit, treated).await) {
             (_, Err(barred)) => {
                 for one in looked {
                     let mut entry = unit.entry(&one.image, one.verdict, None);
@@ -279,7 +278,7 @@ impl CanvasWorker {
                 }
                 CanvasVisit::Good if one.verdict == ImageVerdict::Ok => continue,
                 CanvasVisit::Good | CanvasVisit::Poisoned => {
-                    self.visited_image(unit, id, one, &mut entry, treated).await;
+                    self.visited_image(unit, one, &mut entry, treated).await;
                 }
             }
             treated.entries.push(entry);
@@ -298,7 +297,6 @@ impl CanvasWorker {
     async fn visited_image(
         &self,
         unit: &CanvasTask,
-        id: u64,
         one: CheckedImage,
         entry: &mut ImageResult,
         treated: &mut CanvasResult,
@@ -311,7 +309,7 @@ impl CanvasWorker {
                 entry.reason = None;
             }
             ImageCheck::Expired if one.verdict == ImageVerdict::Expired => {
-                self.mend(unit, id, one, entry, treated).await;
+                self.mend(unit, one, entry, treated).await;
             }
             _ => entry.after = Some(one.verdict),
         }
@@ -324,7 +322,7 @@ impl CanvasWorker {
     }
 
     /// Waits until this canvas may be requested, and writes the request to the journal.
-    async fn wait_for_permit(&self, id: u64, treated: &mut CanvasResult) -> Result<(), SkipReason> {
+    async fn wait_for_permit(&self, unit: &CanvasTask, treated: &mut CanvasResult) -> Result<(), SkipReason> {
         if treated.is_begun {
             return Ok(());
         }
@@ -332,7 +330,7 @@ impl CanvasWorker {
             return Err(SkipReason::Limit);
         }
         self.begun.set(self.begun.get() + 1);
-        let passed = self.pass(id).await;
+        let passed = self.pass(unit.id()).await;
         if passed.is_err() {
             self.begun.set(self.begun.get().saturating_sub(1));
         }

@@ -226,11 +226,11 @@ impl FlightLeader {
 /// Limits of a body that several readers share.
 #[derive(Debug)]
 pub(super) struct SharedBodyBounds {
-    /// Length of the body, where the answer tells it.
+    /// Length of the body, where the answer states it.
     pub(super) length: Option<usize>,
     /// The longest body that is shared.
     pub(super) most: usize,
-    /// Memory for it.
+    /// Memory for the body.
     pub(super) budget: MemoryBudget,
 }
 
@@ -304,7 +304,7 @@ impl PieceReader {
             if let Some(own) = &mut self.own {
                 return own.frame().await;
             }
-            if let Some(piece) = self.look() {
+            if let Some(piece) = self.piece_at_hand() {
                 self.at += 1;
                 self.read += piece.len();
                 return Some(Ok(Frame::data(piece)));
@@ -316,7 +316,7 @@ impl PieceReader {
     }
 
     /// The next piece, if it is here.
-    fn look(&mut self) -> Option<Bytes> {
+    fn piece_at_hand(&mut self) -> Option<Bytes> {
         let state = self.flight.borrow_and_update();
         match &*state {
             FlightState::Streaming { pieces, .. } => return pieces.get(self.at).cloned(),

@@ -96,7 +96,9 @@ impl Cluster {
             self.keep_chunk(name, AFTERWARDS).await;
         }
         let channel = format!("{}:all", self.link.settings.prefix);
-        self.tell(redis::cmd("PUBLISH").arg(channel).arg(format!("{EDITION} {}", self.link.node)).take());
+        self.send_in_background(
+            redis::cmd("PUBLISH").arg(channel).arg(format!("{EDITION} {}", self.link.node)).take(),
+        );
         true
     }
 

@@ -94,7 +94,7 @@ impl Cluster {
     /// Sets the cool-down after a flight that did not help: no node joins the flight until it ends.
     pub fn set_cooldown(&self, name: &str, pause: Duration) {
         let key = self.link.key(&super::about(name), "cooling");
-        self.tell(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(pause)).take());
+        self.send_in_background(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(pause)).take());
     }
 
     /// Clears the cool-down, so that the flight can be tried again at once.

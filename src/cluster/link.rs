@@ -164,8 +164,8 @@ impl RedisLink {
 
     /// Subscribes to messages about `subject`.
     pub(super) fn listen(self: &Arc<Self>, subject: &str) -> Subscription {
-        let (tell, news) = watch::channel(String::new());
-        self.subjects.lock().insert(subject.to_owned(), tell);
+        let (sender, news) = watch::channel(String::new());
+        self.subjects.lock().insert(subject.to_owned(), sender);
         Subscription { link: Arc::clone(self), subject: subject.to_owned(), news }
     }
 
@@ -180,8 +180,8 @@ impl RedisLink {
             (PushKind::Message, [_, Value::BulkString(text)]) => {
                 let Ok(text) = std::str::from_utf8(text) else { return };
                 let heard = text.split_once(' ').is_some_and(|(subject, news)| {
-                    self.subjects.lock().get(subject).is_some_and(|tell| {
-                        tell.send_replace(news.to_owned());
+                    self.subjects.lock().get(subject).is_some_and(|sender| {
+                        sender.send_replace(news.to_owned());
                         true
                     })
                 });
@@ -273,7 +273,7 @@ pub(super) struct Subscription {
 impl Subscription {
     /// Next message; `None`: the timeout passed (the caller should poll), or the link was cut.
     pub(super) async fn next(&mut self, patience: Duration) -> Option<String> {
-        let _waiting = WaiterCount::one(&self.link.waiting);
+        let _waiting = WaiterCount::inc(&self.link.waiting);
         tokio::select! {
             biased;
             changed = self.news.changed() => changed.ok().map(|()| self.news.borrow_and_update().clone()),
@@ -287,7 +287,7 @@ impl Subscription {
 struct WaiterCount<'a>(&'a watch::Sender<usize>);
 
 impl<'a> WaiterCount<'a> {
-    fn one(waiting: &'a watch::Sender<usize>) -> Self {
+    fn inc(waiting: &'a watch::Sender<usize>) -> Self {
         waiting.send_modify(|waiting| *waiting += 1);
         Self(waiting)
     }

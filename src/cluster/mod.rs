@@ -92,7 +92,7 @@ impl Cluster {
     }
 
     /// Sends a command in the background.
-    fn tell(&self, command: redis::Cmd) {
+    fn send_in_background(&self, command: redis::Cmd) {
         if !self.link.is_joined() {
             return;
         }

@@ -15,9 +15,9 @@ use crate::config::settings::ClusterKind;
 #[derive(Debug)]
 pub enum PermitResult {
     /// Permit was granted. Also while the link to the others is cut.
-    Place(SharedPermit),
+    Granted(SharedPermit),
     /// Breaker was opened by another node, as the service only fails; time that is left.
-    LeftAlone(Duration),
+    BreakerOpen(Duration),
 }
 
 /// The right to run one canvas request. Given to the next when dropped.
@@ -29,17 +29,17 @@ pub struct SharedPermit {
 #[derive(Debug)]
 struct HeldPermit {
     link: Arc<RedisLink>,
-    place: String,
+    permit: String,
     about: String,
     token: String,
     _lease: KeyLease,
 }
 
 impl Cluster {
-    /// Waits for one of `places` permits at `service`; `is_first`: before background requests.
-    pub async fn acquire(&self, service: &str, places: usize, is_first: bool) -> PermitResult {
+    /// Waits for one of `permits` permits at `service`; `is_first`: before background requests.
+    pub async fn acquire(&self, service: &str, permits: usize, is_first: bool) -> PermitResult {
         let link = &self.link;
-        let alone = || PermitResult::Place(SharedPermit::default());
+        let alone = || PermitResult::Granted(SharedPermit::default());
         if !link.is_joined() {
             return alone();
         }
@@ -50,20 +50,20 @@ impl Cluster {
         loop {
             let mut ask = PLACE.key(link.key(&about, "breaker"));
             ask.key(&queue);
-            for number in 0..places {
+            for number in 0..permits {
                 ask.key(link.key(&about, &format!("place:{number}")));
             }
             ask.arg(&token).arg(link.lease_ms());
             let Some((state, rest)) = link.run::<(String, String)>(&ask).await else { return alone() };
             match state.as_str() {
-                "granted" => return PermitResult::Place(SharedPermit::held(link, rest, about, token)),
-                "open" => return PermitResult::LeftAlone(Duration::from_millis(rest.parse().unwrap_or(0))),
+                "granted" => return PermitResult::Granted(SharedPermit::held(link, rest, about, token)),
+                "open" => return PermitResult::BreakerOpen(Duration::from_millis(rest.parse().unwrap_or(0))),
                 _ => {}
             }
             if let Some(news) = ear.next(after(&rest)).await
-                && let Some(place) = news.strip_prefix("granted ").and_then(|news| news.split(' ').next())
+                && let Some(permit) = news.strip_prefix("granted ").and_then(|news| news.split(' ').next())
             {
-                return PermitResult::Place(SharedPermit::held(link, place.to_owned(), about, token));
+                return PermitResult::Granted(SharedPermit::held(link, permit.to_owned(), about, token));
             }
         }
     }
@@ -71,27 +71,29 @@ impl Cluster {
     /// Opens the breaker on all nodes for `time`: the service only fails.
     pub fn open_breaker(&self, service: &str, time: Duration) {
         let key = self.link.key(&super::about(service), "breaker");
-        self.tell(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(time)).take());
+        self.send_in_background(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(time)).take());
     }
 
     /// Closes the breaker on all nodes: the service works again.
     pub fn close_breaker(&self, service: &str) {
-        self.tell(redis::cmd("DEL").arg(self.link.key(&super::about(service), "breaker")).take());
+        self.send_in_background(
+            redis::cmd("DEL").arg(self.link.key(&super::about(service), "breaker")).take(),
+        );
     }
 }
 
 /// Passes on a permit that was granted to a waiter of this node that is gone.
 pub(super) fn decline(link: &Arc<RedisLink>, news: &str) {
     let mut words = news.split(' ');
-    if let (Some(token), Some("granted"), Some(place), Some(about)) =
+    if let (Some(token), Some("granted"), Some(permit), Some(about)) =
         (words.next(), words.next(), words.next(), words.next())
     {
-        leave(link, place, about, token);
+        leave(link, permit, about, token);
     }
 }
 
-fn leave(link: &Arc<RedisLink>, place: &str, about: &str, token: &str) {
-    let mut leave = LEAVE.key(place);
+fn leave(link: &Arc<RedisLink>, permit: &str, about: &str, token: &str) {
+    let mut leave = LEAVE.key(permit);
     // In a Redis Cluster PUBLISH does not tell how many subscribers received the message.
     let unheard = link.settings.kind == ClusterKind::Cluster;
     leave.key(link.key(about, "first")).key(link.key(about, "queue")).key(link.key(about, "turns"));
@@ -101,16 +103,16 @@ fn leave(link: &Arc<RedisLink>, place: &str, about: &str, token: &str) {
 }
 
 impl SharedPermit {
-    fn held(link: &Arc<RedisLink>, place: String, about: String, token: String) -> Self {
-        let lease = KeyLease::keep(link, &place, &token, "");
-        Self { _held: Some(HeldPermit { link: Arc::clone(link), place, about, token, _lease: lease }) }
+    fn held(link: &Arc<RedisLink>, permit: String, about: String, token: String) -> Self {
+        let lease = KeyLease::keep(link, &permit, &token, "");
+        Self { _held: Some(HeldPermit { link: Arc::clone(link), permit, about, token, _lease: lease }) }
     }
 }
 
 impl Drop for HeldPermit {
     fn drop(&mut self) {
         if tokio::runtime::Handle::try_current().is_ok() {
-            leave(&self.link, &self.place, &self.about, &self.token);
+            leave(&self.link, &self.permit, &self.about, &self.token);
         }
     }
 }

@@ -17,12 +17,12 @@ impl Cluster {
     /// Signals that the file behind `name` (an identifier of some image server) is gone; believed for `time`.
     pub fn file_is_missing(&self, name: &str, time: Duration) {
         let key = self.link.key(&super::about(name), "missing");
-        self.tell(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(time)).take());
+        self.send_in_background(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(time)).take());
     }
 
     /// Signals that the file should be checked again.
     pub fn file_may_be_there(&self, name: &str) {
-        self.tell(redis::cmd("DEL").arg(self.link.key(&super::about(name), "missing")).take());
+        self.send_in_background(redis::cmd("DEL").arg(self.link.key(&super::about(name), "missing")).take());
     }
 
     /// Time for which some node believes that the file behind `name` is gone.
@@ -35,7 +35,9 @@ impl Cluster {
     /// Signals whether this canvas service builds a canvas beside the stored one; believed for `time`.
     pub fn tell_variants(&self, service: &str, honoured: bool, time: Duration) {
         let key = self.link.key(&super::about(service), "variants");
-        self.tell(redis::cmd("SET").arg(key).arg(u8::from(honoured)).arg("PX").arg(millis(time)).take());
+        self.send_in_background(
+            redis::cmd("SET").arg(key).arg(u8::from(honoured)).arg("PX").arg(millis(time)).take(),
+        );
     }
 
     /// Answer that some node recorded.
@@ -61,7 +63,7 @@ impl Cluster {
         let begins = self.link.run::<i64>(&expired).await == Some(1);
         if begins {
             let news = format!("{MASS_EXPIRY} {}", self.link.node);
-            self.tell(
+            self.send_in_background(
                 redis::cmd("PUBLISH").arg(format!("{}:all", self.link.settings.prefix)).arg(news).take(),
             );
         }

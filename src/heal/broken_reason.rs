@@ -66,6 +66,7 @@ impl BrokenReason {
         }
     }
 
+    /// Name, label and class.
     fn words(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Missing => ("missing", "file is gone", "bad"),

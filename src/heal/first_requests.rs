@@ -18,7 +18,7 @@ use crate::config::settings::HealSettings;
 use crate::iiif::Target;
 
 /// Slots, one for each image requested at once; two images in one slot take turns.
-const PLACES: usize = 1024;
+const SLOTS: usize = 1024;
 
 /// An image that was answered counts as well for this long.
 const WELL_FOR: Duration = Duration::from_mins(1);
@@ -30,7 +30,7 @@ const GONE_FOR: Duration = Duration::from_millis(250);
 /// `FirstRequestLimiter` bounds the first requests for each image.
 #[derive(Debug)]
 pub(in crate::heal) struct FirstRequestLimiter {
-    places: Box<[Slot]>,
+    slots: Box<[Slot]>,
     hasher: RandomState,
 }
 
@@ -67,7 +67,7 @@ pub(in crate::heal) struct FirstRequestPermit {
 
 impl Default for FirstRequestLimiter {
     fn default() -> Self {
-        Self { places: (0..PLACES).map(|_| Slot::default()).collect(), hasher: RandomState::new() }
+        Self { slots: (0..SLOTS).map(|_| Slot::default()).collect(), hasher: RandomState::new() }
     }
 }
 
@@ -93,7 +93,7 @@ impl FirstRequestLimiter {
     async fn wait(self: &Arc<Self>, image: u64, target: u64, bounds: &HealSettings) -> FirstRequestPermit {
         let until = tokio::time::Instant::now() + bounds.first_asks_wait;
         loop {
-            let mut told = std::pin::pin!(self.place(image).told.notified());
+            let mut told = std::pin::pin!(self.slot(image).told.notified());
             // Registered before the re-check, so that a notify in between is not lost.
             told.as_mut().enable();
             if let Some(ask) = self.try_acquire(image, || target, bounds.first_asks, Instant::now()) {
@@ -113,7 +113,7 @@ impl FirstRequestLimiter {
         most: usize,
         now: Instant,
     ) -> Option<FirstRequestPermit> {
-        let mut asked = self.place(image).asked.lock();
+        let mut asked = self.slot(image).asked.lock();
         if asked.image != image {
             if asked.unanswered > 0 {
                 return Some(FirstRequestPermit::unlimited());
@@ -143,15 +143,15 @@ impl FirstRequestLimiter {
     }
 
     fn set(&self, image: u64, known: LastResult) {
-        let mut asked = self.place(image).asked.lock();
+        let mut asked = self.slot(image).asked.lock();
         if asked.image == image {
             asked.known = known;
         }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
-    fn place(&self, image: u64) -> &Slot {
-        &self.places[image as usize % PLACES]
+    fn slot(&self, image: u64) -> &Slot {
+        &self.slots[image as usize % SLOTS]
     }
 }
 
@@ -187,9 +187,9 @@ impl FirstRequestPermit {
 impl Drop for FirstRequestPermit {
     fn drop(&mut self) {
         let Some((firsts, image)) = self.counted.take() else { return };
-        let place = firsts.place(image);
-        place.asked.lock().unanswered -= 1;
-        place.told.notify_waiters();
+        let slot = firsts.slot(image);
+        slot.asked.lock().unanswered -= 1;
+        slot.told.notify_waiters();
     }
 }
 
@@ -208,14 +208,14 @@ mod tests {
         // Another image, and one that shares the slot: neither waits.
         assert!(firsts.try_acquire(8, || 1, 2, NOW()).is_some());
         assert!(
-            firsts.try_acquire(7 + PLACES as u64, || 1, 2, NOW()).is_some_and(|ask| ask.counted.is_none())
+            firsts.try_acquire(7 + SLOTS as u64, || 1, 2, NOW()).is_some_and(|ask| ask.counted.is_none())
         );
         // A request that leaves without an answer makes room for one.
         drop(first);
         let third = firsts.try_acquire(7, || 1, 2, NOW()).expect("room");
         assert!(firsts.try_acquire(7, || 1, 2, NOW()).is_none());
         drop((second, third));
-        assert_eq!(firsts.place(7).asked.lock().unanswered, 0);
+        assert_eq!(firsts.slot(7).asked.lock().unanswered, 0);
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
         let firsts = Arc::new(FirstRequestLimiter::default());
         firsts.try_acquire(7, || 1, 1, NOW()).expect("room").record_ok(StatusCode::OK);
         let many: Vec<_> = (0..9).filter_map(|_| firsts.try_acquire(7, || 1, 1, NOW())).collect();
-        assert_eq!((many.len(), firsts.place(7).asked.lock().unanswered), (9, 0));
+        assert_eq!((many.len(), firsts.slot(7).asked.lock().unanswered), (9, 0));
         let later = NOW() + WELL_FOR;
         let ask = firsts.try_acquire(7, || 1, 1, later).expect("room");
         assert!(firsts.try_acquire(7, || 1, 1, later).is_none());

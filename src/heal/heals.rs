@@ -170,7 +170,7 @@ impl Heals {
             return reason;
         }
         let in_cure = |(_, allowed): &AskedCanvas| {
-            self.repairs.state.canvases.find(&CanvasRequest::rebuild(allowed).flight).is_some()
+            self.repairs.state.canvas_repairs.find(&CanvasRequest::rebuild(allowed).flight).is_some()
         };
         match outcome {
             _ if canvases.iter().any(in_cure) => because(EMPTY, false),

@@ -39,12 +39,12 @@ impl<T: Copy> ServerSupport<T> {
         }
     }
 
-    /// Notes that the server was seen to do it.
+    /// Notes that the server does what is asked for here.
     pub(in crate::heal) fn does(&self, how: T) {
         *self.0.lock() = SupportState::Does(how);
     }
 
-    /// Notes that the server was seen not to do it. From `until` on the answer is unknown: another server may be there by
+    /// Notes that the server does not. From `until` on the answer is unknown: another server may be there by
     /// then.
     pub(in crate::heal) fn does_not(&self, until: Instant) {
         *self.0.lock() = SupportState::DoesNot { until };

@@ -301,7 +301,7 @@ impl Healer {
 
     /// True if a canvas or manifest was last seen without this image, although the image is there. (`key`: its lookup key.)
     pub fn is_poisoned(&self, key: &str) -> bool {
-        self.parts.repairs.state.lacking.contains(key)
+        self.parts.repairs.state.poisoned_images.contains(key)
     }
 
     /// Status of each canvas service, in the order of the presentation routes.

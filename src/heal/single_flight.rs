@@ -37,7 +37,7 @@ impl<K, V> Clone for SingleFlight<K, V> {
 /// `FlightHandle` is one waiter's handle of a flight.
 #[derive(Debug, Clone)]
 pub(crate) struct FlightHandle<V> {
-    news: Completion<V>,
+    pending: Completion<V>,
     /// Priority of the flight; a waiter can raise it.
     pub(crate) urgency: Arc<FlightPriority>,
 }
@@ -73,9 +73,9 @@ where
             }
             Entry::Vacant(slot) => slot,
         };
-        let (tell, news) = completion();
+        let (done, pending) = completion();
         let urgency = FlightPriority::new(lane);
-        slot.insert(FlightHandle { news: news.clone(), urgency: Arc::clone(&urgency) });
+        slot.insert(FlightHandle { pending: pending.clone(), urgency: Arc::clone(&urgency) });
         drop(flying);
         let landing = RemoveOnDrop { flying: Arc::clone(&self.flying), key: key.clone() };
         // Boxed, because the future is large, and tokio moves it three times on spawn.
@@ -84,9 +84,9 @@ where
             let result = flight.await;
             // Removed before the result is published: a caller that comes now finds the new state, not the old flight.
             drop(landing);
-            tell.complete(result);
+            done.complete(result);
         });
-        FlightHandle { news, urgency }
+        FlightHandle { pending, urgency }
     }
 
     /// Joins the flight with `key`, if there is one.
@@ -107,7 +107,7 @@ where
 impl<V: Clone> FlightHandle<V> {
     /// Waits for the result of the flight; `None` if its task panicked (a bug).
     pub(crate) async fn wait(&mut self) -> Option<V> {
-        self.news.wait().await
+        self.pending.wait().await
     }
 }
 

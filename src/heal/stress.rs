@@ -41,14 +41,14 @@ async fn never_more_places_than_there_are_and_every_waiter_gets_one() {
         let (most, served) = (Arc::clone(&most), Arc::clone(&served));
         tokio::spawn(async move {
             let urgency = FlightPriority::new(Priority::ALL[number % 3]);
-            let place = urgency.acquire(&lanes).await;
+            let permit = urgency.acquire(&lanes).await;
             most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             // The guard is dropped before the permit, also where the task is aborted in between.
             let inside = PermitGuard(&inside);
             yield_now().await;
             drop(inside);
             served.fetch_add(1, Ordering::SeqCst);
-            drop(place);
+            drop(permit);
         })
     });
     let visitors: Vec<_> = visitors.collect();

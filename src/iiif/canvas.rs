@@ -220,7 +220,7 @@ pub fn uri(name: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(encoded))
 }
 
-/// Stands in a URI as it is, whatever stands beside it: nearly every byte of nearly every name.
+/// True for a byte that stands in a URI as it is, whatever stands beside it: nearly every byte of nearly every name.
 fn is_plain(byte: u8) -> bool {
     matches!(byte, b'!' | b'#' | b'$' | b'&'..=b';' | b'=' | b'?'..=b'[' | b']' | b'_' | b'a'..=b'z' | b'~')
 }

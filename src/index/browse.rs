@@ -32,9 +32,9 @@ pub struct SourceRow {
     pub location: String,
     /// Last complete look, unix seconds.
     pub seen: Option<i64>,
-    /// Manifests from it.
+    /// Manifests of the source.
     pub manifests: u64,
-    /// Images in them.
+    /// Images in those manifests.
     pub images: u64,
 }
 
@@ -58,9 +58,9 @@ pub struct ManifestRow {
     pub uri: String,
     /// Label.
     pub label: Option<String>,
-    /// Canvases in it.
+    /// Canvases of the manifest.
     pub canvases: u64,
-    /// Images on them.
+    /// Images on its canvases.
     pub images: u64,
     /// Gone from its source since, unix seconds.
     pub vanished: Option<i64>,

@@ -87,7 +87,7 @@ struct ImageRecord {
 /// Index of manifests, shared in an [`Arc`]. Look-ups block for microseconds, writes for milliseconds, [`sources`] for longer.
 #[derive(Debug)]
 pub struct Index {
-    place: IndexPath,
+    path: IndexPath,
     /// Key rules of the configuration, see [`Index::reconfigure`].
     names: ArcSwap<KeyRules>,
     web: ArcSwapOption<(FetcherFactory, Handle)>,
@@ -112,14 +112,14 @@ pub struct Index {
 impl Index {
     /// Opens the index, or makes an empty one. `cache`: identifiers, known and unknown, kept in memory.
     pub fn open(path: &Path, cache: u64) -> Result<Self, IndexError> {
-        let (place, recovery) = (IndexPath::new(path), Recovery::default());
-        let store = Store::open(&place, recovery.bell())?;
-        Ok(Self::over(place, store, cache, recovery))
+        let (path, recovery) = (IndexPath::new(path), Recovery::default());
+        let store = Store::open(&path, recovery.bell())?;
+        Ok(Self::over(path, store, cache, recovery))
     }
 
-    fn over(place: IndexPath, store: Store, cache: u64, recovery: Recovery) -> Self {
+    fn over(path: IndexPath, store: Store, cache: u64, recovery: Recovery) -> Self {
         Self {
-            place,
+            path,
             names: ArcSwap::default(),
             web: ArcSwapOption::empty(),
             store: RwLock::new(Arc::new(store)),
@@ -160,7 +160,7 @@ impl Index {
 
     /// The configured path of the index.
     pub fn path(&self) -> &Path {
-        self.place.path()
+        self.path.path()
     }
 
     /// Owners of the identifier with this lookup key, at most eight canvases; empty: none. Canvases of manifests
@@ -197,22 +197,22 @@ impl Index {
         let found = store.owners(key, name, &names)?;
         let carried = found.iter().find_map(|owned| owned.carried.clone());
         let mut owners: Vec<Owner> = found.into_iter().map(|owned| owned.owner).collect();
-        let (file, stands, page) = match (carried, keys::uuid_of_key(key)) {
-            (Some(carried), _) => (Some(carried.url), Some(carried.stands), carried.page),
+        let (file, as_written, page) = match (carried, keys::uuid_of_key(key)) {
+            (Some(carried), _) => (Some(carried.url), Some(carried.as_written), carried.page),
             (None, Some((uuid, page))) => {
                 let url = store.learned_file(uuid)?;
                 (url.clone(), url, page)
             }
             (None, None) => (None, None, None),
         };
-        if let Some(stands) = stands
-            && let Some(canvas) = names.derive(&stands, page)
+        if let Some(file_url) = as_written
+            && let Some(canvas) = names.derive(&file_url, page)
             && owners.iter().all(|owner| owner.canvas != canvas)
         {
             owners.truncate(queries::MAX_OWNERS - 1);
             let (manifest, label) = match owners.first() {
                 Some(first) => (first.manifest.clone(), first.label.clone()),
-                None => (stands, None),
+                None => (file_url, None),
             };
             owners.push(Owner { canvas, manifest, label });
         }
@@ -306,7 +306,7 @@ impl Index {
         mut change: impl FnMut(&Connection) -> Result<T, IndexError>,
     ) -> Result<T, IndexError> {
         loop {
-            match self.store().write(&self.place, &mut change)? {
+            match self.store().write(&self.path, &mut change)? {
                 WriteResult::Done(done) => {
                     // Our own writes must be visible at once, also where only the disk was full till now.
                     if !self.store().is_outdated() || self.reopen().is_err() {
@@ -343,7 +343,7 @@ impl Index {
         if store.is_absent() {
             return;
         }
-        match self.place.identity() {
+        match self.path.identity() {
             Ok(Some(identity)) if identity != store.identity() || store.is_outdated() => {
                 // The old file is whole; while the new one cannot be opened, old answers are better than none.
                 if let Err(error) = self.reopen() {
@@ -367,7 +367,7 @@ impl Index {
         if self.store().is_absent() {
             return Ok(());
         }
-        match self.place.identity()? {
+        match self.path.identity()? {
             Some(now) if now != self.store().identity() => self.reopen(),
             _ => Ok(()),
         }
@@ -375,7 +375,7 @@ impl Index {
 
     /// Opens the current file behind the path, and forgets the answers in memory.
     fn reopen(&self) -> Result<(), IndexError> {
-        let fresh = Arc::new(Store::open(&self.place, self.recovery.bell())?);
+        let fresh = Arc::new(Store::open(&self.path, self.recovery.bell())?);
         *self.store.write() = fresh;
         self.epoch.fetch_add(1, Ordering::AcqRel);
         Ok(())

@@ -47,9 +47,9 @@ pub struct DocumentRow {
     pub label: Option<String>,
     /// `manifest`, `sequence`, `canvas`, `annotations`.
     pub kind: String,
-    /// Canvases in it.
+    /// Canvases of the document.
     pub canvases: u64,
-    /// Images on them.
+    /// Images on its canvases.
     pub images: u64,
     /// File path or URL it was read from.
     pub origin: String,
@@ -205,7 +205,7 @@ impl Index {
             }
             store.check()?;
             let opened = schema::open_reader(store.file());
-            if self.place.identity()?.is_none_or(|now| now == store.identity()) {
+            if self.path.identity()?.is_none_or(|now| now == store.identity()) {
                 return opened;
             }
         }

@@ -21,7 +21,7 @@ use crate::proxy::ClientInfo;
 use crate::upstream::{Body, ClientConnection};
 
 /// Time that a connection which the kernel has accepted may wait for a permit during a shutdown.
-const LAST_PLACE: Duration = Duration::from_secs(1);
+const LAST_PERMIT: Duration = Duration::from_secs(1);
 
 /// Interval between checks whether a connection can be closed for another.
 const LOOK: Duration = Duration::from_millis(250);
@@ -37,7 +37,7 @@ where
     let Ok(socket) = TcpListener::from_std(listener.socket) else { return 0 };
     let mut connections = JoinSet::new();
     let mut open = OpenConnections::default();
-    let begin = |newcomer: AcceptedConnection, place, stop: &Shutdown, connections: &mut JoinSet<()>| {
+    let begin = |newcomer: AcceptedConnection, permit, stop: &Shutdown, connections: &mut JoinSet<()>| {
         let AcceptedConnection { stream, peer, manner, client, is_trusted } = newcomer;
         let connection = ClientSocket::new(&group, manner, stop.clone(), client, is_trusted);
         let activity = connection.activity();
@@ -48,7 +48,7 @@ where
                 // Register the socket with the worker's reactor.
                 let Ok(stream) = TcpStream::from_std(stream) else { return };
                 connection.run(stream, peer, service).await;
-                drop((place, post));
+                drop((permit, post));
             },
             &worker,
         );
@@ -65,8 +65,8 @@ where
                 // Take the socket out of this runtime's reactor.
                 let Ok(stream) = stream.into_std() else { continue };
                 let Some(newcomer) = AcceptedConnection::of(&listener.manner, &group, stream, peer) else { continue };
-                let Some(place) = place_for(&newcomer, &group, &mut open, &mut stop).await else { continue };
-                open.add(begin(newcomer, place, &stop, &mut connections));
+                let Some(permit) = permit_for(&newcomer, &group, &mut open, &mut stop).await else { continue };
+                open.add(begin(newcomer, permit, &stop, &mut connections));
             }
         }
     }
@@ -76,9 +76,9 @@ where
             let Some(newcomer) = AcceptedConnection::of(&listener.manner, &group, stream, peer) else {
                 continue;
             };
-            let Ok(place) = timeout(LAST_PLACE, group.places.acquire()).await else { break };
+            let Ok(permit) = timeout(LAST_PERMIT, group.permits.acquire()).await else { break };
             if newcomer.stream.set_nonblocking(true).is_ok() {
-                begin(newcomer, place, &stop, &mut connections);
+                begin(newcomer, permit, &stop, &mut connections);
             }
         }
     }
@@ -126,7 +126,7 @@ impl AcceptedConnection {
 /// Permit for a new connection: a free one, or that of another connection, which is evicted. If no connection ranks below
 /// the first connection of a client, the newcomer waits, and later ones wait in the kernel's backlog. `None`: the
 /// newcomer is closed, because other clients could evict, but its own client has as many connections as they.
-async fn place_for(
+async fn permit_for(
     newcomer: &AcceptedConnection,
     group: &ListenerGroup,
     open: &mut OpenConnections,
@@ -134,24 +134,24 @@ async fn place_for(
 ) -> Option<ConnectionPermit> {
     let client = newcomer.client.as_ref().map(ClientConnection::client).filter(|_| !newcomer.is_trusted);
     loop {
-        if let Some(place) = group.places.try_take() {
-            return Some(place);
+        if let Some(permit) = group.permits.try_take() {
+            return Some(permit);
         }
         let mut look = LOOK;
         // More than one if the limit was lowered.
-        let evicted = open.evict_up_to(group.places.missing(), client);
+        let evicted = open.evict_up_to(group.permits.missing(), client);
         (0..evicted).for_each(|_| group.metrics.edge.connection_cut("evicted"));
         if evicted > 0 {
-            look = LAST_PLACE;
+            look = LAST_PERMIT;
         } else if open.can_evict() {
             group.metrics.edge.connection_cut("max_connections");
             return None;
         }
         // Other connections may end, rest, or become stuck in the meantime.
         tokio::select! {
-            place = group.places.acquire() => return Some(place),
+            permit = group.permits.acquire() => return Some(permit),
             () = tokio::time::sleep(look) => {}
-            () = stop.requested() => return timeout(LAST_PLACE, group.places.acquire()).await.ok(),
+            () = stop.requested() => return timeout(LAST_PERMIT, group.permits.acquire()).await.ok(),
         }
     }
 }

@@ -15,33 +15,18 @@ use std::time::{Duration, Instant};
 use exchange::ExchangeActivity;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::eviction::EvictionRank;
-use super::in_flight::{InFlight, StreamActivity};
+use super::stream_activity::{StreamActivity, TimeoutKind};
 use crate::upstream::{Client, PIECE};
 
-/// Timeout that a connection has exceeded.
+/// Progress of a connection's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TimeoutKind {
-    /// No request came for a while: a graceful end.
-    Idle,
-    /// The client began a request and did not end it, or does not take its answer.
+pub(super) enum RequestProgress {
+    /// No request in flight.
+    Resting,
+    /// The viewer has taken nothing of an answer, or too little, for a while.
     Stuck,
-    /// An answer takes longer than any may.
-    Late,
-    /// Tunnel of another protocol than HTTP without traffic.
-    Unmoved,
-}
-
-impl TimeoutKind {
-    /// Name in labels.
-    pub(super) fn kind(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Stuck => "stuck",
-            Self::Late => "late",
-            Self::Unmoved => "upgrade_idle",
-        }
-    }
+    /// A request is being answered.
+    Moving,
 }
 
 /// Result of a check of the deadlines.
@@ -129,8 +114,12 @@ impl ConnectionActivity {
         })
     }
 
-    /// Records that a request's head is here. The request is in flight until the returned guard is dropped.
-    pub(super) fn request_started(self: &Arc<Self>, version: http::Version, has_body: bool) -> InFlight {
+    /// Records that a request's head is here. HTTP/2: returns the activity of its stream.
+    pub(super) fn request_started(
+        &self,
+        version: http::Version,
+        has_body: bool,
+    ) -> Option<Arc<StreamActivity>> {
         self.in_flight.fetch_add(1, Relaxed);
         self.asked.store(true, Relaxed);
         self.exchange.asks();
@@ -140,12 +129,11 @@ impl ConnectionActivity {
         self.note(&self.asked_at);
         let is_http2 = version == http::Version::HTTP_2;
         self.is_http2.store(is_http2, Relaxed);
-        let turn = is_http2.then(|| {
+        is_http2.then(|| {
             let turn = Arc::new(StreamActivity::new(self.asked_at.load(Relaxed)));
             self.turns().push(Arc::clone(&turn));
             turn
-        });
-        InFlight::new(Arc::clone(self), turn)
+        })
     }
 
     /// Starts the shutdown: an idle client may send one more request, within a short while.
@@ -218,12 +206,12 @@ impl ConnectionActivity {
         self.is_idle() && is_taken && !self.is_switched()
     }
 
-    /// Rank of the connection for eviction, and how long it has had that rank.
-    pub(super) fn rank(&self, now: Instant) -> (EvictionRank, Duration) {
+    /// Progress of the connection, and how long it has been in that state.
+    pub(super) fn progress(&self, now: Instant) -> (RequestProgress, Duration) {
         let now = now.saturating_duration_since(self.opened);
         let since = |moment: u64| now.saturating_sub(Duration::from_millis(moment));
         if self.is_unused() {
-            return (EvictionRank::Resting, since(self.rested.load(Relaxed)));
+            return (RequestProgress::Resting, since(self.rested.load(Relaxed)));
         }
         let slow = match self.slow.load(Relaxed) {
             // HTTP/2: the earliest stream if all of them wait; zero if one does not.
@@ -233,8 +221,8 @@ impl ConnectionActivity {
             slow => slow,
         };
         match since(slow) {
-            stuck if slow != 0 && stuck >= Duration::from_millis(LULL) => (EvictionRank::Stuck, stuck),
-            _ => (EvictionRank::Moving, since(self.asked_at.load(Relaxed))),
+            stuck if slow != 0 && stuck >= Duration::from_millis(LULL) => (RequestProgress::Stuck, stuck),
+            _ => (RequestProgress::Moving, since(self.asked_at.load(Relaxed))),
         }
     }
 

@@ -19,9 +19,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::EndCause;
-use super::activity::{ConnectionActivity, NextCheck, TimeoutKind};
+use super::activity::{ConnectionActivity, NextCheck};
 use super::http::{DriveHttp, HttpConnection, UnknownProtocol};
+use super::in_flight::InFlight;
 use super::proxy_protocol::{self, ProxyHeaderError};
+use super::stream_activity::TimeoutKind;
 use super::tracked_body::TrackedBody;
 use super::tracked_io::{DetectedProtocol, TrackedIo};
 use super::{ConnectionLimits, ListenerGroup, Shutdown, SocketProtocol};
@@ -165,13 +167,13 @@ impl ClientSocket {
             if let Some(status) = watching.malformed() {
                 request.extensions_mut().insert(MalformedHead(status));
             }
-            let in_flight = watching.request_started(request.version(), !request.body().is_end_stream());
+            let in_flight = InFlight::start(&watching, request.version(), !request.body().is_end_stream());
             let answer = service(viewer.clone(), request);
             async move {
                 let mut answer = answer.await;
                 if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                     if let Some(upgrade) = answer.extensions_mut().remove::<Upgrade>() {
-                        in_flight.switches(upgrade);
+                        in_flight.activity.switches(upgrade);
                     }
                 } else if in_flight.is_last() {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

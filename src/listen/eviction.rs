@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{AbortHandle, Id};
 
-use super::activity::ConnectionActivity;
+use super::activity::{ConnectionActivity, RequestProgress};
 use crate::upstream::Client;
 
 /// The open connections of one socket.
@@ -23,23 +23,25 @@ pub(super) struct OpenConnection {
     pub(super) task: AbortHandle,
 }
 
-/// Rank of a connection: the first is evicted first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EvictionRank {
-    /// No request in flight.
-    Resting,
-    /// The viewer has taken nothing of an answer, or too little, for a while.
+/// Rank of a connection, compared with a newcomer: the first is evicted first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum EvictionRank {
+    /// At rest, of a client that has more connections.
+    RestingOfMore,
+    /// Stuck, of the same client or of one that has more connections.
     Stuck,
-    /// A request is being answered.
-    Moving,
+    /// In flight, of a client that has [far more](FAR_MORE) connections.
+    MovingOfFarMore,
+    /// At rest, of a client that has as many connections.
+    RestingOfEqual,
 }
 
 /// Factor of connections over the newcomer's at which a client may lose one that is being answered. A browser opens six
 /// connections to a host.
 const FAR_MORE: usize = 8;
 
-/// Order of eviction: rank, then the client with the most connections, then the longest time in that rank.
-type EvictionOrder = (u8, std::cmp::Reverse<usize>, std::cmp::Reverse<Duration>);
+/// Order of eviction: rank, then the client with the most connections, then the longest time without a change.
+type EvictionOrder = (EvictionRank, std::cmp::Reverse<usize>, std::cmp::Reverse<Duration>);
 
 impl OpenConnections {
     pub(super) fn add(&mut self, connection: OpenConnection) {
@@ -87,17 +89,18 @@ impl OpenConnection {
         if self.task.is_finished() {
             return None;
         }
-        let (rank, since) = self.activity.rank(now);
+        let (progress, since) = self.activity.progress(now);
         let whose = self.activity.client();
         let is_own = matches!((whose, client), (Some(Some(one)), Some(other)) if Arc::ptr_eq(one, other));
         // A connection whose PROXY header has not come counts as the first connection of its client.
         let count = whose.map_or(Some(1), |whose| whose.map(|client| client.connections()));
         let has_more = count.is_none_or(|count| count > own);
-        let rank = match rank {
-            EvictionRank::Resting if has_more => 0,
-            EvictionRank::Stuck if is_own || count.is_some() && has_more => 1,
-            EvictionRank::Moving if count.is_some_and(|count| count > own.saturating_mul(FAR_MORE)) => 2,
-            EvictionRank::Resting if count == Some(own) => 3,
+        let has_far_more = count.is_some_and(|count| count > own.saturating_mul(FAR_MORE));
+        let rank = match progress {
+            RequestProgress::Resting if has_more => EvictionRank::RestingOfMore,
+            RequestProgress::Stuck if is_own || count.is_some() && has_more => EvictionRank::Stuck,
+            RequestProgress::Moving if has_far_more => EvictionRank::MovingOfFarMore,
+            RequestProgress::Resting if count == Some(own) => EvictionRank::RestingOfEqual,
             _ => return None,
         };
         let count = count.unwrap_or(0);
@@ -110,6 +113,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
+    use crate::listen::in_flight::InFlight;
     use crate::upstream::{ClientConnection, Clients};
 
     /// Connections of clients at 10.0.0.0/24, on paper.
@@ -160,7 +164,7 @@ mod tests {
         let mut many = Vec::new();
         for _ in 0..FAR_MORE + 2 {
             let (number, activity) = world.connects(2);
-            let asked = activity.request_started(http::Version::HTTP_11, false);
+            let asked = InFlight::start(&activity, http::Version::HTTP_11, false);
             many.push((number, activity, asked));
         }
         let (resting, _) = world.connects(2);
@@ -187,8 +191,8 @@ mod tests {
         let (first, activity) = world.connects(1);
         let (second, other) = world.connects(1);
         let asked = [
-            activity.request_started(http::Version::HTTP_11, false),
-            other.request_started(http::Version::HTTP_11, false),
+            InFlight::start(&activity, http::Version::HTTP_11, false),
+            InFlight::start(&other, http::Version::HTTP_11, false),
         ];
         let own = world.client(1);
         assert!(!world.open.evict(Some(&own)), "both are being answered");
@@ -206,7 +210,7 @@ mod tests {
         let (first, activity) = world.connects(1);
         let newcomer = world.client(2);
         world.held.push(newcomer.connect(usize::MAX).expect("no bound"));
-        let asked = activity.request_started(http::Version::HTTP_11, false);
+        let asked = InFlight::start(&activity, http::Version::HTTP_11, false);
         activity.record_write(Some(1000));
         activity.record_write(None);
         // hyper has taken the rest of the body.
@@ -217,7 +221,7 @@ mod tests {
         activity.is_flushed();
         assert!(world.open.evict(Some(&newcomer)) && world.is_gone(first).await);
         let (_, activity) = world.connects(3);
-        drop(activity.request_started(http::Version::HTTP_11, false));
+        drop(InFlight::start(&activity, http::Version::HTTP_11, false));
         activity.is_flushed();
         assert!(world.open.can_evict());
         activity.is_switched_in_a_test();
@@ -235,7 +239,8 @@ mod tests {
             world.open.add(OpenConnection { activity: Arc::clone(activity), task: task.abort_handle() });
             world.tasks.push(task);
         }
-        let asked = pulses.each_ref().map(|activity| activity.request_started(http::Version::HTTP_11, false));
+        let asked =
+            pulses.each_ref().map(|activity| InFlight::start(activity, http::Version::HTTP_11, false));
         pulses[1].is_stuck_since(1);
         assert!(!world.open.evict(None), "nobody knows whose they are");
         for activity in &pulses {

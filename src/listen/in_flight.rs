@@ -1,36 +1,10 @@
 //! Requests in flight, until the last byte of the answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::atomic::Ordering::Relaxed;
 
-use super::activity::{ConnectionActivity, TimeoutKind};
-
-/// Answer on an HTTP/2 connection.
-///
-/// SECURITY: a viewer who opens no window for a stream takes nothing of its answer, while the connection's bytes flow.
-#[derive(Debug)]
-pub(super) struct StreamActivity {
-    /// Time at which the request came.
-    pub(super) asked: u64,
-    /// The viewer is the next to move, since then; zero: we are.
-    pub(super) waits: AtomicU64,
-    /// Pieces of the answer that were given to hyper and are not written yet.
-    unsent: AtomicUsize,
-}
-
-impl StreamActivity {
-    /// Deadline of the answer: of the whole, or of a piece that the viewer does not take.
-    pub(super) fn deadline(&self, whole: Duration, piece: Duration) -> (Duration, TimeoutKind) {
-        let (late, waits) = (Duration::from_millis(self.asked) + whole, self.waits.load(Relaxed));
-        let stuck = Duration::from_millis(waits) + piece;
-        if waits != 0 && stuck < late { (stuck, TimeoutKind::Stuck) } else { (late, TimeoutKind::Late) }
-    }
-
-    pub(super) fn new(asked: u64) -> Self {
-        Self { asked, waits: AtomicU64::new(0), unsent: AtomicUsize::new(0) }
-    }
-}
+use super::activity::ConnectionActivity;
+use super::stream_activity::StreamActivity;
 
 /// A request, from its head to the end of its answer.
 #[derive(Debug)]
@@ -40,8 +14,9 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    pub(super) fn new(activity: Arc<ConnectionActivity>, turn: Option<Arc<StreamActivity>>) -> Self {
-        Self { activity, turn }
+    /// Records that a request's head is here. The request is in flight until the guard is dropped.
+    pub(super) fn start(activity: &Arc<ConnectionActivity>, version: http::Version, has_body: bool) -> Self {
+        Self { activity: Arc::clone(activity), turn: activity.request_started(version, has_body) }
     }
 
     /// True if the server stops and this answer must have `Connection: close`. (HTTP/2 sends GOAWAY.)

@@ -37,10 +37,10 @@ impl ConnectionPermits {
     pub(super) async fn acquire(&self) -> ConnectionPermit {
         loop {
             let freed = self.0.freed.notified();
-            if let Some(place) = self.try_take() {
+            if let Some(permit) = self.try_take() {
                 // More permits may be free than waiters were woken: wake the next.
                 self.0.tells();
-                return place;
+                return permit;
             }
             freed.await;
         }
@@ -99,35 +99,35 @@ mod tests {
 
     #[tokio::test]
     async fn places_become_more_and_fewer() {
-        let places = ConnectionPermits::new(1);
-        let first = places.acquire().await;
-        assert!(places.try_take().is_none() && places.missing() == 1);
-        places.resize(3);
-        let (second, third) = (places.acquire().await, places.acquire().await);
-        places.resize(1);
-        assert_eq!(places.missing(), 3);
+        let permits = ConnectionPermits::new(1);
+        let first = permits.acquire().await;
+        assert!(permits.try_take().is_none() && permits.missing() == 1);
+        permits.resize(3);
+        let (second, third) = (permits.acquire().await, permits.acquire().await);
+        permits.resize(1);
+        assert_eq!(permits.missing(), 3);
         drop((first, second));
-        assert!(places.try_take().is_none() && places.missing() == 1);
+        assert!(permits.try_take().is_none() && permits.missing() == 1);
         drop(third);
-        assert_eq!(places.missing(), 0);
-        drop(places.acquire().await);
+        assert_eq!(permits.missing(), 0);
+        drop(permits.acquire().await);
     }
 
     #[tokio::test]
     async fn all_who_wait_get_the_places_that_come() {
-        let places = Arc::new(ConnectionPermits::new(0));
+        let permits = Arc::new(ConnectionPermits::new(0));
         let waiting: Vec<_> = (0..3)
             .map(|_| {
-                let places = Arc::clone(&places);
-                tokio::spawn(async move { places.acquire().await })
+                let permits = Arc::clone(&permits);
+                tokio::spawn(async move { permits.acquire().await })
             })
             .collect();
         tokio::task::yield_now().await;
-        places.resize(3);
+        permits.resize(3);
         let mut held = Vec::new();
         for one in waiting {
             held.push(one.await.expect("it ends"));
         }
-        assert!(places.try_take().is_none());
+        assert!(permits.try_take().is_none());
     }
 }

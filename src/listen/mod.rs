@@ -16,6 +16,7 @@ pub mod inherited;
 mod limits;
 mod malformed;
 mod proxy_protocol;
+mod stream_activity;
 pub mod tls;
 mod tracked_body;
 mod tracked_io;
@@ -107,7 +108,7 @@ impl From<&ServerSettings> for ConnectionLimits {
 #[derive(Debug)]
 pub struct ListenerGroup {
     bounds: ArcSwap<ConnectionLimits>,
-    places: ConnectionPermits,
+    permits: ConnectionPermits,
     clients: Clients,
     workers: Arc<WorkerPool>,
     open: Gauge,
@@ -123,13 +124,13 @@ impl ListenerGroup {
         open: Gauge,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let places = ConnectionPermits::new(bounds.max_connections);
-        Arc::new(Self { bounds: ArcSwap::from_pointee(bounds), places, clients, workers, open, metrics })
+        let permits = ConnectionPermits::new(bounds.max_connections);
+        Arc::new(Self { bounds: ArcSwap::from_pointee(bounds), permits, clients, workers, open, metrics })
     }
 
     /// Replaces the limits for new connections; open connections keep theirs.
     pub fn set_limits(&self, bounds: ConnectionLimits) {
-        self.places.resize(bounds.max_connections);
+        self.permits.resize(bounds.max_connections);
         self.bounds.store(Arc::new(bounds));
     }
 

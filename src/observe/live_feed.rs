@@ -55,7 +55,7 @@ pub struct PublishedEvent {
 pub enum LiveEvent {
     /// A climb began.
     HealStarted {
-        /// Id of the request that began it.
+        /// Id of the request that began the heal.
         request: String,
         /// Lookup key of the image.
         identifier: String,
@@ -64,7 +64,7 @@ pub enum LiveEvent {
     },
     /// A request of a heal ended.
     HealStep {
-        /// Id of the request that began it.
+        /// Id of the request that began the heal.
         request: String,
         /// Lookup key of the image.
         identifier: String,
@@ -79,7 +79,7 @@ pub enum LiveEvent {
     },
     /// A climb ended.
     HealEnded {
-        /// Id of the request that began it.
+        /// Id of the request that began the heal.
         request: String,
         /// Lookup key of the image.
         identifier: String,

@@ -144,7 +144,7 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     visible_line(text, false)
 }
 
-/// Control characters, line and paragraph separators, and those that turn the direction of text or have no width.
+/// True for control characters, line and paragraph separators, and those that turn the direction of text or have no width.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,

@@ -57,8 +57,8 @@ impl Spans {
         }
         let own = || trace.number().unwrap_or_else(fresh_number);
         let (number, above) = parent.map_or_else(|| (own(), 0), |parent| (parent.trace, parent.span));
-        let place = SpanContext { outlet: Arc::clone(outlet), trace: number, span: above };
-        let span = Span::start(&trace, &place, "request", SpanKind::Server);
+        let context = SpanContext { outlet: Arc::clone(outlet), trace: number, span: above };
+        let span = Span::start(&trace, &context, "request", SpanKind::Server);
         (span.within(&trace), span)
     }
 }
@@ -89,19 +89,19 @@ impl Span {
             start_time_unix_nano: u64::try_from(now).unwrap_or_default(),
             ..Written::default()
         };
-        let place = SpanContext { outlet: Arc::clone(&at.outlet), trace: at.trace, span: id };
-        let trace = of.below(at.trace, id, place);
+        let context = SpanContext { outlet: Arc::clone(&at.outlet), trace: at.trace, span: id };
+        let trace = of.below(at.trace, id, context);
         Self(Some(Box::new(OpenSpan { written, trace, started: Instant::now() })))
     }
 
     /// Begins a step below the span of `trace`.
     pub fn step(trace: &RequestTrace, name: &'static str) -> Self {
-        trace.place().map_or_else(Self::default, |at| Self::start(trace, at, name, SpanKind::Internal))
+        trace.context().map_or_else(Self::default, |at| Self::start(trace, at, name, SpanKind::Internal))
     }
 
     /// A request that we send.
     pub fn call(trace: &RequestTrace, head: &Parts) -> Self {
-        let Some(at) = trace.place() else { return Self::default() };
+        let Some(at) = trace.context() else { return Self::default() };
         let mut span = Self::start(trace, at, "upstream", SpanKind::Client);
         span.text("http.request.method", head.method.as_str());
         span.text("url.path", head.uri.path());
@@ -159,8 +159,10 @@ impl Span {
 
     /// Links the span to that of `leader`, which did the work.
     pub fn link(&mut self, leader: Option<&RequestTrace>) {
-        let (Some(open), Some(leader)) = (&mut self.0, leader.and_then(RequestTrace::place)) else { return };
-        if open.trace.place().is_none_or(|own| own != leader) {
+        let (Some(open), Some(leader)) = (&mut self.0, leader.and_then(RequestTrace::context)) else {
+            return;
+        };
+        if open.trace.context().is_none_or(|own| own != leader) {
             open.written.links.push(Link {
                 trace_id: leader.trace.to_be_bytes().to_vec(),
                 span_id: leader.span.to_be_bytes().to_vec(),
@@ -182,10 +184,10 @@ impl Drop for OpenSpan {
         let took = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let mut written = std::mem::take(&mut self.written);
         written.end_time_unix_nano = written.start_time_unix_nano.saturating_add(took);
-        if let Some(place) = self.trace.place()
-            && place.outlet.queue.try_send(written).is_err()
+        if let Some(context) = self.trace.context()
+            && context.outlet.queue.try_send(written).is_err()
         {
-            place.outlet.counted.count("dropped", 1);
+            context.outlet.counted.count("dropped", 1);
         }
     }
 }

@@ -39,7 +39,7 @@ pub struct RequestTrace {
     parent: Option<HeaderValue>,
     state: Option<HeaderValue>,
     /// Parent of the trace's spans, if it has any.
-    place: Option<Arc<SpanContext>>,
+    context: Option<Arc<SpanContext>>,
 }
 
 impl RequestTrace {
@@ -60,12 +60,12 @@ impl RequestTrace {
             one(TRACEPARENT).filter(|parent| TraceParent::parse(parent.as_bytes()).is_some()).cloned();
         // `tracestate` without its `traceparent` means nothing (W3C Trace Context section 4.3).
         let state = one(TRACESTATE).filter(|_| parent.is_some()).cloned();
-        Self { id, parent, state, place: None }
+        Self { id, parent, state, context: None }
     }
 
     /// Begins a new trace, for work that no request caused.
     pub fn generate() -> Self {
-        Self { id: fresh_id(), parent: None, state: None, place: None }
+        Self { id: fresh_id(), parent: None, state: None, context: None }
     }
 
     /// Request id, as in `X-Request-Id`.
@@ -106,8 +106,8 @@ impl RequestTrace {
         u128::from_str_radix(self.as_str(), 16).ok().filter(|number| is_ours && *number != 0)
     }
 
-    pub(super) fn place(&self) -> Option<&SpanContext> {
-        self.place.as_deref()
+    pub(super) fn context(&self) -> Option<&SpanContext> {
+        self.context.as_deref()
     }
 
     pub(super) fn state_text(&self) -> &str {
@@ -115,12 +115,12 @@ impl RequestTrace {
     }
 
     /// Trace of this request below a span: that span is the parent from here on, and sampled.
-    pub(super) fn below(&self, trace: u128, span: u64, place: SpanContext) -> Self {
+    pub(super) fn below(&self, trace: u128, span: u64, context: SpanContext) -> Self {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
         write_hex(trace, &mut text[3..35]);
         write_hex(u128::from(span), &mut text[36..52]);
         let parent = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok();
-        Self { parent, place: Some(Arc::new(place)), ..self.clone() }
+        Self { parent, context: Some(Arc::new(context)), ..self.clone() }
     }
 
     /// Writes id and parent into the fields of an onward request, in place of existing ones.

@@ -75,7 +75,7 @@ impl UpstreamMetrics {
     }
 
     /// Sets whether a server gets requests.
-    pub fn stands(&self, upstream: &Authority, server: &Authority, up: bool) {
+    pub fn set_server_up(&self, upstream: &Authority, server: &Authority, up: bool) {
         let labels = ServerLabels { upstream: upstream.to_string(), server: server.to_string() };
         self.up.get_or_create(&labels).set(i64::from(up));
     }

@@ -35,7 +35,7 @@ pub(super) async fn repair(
 ) {
     let held = whole.clone();
     // A long document takes milliseconds to parse, and other viewers are served by this thread.
-    match tokio::task::spawn_blocking(move || look(&held, most)).await {
+    match tokio::task::spawn_blocking(move || check(&held, most)).await {
         Ok(JsonCheck::Mended(body)) => {
             metrics.event(EventKind::JsonRepaired);
             whole.replace(budget.count(body.len()).keep(body));
@@ -46,7 +46,7 @@ pub(super) async fn repair(
     }
 }
 
-fn look(whole: &BufferedDocument, most: usize) -> JsonCheck {
+fn check(whole: &BufferedDocument, most: usize) -> JsonCheck {
     let Some(plain) = whole.plain(most) else { return JsonCheck::Nothing };
     match json_repair::repair_json(&plain) {
         Some(Cow::Borrowed(same)) if same.len() == plain.len() => JsonCheck::Nothing,

@@ -28,7 +28,7 @@ pub enum Refusal {
     UriTooLong,
     /// The body is longer than this server takes, or the route takes none.
     TooLong,
-    /// No route is for it.
+    /// No route is for the request.
     NoRoute,
     /// The request came back to us twice.
     Loop,

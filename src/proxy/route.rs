@@ -159,7 +159,7 @@ fn has_one_length(head: &Parts) -> bool {
     is_only && !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit)
 }
 
-/// No transfer coding but one `chunked`.
+/// True if there is no transfer coding but one `chunked`.
 ///
 /// SECURITY: hyper takes the chunks off and leaves a coding below them in place; the field stays on this hop, so the
 /// upstream would take coded bytes for plain ones.
@@ -198,7 +198,7 @@ pub(super) fn host(head: &Parts) -> Result<&str, Refusal> {
     if is_host(host) { Ok(host) } else { Err(Refusal::BadRequest("Host is not a host")) }
 }
 
-/// A name, an IPv4 address or a bracketed IPv6 address, with or without a port. No userinfo.
+/// True for a name, an IPv4 address or a bracketed IPv6 address, with or without a port. No userinfo.
 fn is_host(host: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     // Nearly all are a name alone.

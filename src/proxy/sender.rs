@@ -19,7 +19,7 @@ pub(super) struct Sender {
     pub(super) client: IpAddr,
     /// The peer is one of `server.trusted_proxies`.
     pub(super) peer_is_trusted: bool,
-    /// The client is one of them.
+    /// True if the client is one of the trusted proxies.
     pub(super) is_trusted: bool,
     /// The client is the canvas service (`heal.origins`).
     pub(super) is_canvas_service: bool,

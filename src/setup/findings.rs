@@ -61,7 +61,7 @@ impl SetupFinding {
         self.about == SOURCES
     }
 
-    /// All is as it should be.
+    /// True if all is as it should be.
     pub fn is_good(&self) -> bool {
         self.state == FindingState::Good
     }

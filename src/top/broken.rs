@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::TopError;
-use super::client::AdminClient;
+use super::client::{AdminClient, AdminClientError};
 use crate::config::Settings;
 use crate::observe::{counted, visible};
 
@@ -59,22 +59,26 @@ pub fn broken(
     out: &mut dyn Write,
 ) -> Result<bool, TopError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let items =
-        runtime.block_on(async { AdminClient::new(args.url.as_deref(), settings)?.broken().await })?;
+    let admin = AdminClient::new(args.url.as_deref(), settings)?;
+    let items = runtime.block_on(admin.broken())?;
     let is_broken = items.iter().any(|item| item["reason"] != UNKNOWN);
     if json {
         writeln!(out, "{:#}", json!({ "items": items }))?;
     } else {
-        write_list(items, out)?;
+        write_list(&images(items, admin.name())?, out)?;
     }
     Ok(is_broken)
 }
 
-fn write_list(items: Vec<Value>, out: &mut dyn Write) -> io::Result<()> {
-    let images: Vec<LiveImage> =
-        items.into_iter().map(|item| serde_json::from_value(item).unwrap_or_default()).collect();
+/// The images of a list of the admin listener `name`.
+fn images(items: Vec<Value>, name: &str) -> Result<Vec<LiveImage>, AdminClientError> {
+    let images = items.into_iter().map(serde_json::from_value).collect::<Result<_, _>>();
+    images.map_err(|error| AdminClientError::Strange { name: name.to_owned(), why: error.to_string() })
+}
+
+fn write_list(images: &[LiveImage], out: &mut dyn Write) -> io::Result<()> {
     let mut advices = BTreeMap::new();
-    for image in &images {
+    for image in images {
         let mut names: Vec<&str> =
             [&image.label, &image.book].into_iter().flatten().map(String::as_str).collect();
         names.push(&image.identifier);
@@ -104,4 +108,20 @@ fn write_list(items: Vec<Value>, out: &mut dyn Write) -> io::Result<()> {
         "{apart}{known} of books and {} in no manifest, not seen well since",
         counted(unknown, "name")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_of_another_shape_is_an_error_and_not_an_empty_row() {
+        let whole = json!({ "identifier": "a", "reason": "missing", "more": 1 });
+        assert_eq!(images(vec![whole.clone()], "x").expect("an image")[0].identifier, "a");
+        let error = images(vec![whole, json!({ "identifier": 7 })], "http://a.test").expect_err("no text");
+        assert!(
+            error.to_string().starts_with("http://a.test does not answer as an iiif-mender does"),
+            "{error}"
+        );
+    }
 }

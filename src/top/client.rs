@@ -23,7 +23,7 @@ pub enum AdminClientError {
         "[admin] listen is \"off\" in the configuration; name the listener of a running iiif-mender with --url"
     )]
     Off,
-    /// TLS towards it.
+    /// Error of TLS to the listener.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// No answer.
@@ -110,7 +110,7 @@ impl AdminClient {
     }
 
     /// Statistics and the last heals.
-    pub(super) async fn look(&self) -> Result<TopStats, AdminClientError> {
+    pub(super) async fn stats_with_heals(&self) -> Result<TopStats, AdminClientError> {
         let stats: TopStats = self.get("stats").await?;
         // Without a readable index there are no heals, and all else can be shown.
         let heals = self.get::<TopHeals>(&format!("heals?limit={HEALS}")).await.unwrap_or_default();

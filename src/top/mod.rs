@@ -43,7 +43,7 @@ pub enum TopError {
     /// The admin listener gave nothing that can be shown.
     #[error(transparent)]
     Ask(#[from] AdminClientError),
-    /// The terminal.
+    /// Error of the terminal.
     #[error("the terminal: {0}")]
     Terminal(#[from] io::Error),
     /// No terminal to draw on.
@@ -61,25 +61,25 @@ pub fn run(args: &TopArgs, settings: &Settings, json: bool, out: &mut dyn Write)
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let admin = AdminClient::new(args.url.as_deref(), settings)?;
     if json {
-        let told = runtime.block_on(admin.stats())?;
-        return Ok(writeln!(out, "{told:#}")?);
+        let stats = runtime.block_on(admin.stats())?;
+        return Ok(writeln!(out, "{stats:#}")?);
     }
-    let look = || runtime.block_on(admin.look());
+    let ask = || runtime.block_on(admin.stats_with_heals());
     if args.once {
-        return once(&look()?, admin.name(), out);
+        return once(&ask()?, admin.name(), out);
     }
     if !io::stdout().is_terminal() {
         return Err(TopError::NoTerminal);
     }
     // An error of the first request is printed in words, not in a full screen.
-    let mut told = Ok(look()?);
+    let mut stats = Ok(ask()?);
     let mut terminal = ratatui::try_init()?;
     let ended = loop {
-        if let Err(error) = terminal.draw(|frame| draw(frame, &told, admin.name())) {
+        if let Err(error) = terminal.draw(|frame| draw(frame, &stats, admin.name())) {
             break Err(error);
         }
         match leaves(Duration::from_secs(args.every)) {
-            Ok(false) => told = look(),
+            Ok(false) => stats = ask(),
             Ok(true) => break Ok(()),
             Err(error) => break Err(error),
         }
@@ -113,8 +113,8 @@ fn page(stats: &TopStats, name: &str) -> String {
     let (width, height) = PAGE;
     // Drawing into memory cannot fail.
     let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
-    let told = Ok(stats.clone());
-    let Ok(drawn) = terminal.draw(|frame| draw(frame, &told, name));
+    let stats = Ok(stats.clone());
+    let Ok(drawn) = terminal.draw(|frame| draw(frame, &stats, name));
     let lines = drawn.buffer.content().chunks(usize::from(width));
     let mut text = String::new();
     for line in lines {

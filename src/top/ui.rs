@@ -13,12 +13,12 @@ use super::stats::{SampleValues, TopHeal, TopStats};
 use crate::observe::grouped;
 
 /// Draws the whole screen: the last answer, or the error.
-pub(super) fn draw(frame: &mut Frame<'_>, told: &Result<TopStats, AdminClientError>, name: &str) {
+pub(super) fn draw(frame: &mut Frame<'_>, stats: &Result<TopStats, AdminClientError>, name: &str) {
     let [head, body, foot] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(0), Constraint::Length(1)])
             .areas(frame.area());
     frame.render_widget(Line::from(vec![Span::from(" q ").reversed(), Span::from(" quit")]), foot);
-    let stats = match told {
+    let stats = match stats {
         Ok(stats) => stats,
         Err(error) => {
             let text = Paragraph::new(error.to_string()).wrap(Wrap { trim: true });
@@ -34,9 +34,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, told: &Result<TopStats, AdminClientErr
             .areas(body);
     let three = [Constraint::Fill(1), Constraint::Fill(1), Constraint::Fill(1)];
     let [requests, healed, broken] = Layout::horizontal(three).spacing(1).areas(charts);
-    chart(frame, requests, "requests", stats, Color::Blue, |point| point.requests);
-    chart(frame, healed, "healed", stats, Color::Green, |point| point.healed);
-    chart(frame, broken, "broken", stats, Color::Red, |point| point.broken);
+    frame.render_widget(chart(stats, "requests", requests, |point| point.requests).blue(), requests);
+    frame.render_widget(chart(stats, "healed", healed, |point| point.healed).green(), healed);
+    frame.render_widget(chart(stats, "broken", broken, |point| point.broken).red(), broken);
     let [outcomes, now, index] = Layout::horizontal(three).spacing(1).areas(tables);
     let mut rows: Vec<(String, String)> =
         stats.requests.iter().map(|(outcome, count)| (outcome.clone(), grouped(*count))).collect();
@@ -85,32 +85,25 @@ fn last_heals(frame: &mut Frame<'_>, area: Rect, heals: &[TopHeal]) {
         let page = heal.label.as_ref().unwrap_or(&heal.identifier);
         let book = heal.book.as_ref().map(|book| format!(" in {book}")).unwrap_or_default();
         let reason = heal.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let told = format!("{by} in {} ms  {page}{book}{reason}", heal.duration_ms);
+        let details = format!("{by} in {} ms  {page}{book}{reason}", heal.duration_ms);
         Line::from(vec![
             Span::from(time),
             Span::from(format!("  {}", heal.verdict)).fg(color),
-            Span::from(told),
+            Span::from(details),
         ])
     });
     let text = Paragraph::new(lines.collect::<Vec<_>>()).wrap(Wrap { trim: true });
     frame.render_widget(text.block(framed("last heals (UTC)")), area);
 }
 
-/// Draws half an hour as bars, the last at the right, with the rate per second.
-fn chart(
-    frame: &mut Frame<'_>,
-    area: Rect,
-    name: &str,
-    stats: &TopStats,
-    color: Color,
-    of: impl Fn(&SampleValues) -> u64,
-) {
+/// Half an hour as bars, the last at the right, with the rate per second.
+fn chart(stats: &TopStats, name: &str, area: Rect, of: impl Fn(&SampleValues) -> u64) -> Sparkline<'static> {
     let block = framed(&format!("{name} {:.1}/s", stats.rate(&of)));
     let inside = block.inner(area);
     let bars = &stats.points[stats.points.len().saturating_sub(usize::from(inside.width))..];
     let mut data = vec![0; usize::from(inside.width).saturating_sub(bars.len())];
     data.extend(bars.iter().map(of));
-    frame.render_widget(Sparkline::default().data(data).style(Style::new().fg(color)).block(block), area);
+    Sparkline::default().data(data).block(block)
 }
 
 fn table(frame: &mut Frame<'_>, area: Rect, title: &str, rows: &[(String, String)]) {

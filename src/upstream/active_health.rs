@@ -47,29 +47,29 @@ impl Upstream {
             every.tick().await;
             let Some(own) = upstream.upgrade() else { return };
             let Some(check) = &own.check else { return };
-            let checks = own.servers.iter().map(|server| look(server, check));
+            let checks = own.servers.iter().map(|server| check_once(server, check));
             futures_util::future::join_all(checks).await;
         }
     }
 }
 
 /// Checks one server once.
-async fn look(server: &Arc<UpstreamServer>, check: &HealthCheck) {
+async fn check_once(server: &Arc<UpstreamServer>, check: &HealthCheck) {
     let patience = check.timeout;
     let times = Timeouts { connect: patience, first_byte: patience, body: patience };
     let mut attempt = Attempt::new(None);
-    let (mut body, mut repeated) = (Body::Empty, false);
-    let ask = attempt.ask(InFlightGuard::on(server), &check.head, &mut body, &times, &mut repeated);
+    let mut body = Body::Empty;
+    let ask = attempt.ask(InFlightGuard::on(server), &check.head, &mut body, &times);
     let asked = timeout(patience, ask).await;
-    let good = match asked {
+    let is_healthy = match asked {
         Ok(Ok(answer)) => {
-            let good = answer.status() == check.status;
+            let is_expected = answer.status() == check.status;
             if let Some(exchange) = attempt.answered(patience) {
                 let _read = timeout(patience, exchange.into_body().collect(LONGEST)).await;
             }
-            good
+            is_expected
         }
         Ok(Err(_)) | Err(_) => false,
     };
-    server.checked(good);
+    server.checked(is_healthy);
 }

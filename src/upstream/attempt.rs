@@ -9,10 +9,10 @@ use tokio::time::timeout;
 
 use super::RequestPermits;
 use super::body::Body;
+use super::body_connection::BodyConnection;
 use super::carrier::ActiveConnection;
 use super::error::{SendFailure, UpstreamError};
 use super::exchange::StreamingExchange;
-use super::lease::ResponseLease;
 use super::server::{InFlightGuard, SendError};
 use crate::config::settings::Timeouts;
 
@@ -29,28 +29,29 @@ const LONGEST: usize = 256 << 10;
 pub(super) struct Attempt {
     admission: Option<RequestPermits>,
     sent: Option<(ActiveConnection, InFlightGuard)>,
+    /// True if the request was written once without an answer: it must not be written a third time.
+    pub(super) is_repeated: bool,
 }
 
 impl Attempt {
     pub(super) fn new(admission: Option<RequestPermits>) -> Self {
-        Self { admission, sent: None }
+        Self { admission, sent: None, is_repeated: false }
     }
 
     /// An attempt whose head was answered already.
     pub(super) fn sent(admission: RequestPermits, carrier: ActiveConnection, load: InFlightGuard) -> Self {
-        Self { admission: Some(admission), sent: Some((carrier, load)) }
+        Self { admission: Some(admission), sent: Some((carrier, load)), is_repeated: false }
     }
 
     /// Sends the request to this server. If its kept-alive connection turns out to be closed, the request is sent once more
     /// on a new one: always if it was never written, and otherwise only without a body and when no byte of an answer came.
-    /// `repeated`: the request was written before and must not be written a third time. The body is taken when it is sent.
+    /// The body is taken when it is sent.
     pub(super) async fn ask(
         &mut self,
         load: InFlightGuard,
         head: &Parts,
         body: &mut Body,
         times: &Timeouts,
-        repeated: &mut bool,
     ) -> Result<Response<()>, SendError> {
         let mut load = Some(load);
         let Some(server) = load.as_ref().map(InFlightGuard::server) else { return Err(SendError::Lost) };
@@ -70,8 +71,8 @@ impl Attempt {
             match self.send(carrier, &mut load, head, body, times).await {
                 Ok(answer) => return server.answered(answer),
                 Err(SendFailure::Unsent) => server.meters.retried("unsent"),
-                Err(SendFailure::Stale) if !*repeated => {
-                    *repeated = true;
+                Err(SendFailure::Stale) if !self.is_repeated => {
+                    self.is_repeated = true;
                     server.meters.retried("stale");
                 }
                 Err(failure) => return Err(server.record_miss(failure)),
@@ -82,7 +83,7 @@ impl Attempt {
         match self.send(carrier, &mut load, head, body, times).await {
             Ok(answer) => server.answered(answer),
             Err(SendFailure::Unsent) => Err(unreached(UpstreamError::Closed)),
-            Err(SendFailure::Stale) if !*repeated => {
+            Err(SendFailure::Stale) if !self.is_repeated => {
                 server.record_failure();
                 Err(SendError::Lost)
             }
@@ -111,7 +112,7 @@ impl Attempt {
     pub(super) fn answered(mut self, silence: Duration) -> Option<StreamingExchange> {
         let (carrier, load) = self.sent.take()?;
         Some(StreamingExchange {
-            lease: ResponseLease::new(carrier, load, silence),
+            connection: BodyConnection::new(carrier, load, silence),
             admission: self.admission.take(),
         })
     }
@@ -128,7 +129,7 @@ impl Drop for Attempt {
                     return;
                 }
                 let exchange =
-                    StreamingExchange { lease: ResponseLease::new(carrier, load, LINGER), admission };
+                    StreamingExchange { connection: BodyConnection::new(carrier, load, LINGER), admission };
                 let _read = exchange.into_body().collect(LONGEST).await;
             }));
         }

@@ -11,7 +11,7 @@ use super::server::{InFlightGuard, UpstreamServer};
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct TriedServers {
     servers: u64,
-    /// A server that is out was tried.
+    /// True if a server that is out was tried.
     unfit: bool,
 }
 

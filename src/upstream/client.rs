@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::memory_budget::{BudgetPermit, Holder, MemoryBudget, add};
 use super::permits::{ClientPermit, Permits};
+use super::transfer::ClientLoad;
 use crate::config::settings::RouteKind;
 
 /// A client may hold at most 1/4 of the permits of an upstream. (And 1/4 of the memory: see [`MemoryBudget`].)
@@ -235,14 +236,15 @@ impl Client {
         &self.permits
     }
 
-    /// Requests with upstreams, or waiting for one.
-    pub(super) fn requests(&self) -> usize {
-        self.permits.taken()
-    }
-
     /// Memory for bytes of an answer or upload that wait for this client; `None`: its share, or that of all, is used up.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<BudgetPermit> {
         self.registry.budget.take_waiting(bytes, Arc::clone(self) as _)
+    }
+}
+
+impl ClientLoad for Client {
+    fn requests(&self) -> usize {
+        self.permits.taken()
     }
 }
 

@@ -139,7 +139,7 @@ impl Dialer {
     pub(super) async fn dial(&self, http2: &Http2Pool) -> Result<ActiveConnection, UpstreamError> {
         let io = self.connector.clone().call(self.target.clone()).await.map_err(refused)?;
         let is_http2 = self.knows_http2 || io.connected().is_negotiated_h2();
-        http2.is_none(!is_http2);
+        http2.record_dial(!is_http2);
         if is_http2 {
             http2.open(io).await.map(ActiveConnection::Shared).map_err(UpstreamError::Handshake)
         } else {

@@ -47,10 +47,10 @@ pub enum UpstreamError {
 /// Reason why a body broke off. The peer sees an aborted message, never a clean short one.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The upstream cut it.
+    /// The upstream cut the body.
     #[error("the upstream cut the body")]
     Upstream(#[source] io::Error),
-    /// The viewer cut it.
+    /// The viewer cut the body.
     #[error("the viewer cut the body")]
     Viewer(#[source] hyper::Error),
     /// The viewer cut the body; the connection does not tell the cause.
@@ -140,7 +140,7 @@ impl UpstreamError {
         self.is_caused_by(io::ErrorKind::ConnectionRefused)
     }
 
-    /// Every address had its share of the time.
+    /// True if each address had its share of the time, and none answered.
     pub(super) fn is_timeout(&self) -> bool {
         self.is_caused_by(io::ErrorKind::TimedOut)
     }

@@ -10,16 +10,16 @@ use parking_lot::Mutex;
 
 use super::RequestPermits;
 use super::body::{Body, BodyAbort};
+use super::body_connection::BodyConnection;
 use super::client::Client;
 use super::error::BodyError;
-use super::lease::ResponseLease;
 use super::tee::is_over;
 use super::transfer::{Release, Transfer};
 
 /// Streaming answer, with the resources to give back at its end.
 #[derive(Debug)]
 pub(super) struct StreamingExchange {
-    pub(super) lease: ResponseLease,
+    pub(super) connection: BodyConnection,
     #[expect(dead_code, reason = "free when dropped")]
     pub(super) admission: Option<RequestPermits>,
 }
@@ -32,15 +32,15 @@ impl HttpBody for StreamingExchange {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.lease.poll_body(cx).map_ok(Frame::data)
+        self.connection.poll_body(cx).map_ok(Frame::data)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.lease.is_end_stream()
+        self.connection.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.lease.size_hint()
+        self.connection.size_hint()
     }
 }
 
@@ -57,7 +57,7 @@ impl Release for HeldExchange {
 impl StreamingExchange {
     /// Hands out the exchange, which is given back when its client takes nothing while others wait.
     pub(super) fn into_transfer(self, client: Option<Arc<Client>>) -> Arc<Transfer<HeldExchange>> {
-        Transfer::new(client, Mutex::new(Some(self)))
+        Transfer::new(client.map(|client| client as _), Mutex::new(Some(self)))
     }
 
     /// The body of an exchange that has no client (a health check, a drained answer).
@@ -100,13 +100,13 @@ impl HttpBody for ResponseBody {
             };
         };
         let polled = Pin::new(&mut *exchange).poll_frame(cx);
-        // The lease is given back with the last frame, not with the call after it.
+        // The connection is given back with the last frame, not with the call after it.
         let is_over = match &polled {
             Poll::Ready(frame) => is_over(&*exchange, frame.as_ref()),
             Poll::Pending => false,
         };
         if is_over && let Some(mut exchange) = held.take() {
-            exchange.lease.end();
+            exchange.connection.give_back();
         }
         drop(held);
         self.transfer.waits_for_client(polled.is_ready());

@@ -70,7 +70,7 @@ impl FetcherFactory {
     }
 }
 
-/// Fetches documents. Connections are kept as long as it lives.
+/// Fetches documents. Connections are kept as long as the fetcher lives.
 #[derive(Debug)]
 pub struct Fetcher {
     web: FetcherFactory,
@@ -89,7 +89,7 @@ pub struct FetchRequest<'a> {
     pub accept: &'static str,
     /// Fields that are sent to the host of `home`, and to no other.
     pub headers: &'a HeaderMap,
-    /// The URL whose host may see them.
+    /// URL whose host may see `headers`.
     pub home: &'a str,
     /// `ETag` and `Last-Modified` of the stored copy.
     pub validators: (Option<&'a str>, Option<&'a str>),

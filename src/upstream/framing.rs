@@ -38,7 +38,7 @@ pub(super) fn settle(fields: &mut HeaderMap) -> Result<StatedLength, UpstreamErr
     {
         return Ok(StatedLength::Bytes(length));
     }
-    let length = one(fields).ok_or(UpstreamError::Length)?;
+    let length = single_length(fields).ok_or(UpstreamError::Length)?;
     fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
     Ok(StatedLength::Bytes(length))
 }
@@ -49,7 +49,7 @@ fn is_canonical(length: &[u8]) -> bool {
 }
 
 /// The one length that all say (RFC 9110 section 8.6).
-fn one(fields: &HeaderMap) -> Option<u64> {
+fn single_length(fields: &HeaderMap) -> Option<u64> {
     let all = fields.get_all(CONTENT_LENGTH).iter();
     let mut all = all.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(number);
     let first = all.next()??;

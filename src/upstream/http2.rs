@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -69,20 +69,16 @@ impl Drop for Http2Stream {
     }
 }
 
-/// Protocols of a server, the same for all its connections.
-const UNKNOWN: u8 = 0;
-const HTTP_1: u8 = 1;
-
 /// All HTTP/2 connections to one server.
 #[derive(Debug)]
 pub(super) struct Http2Pool {
     open: Mutex<Vec<Arc<Http2Connection>>>,
     scheme: Scheme,
     is_allowed: bool,
-    /// Protocol of the last dial.
-    spoken: AtomicU8,
+    /// True if the last dial found that the server speaks HTTP/1.1.
+    is_http1_server: AtomicBool,
     /// Lock held while dialling. Others wait, because they may share the new connection.
-    pub(super) turn: tokio::sync::Mutex<()>,
+    pub(super) dialling: tokio::sync::Mutex<()>,
     keep: Duration,
     max_age: Duration,
     most_streams: usize,
@@ -100,8 +96,8 @@ impl Http2Pool {
             open: Mutex::default(),
             scheme,
             is_allowed,
-            spoken: AtomicU8::new(UNKNOWN),
-            turn: tokio::sync::Mutex::default(),
+            is_http1_server: AtomicBool::new(false),
+            dialling: tokio::sync::Mutex::default(),
             keep: bounds.pool_idle,
             max_age: bounds.pool_max_age,
             most_streams: bounds.http2_streams,
@@ -109,19 +105,19 @@ impl Http2Pool {
         }
     }
 
-    /// HTTP/2 is allowed, and as far as we know the server speaks it.
-    pub(super) fn may_be(&self) -> bool {
-        self.is_allowed && self.spoken.load(Ordering::Relaxed) != HTTP_1
+    /// True if HTTP/2 is allowed and the server is not known to speak HTTP/1.1.
+    pub(super) fn may_be_used(&self) -> bool {
+        self.is_allowed && !self.is_http1_server.load(Ordering::Relaxed)
     }
 
-    /// The last dial found that the server speaks HTTP/1.1.
-    pub(super) fn is_none(&self, none: bool) {
-        self.spoken.store(if none { HTTP_1 } else { UNKNOWN }, Ordering::Relaxed);
+    /// Records whether a dial found that the server speaks HTTP/1.1.
+    pub(super) fn record_dial(&self, is_http1_server: bool) {
+        self.is_http1_server.store(is_http1_server, Ordering::Relaxed);
     }
 
     /// A share of the connection with the least to do; `None`: all are taken up, and another one is needed.
     pub(super) fn take(&self) -> Option<Http2Stream> {
-        if !self.may_be() {
+        if !self.may_be_used() {
             return None;
         }
         let mut open = self.open.lock();
@@ -151,12 +147,12 @@ impl Http2Pool {
         }
         let (sender, driver) = builder.handshake(io).await?;
         let allowed = Arc::new(AtomicUsize::new(driver.current_max_send_streams()));
-        let told = Arc::clone(&allowed);
+        let max_streams = Arc::clone(&allowed);
         tokio::spawn(async move {
             let mut driver = std::pin::pin!(driver);
             let ended = std::future::poll_fn(|cx| {
                 let polled = driver.as_mut().poll(cx);
-                told.store(driver.current_max_send_streams(), Ordering::Relaxed);
+                max_streams.store(driver.current_max_send_streams(), Ordering::Relaxed);
                 polled
             });
             if let Err(error) = ended.await {

@@ -7,6 +7,7 @@ mod active_health;
 mod attempt;
 mod balance;
 mod body;
+mod body_connection;
 mod carrier;
 mod client;
 pub mod coding;
@@ -21,7 +22,6 @@ mod held_response;
 mod http1;
 mod http2;
 mod internal_request;
-mod lease;
 mod memory_budget;
 mod otlp_client;
 mod passive_health;
@@ -199,13 +199,13 @@ impl Upstream {
             self.watch(caller, &(Arc::clone(transfer) as _));
         }
         let mut attempt = Attempt::new(Some(admission));
-        let (mut tried, mut repeated) = (TriedServers::default(), false);
+        let mut tried = TriedServers::default();
         let mut last = UpstreamError::Closed;
         while let Some(load) = self.choose(&mut tried) {
-            match attempt.ask(load, head, &mut body, &times, &mut repeated).await {
+            match attempt.ask(load, head, &mut body, &times).await {
                 Ok(answer) => return Ok(self.receive(caller, answer, attempt, times.body).await),
                 Err(SendError::Unreached(error)) => last = error,
-                Err(SendError::Lost) => (last, repeated) = (UpstreamError::Closed, true),
+                Err(SendError::Lost) => (last, attempt.is_repeated) = (UpstreamError::Closed, true),
                 Err(SendError::Failed(error)) => return Err(error),
             }
         }
@@ -225,7 +225,7 @@ impl Upstream {
     /// must not hold anything else for which others wait.
     pub async fn admit_client(&self, caller: &Caller) -> Result<Caller, UpstreamError> {
         let (Some(client), Some(kind)) = (caller.bounded(), caller.kind()) else { return Ok(caller.clone()) };
-        let permit = client.permits().acquire(kind, None, self.queue_wait).await;
+        let permit = client.permits().acquire(kind, || None, self.queue_wait).await;
         Ok(caller.with_permit(permit.ok_or(UpstreamError::Busy)?))
     }
 
@@ -243,12 +243,13 @@ impl Upstream {
             Some(client) => {
                 let permit = match caller.take_permit() {
                     own @ Some(_) => own,
-                    None => client.permits().acquire(kind, None, self.queue_wait).await,
+                    None => client.permits().acquire(kind, || None, self.queue_wait).await,
                 };
                 Some(permit.ok_or(UpstreamError::Busy)?)
             }
         };
-        let permit = self.permits.acquire(kind, caller.client(), self.queue_wait).await;
+        let load = || caller.client().map(|client| Arc::clone(client) as _);
+        let permit = self.permits.acquire(kind, load, self.queue_wait).await;
         let permit = UpstreamPermit::Viewer(permit.ok_or(UpstreamError::Busy)?);
         Ok(RequestPermits { _upstream: permit, _client: client, _counted: self.counted() })
     }

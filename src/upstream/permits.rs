@@ -14,8 +14,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::client::Client;
-use super::transfer::{self, Release, Transfer};
+use super::transfer::{self, ClientLoad, Release, Transfer};
 use crate::config::settings::RouteKind;
 
 /// Interval at which transfers are sought that may be ended in favour of requests that wait.
@@ -65,8 +64,8 @@ struct Queue {
 struct PermitWaiter {
     id: u64,
     kind: RouteKind,
-    client: Option<Arc<Client>>,
-    tell: oneshot::Sender<ClientPermit>,
+    client: Option<Arc<dyn ClientLoad>>,
+    sender: oneshot::Sender<ClientPermit>,
 }
 
 impl PermitWaiter {
@@ -89,7 +88,7 @@ impl Drop for ClientPermit {
         if self.is_returned {
             return;
         }
-        self.permits.taken.fetch_sub(one(self.kind), SeqCst);
+        self.permits.taken.fetch_sub(one_permit(self.kind), SeqCst);
         if self.permits.waiting.load(SeqCst) > 0 {
             self.permits.serve(&mut self.permits.queue.lock());
         }
@@ -120,7 +119,7 @@ fn shift(kind: RouteKind) -> u32 {
     }
 }
 
-fn one(kind: RouteKind) -> u64 {
+fn one_permit(kind: RouteKind) -> u64 {
     1 << shift(kind)
 }
 
@@ -163,18 +162,18 @@ impl Permits {
         self.waiting.load(SeqCst) == 0 && of_kind < self.most_of_a_kind && !is_taken
     }
 
-    /// A permit; waits for one as long as `patience`. `None`: there was none in time, or too many wait already.
+    /// A permit; waits for one as long as `patience`. `client` is called where the request has to wait. `None`: there was none in time, or too many wait already.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         kind: RouteKind,
-        client: Option<&Arc<Client>>,
+        client: impl FnOnce() -> Option<Arc<dyn ClientLoad>>,
         patience: Duration,
     ) -> Option<ClientPermit> {
         if self.waiting.load(SeqCst) == 0 && self.try_take(kind) {
             return Some(ClientPermit { permits: Arc::clone(self), kind, is_returned: false });
         }
         // Boxed, because it is rare: otherwise every request's future would be as large.
-        Box::pin(self.wait(kind, client.cloned(), Instant::now() + patience)).await
+        Box::pin(self.wait(kind, client(), Instant::now() + patience)).await
     }
 
     /// Registers `transfer`, which may be ended from now on when a request waits.
@@ -189,15 +188,15 @@ impl Permits {
     async fn wait(
         self: &Arc<Self>,
         kind: RouteKind,
-        client: Option<Arc<Client>>,
+        client: Option<Arc<dyn ClientLoad>>,
         deadline: Instant,
     ) -> Option<ClientPermit> {
-        let (tell, mut told) = oneshot::channel();
+        let (sender, mut granted) = oneshot::channel();
         let waiting = {
             let mut queue = self.queue.lock();
             let id = queue.next_id;
             queue.next_id += 1;
-            queue.waiters.push_back(PermitWaiter { id, kind, client, tell });
+            queue.waiters.push_back(PermitWaiter { id, kind, client, sender });
             self.waiting.fetch_add(1, SeqCst);
             self.shorten(&mut queue);
             // A permit may have become free before the waiter was queued.
@@ -206,7 +205,7 @@ impl Permits {
         };
         let mut pause = RECHECK;
         loop {
-            match timeout_at((Instant::now() + pause).min(deadline), &mut told).await {
+            match timeout_at((Instant::now() + pause).min(deadline), &mut granted).await {
                 Ok(permit) => return permit.ok(),
                 Err(_) if Instant::now() >= deadline => break,
                 Err(_) => self.end_stalled(),
@@ -215,7 +214,7 @@ impl Permits {
         }
         drop(waiting);
         // The permit may have come at the last moment.
-        told.try_recv().ok()
+        granted.try_recv().ok()
     }
 
     /// Ends transfers that wait for their clients, one for each request that waits: those of the clients that hold the most
@@ -271,20 +270,20 @@ impl Permits {
             if !self.try_take(queue.waiters[at].kind) {
                 continue;
             }
-            let Some(PermitWaiter { kind, tell, .. }) = queue.waiters.remove(at) else { return };
+            let Some(PermitWaiter { kind, sender, .. }) = queue.waiters.remove(at) else { return };
             self.waiting.fetch_sub(1, SeqCst);
             if let Err(mut permit) =
-                tell.send(ClientPermit { permits: Arc::clone(self), kind, is_returned: false })
+                sender.send(ClientPermit { permits: Arc::clone(self), kind, is_returned: false })
             {
                 // Its `drop` would lock the queue once more.
-                self.taken.fetch_sub(one(kind), SeqCst);
+                self.taken.fetch_sub(one_permit(kind), SeqCst);
                 permit.is_returned = true;
             }
         }
     }
 
     fn try_take(&self, kind: RouteKind) -> bool {
-        let taken = |taken: u64| self.fits(taken, kind).then(|| taken + one(kind));
+        let taken = |taken: u64| self.fits(taken, kind).then(|| taken + one_permit(kind));
         self.taken.fetch_update(SeqCst, SeqCst, taken).is_ok()
     }
 

@@ -97,14 +97,14 @@ impl Pool {
     /// Queues a waiter for the next connection. `Some`: the caller has to dial one. No dial is needed while enough are
     /// under way, including dials for requests that were given up.
     pub(super) fn wait(&self) -> (oneshot::Receiver<DialResult>, Option<Dial>) {
-        let (tell, told) = oneshot::channel();
+        let (sender, dialled) = oneshot::channel();
         let shard = OWN.with(|own| *own);
         let mut state = self.shards[shard].0.lock();
         state.waiters.retain(|waiter| !waiter.is_closed());
-        state.waiters.push_back(tell);
+        state.waiters.push_back(sender);
         let dials = state.dialling < state.waiters.len();
         state.dialling += usize::from(dials);
-        (told, dials.then_some(Dial(shard)))
+        (dialled, dials.then_some(Dial(shard)))
     }
 
     /// Takes the result of a dial whose waiter is gone: the connection is kept.

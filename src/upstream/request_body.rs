@@ -89,7 +89,7 @@ impl RequestBody {
             self.piece += length;
             if self.piece >= PIECE {
                 self.piece = 0;
-                self.silence.broken();
+                self.silence.reset();
             }
             if length > self.left {
                 return Poll::Ready(Some(Err(BodyError::ViewerTooLong)));
@@ -162,11 +162,11 @@ impl IdleTimer {
     /// Starts a new timeout of at most `patience` with the next poll.
     pub(super) fn begin(&mut self, patience: Duration) {
         self.patience = patience;
-        self.broken();
+        self.reset();
     }
 
     /// Resets the timer: bytes came.
-    pub(super) fn broken(&mut self) {
+    pub(super) fn reset(&mut self) {
         (self.used, self.since) = (Duration::ZERO, None);
     }
 
@@ -221,7 +221,7 @@ mod tests {
             assert!(!is_over(&mut silence));
             tokio::time::advance(PATIENCE * 9 / 10).await;
             assert!(!is_over(&mut silence));
-            silence.broken();
+            silence.reset();
         }
         let lasted = lasts(&mut silence).await;
         assert!(lasted >= PATIENCE && lasted < PATIENCE + Duration::from_secs(1), "{lasted:?}");

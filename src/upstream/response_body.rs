@@ -48,7 +48,7 @@ impl Upstream {
             if let Some(begun) = &mut exchange
                 && begun.is_end_stream()
             {
-                begun.lease.end();
+                begun.connection.give_back();
                 exchange = None;
             }
             let body = match (&mut exchange, caller.client()) {
@@ -80,7 +80,7 @@ impl Upstream {
         let most = if caller.collects() { 0 } else { self.buffer };
         let rest = match read(begun, most, client, reading, &mut pieces).await {
             ReadResult::Whole(end) => {
-                begun.lease.end();
+                begun.connection.give_back();
                 end
             }
             ReadResult::Broken(error) => Body::broken(error),

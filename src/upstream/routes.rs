@@ -55,7 +55,7 @@ impl Upstream {
         Ok(made.into_iter().map(|(_, upstream)| upstream).collect())
     }
 
-    /// Each once: routes that lead to the same servers share one upstream.
+    /// Upstreams, each once: routes that lead to the same servers share one.
     pub fn distinct(all: &[Arc<Self>]) -> impl Iterator<Item = &Arc<Self>> {
         let is_first =
             |at: usize, it: &Arc<Self>| !all.iter().take(at).any(|earlier| Arc::ptr_eq(earlier, it));

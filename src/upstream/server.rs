@@ -109,7 +109,7 @@ impl UpstreamServer {
         bounds: &settings::UpstreamSettings,
         meters: UpstreamMetrics,
     ) -> Self {
-        meters.stands(&upstream, &name, true);
+        meters.set_server_up(&upstream, &name, true);
         Self {
             name,
             upstream,
@@ -200,7 +200,7 @@ impl UpstreamServer {
     /// Takes a new connection, or one that becomes free in the meantime. A task opens it: when the request is given up, the
     /// connection serves the next one. (One client that resets its streams caused 12,000 dials in 5 s without that.)
     pub(super) async fn carrier(self: &Arc<Self>, time: Duration) -> Result<ActiveConnection, UpstreamError> {
-        let (told, dial) = self.pool.wait();
+        let (dialled, dial) = self.pool.wait();
         if let Some(dial) = dial {
             let server = Arc::clone(self);
             tokio::spawn(async move {
@@ -208,7 +208,7 @@ impl UpstreamServer {
                 server.pool.dialled(dial, dialled);
             });
         }
-        told.await.unwrap_or(Err(UpstreamError::Closed))
+        dialled.await.unwrap_or(Err(UpstreamError::Closed))
     }
 
     /// Opens a connection that carried no request yet.
@@ -218,15 +218,15 @@ impl UpstreamServer {
 
     /// Opens a connection, or shares one that another request has opened, where that is possible.
     async fn dial(&self) -> Result<ActiveConnection, UpstreamError> {
-        if self.http2.may_be() {
-            let turn = self.http2.turn.lock().await;
+        if self.http2.may_be_used() {
+            let dialling = self.http2.dialling.lock().await;
             if let Some(stream) = self.http2.take() {
                 return Ok(ActiveConnection::Shared(stream));
             }
-            if self.http2.may_be() {
+            if self.http2.may_be_used() {
                 return self.dialer.dial(&self.http2).await;
             }
-            drop(turn);
+            drop(dialling);
         }
         self.dialer.dial(&self.http2).await
     }
@@ -283,6 +283,6 @@ impl UpstreamServer {
                 tracing::warn!(%upstream, %server, "the server only fails: it is passed over ([upstream.health])");
             }
         }
-        self.meters.stands(upstream, server, changed == Some(ServerStatus::Up));
+        self.meters.set_server_up(upstream, server, changed == Some(ServerStatus::Up));
     }
 }

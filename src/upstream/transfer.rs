@@ -8,7 +8,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 
-use super::client::Client;
+/// A client, as far as its requests are counted.
+pub(super) trait ClientLoad: Debug + Send + Sync {
+    /// Requests with upstreams, or waiting for one.
+    fn requests(&self) -> usize;
+}
 
 /// Resources of a body, held while it streams.
 pub(super) trait Release: Debug + Send + Sync {
@@ -24,7 +28,7 @@ impl Release for () {
 /// A body on its way, either up or down.
 #[derive(Debug)]
 pub(super) struct Transfer<H: ?Sized> {
-    client: Option<Arc<Client>>,
+    client: Option<Arc<dyn ClientLoad>>,
     /// Time since which the client is the one to move, in milliseconds of [`now`]; zero: it is not.
     waits_since: AtomicU64,
     ended: AtomicBool,
@@ -36,7 +40,7 @@ pub(super) struct Transfer<H: ?Sized> {
 }
 
 impl<H> Transfer<H> {
-    pub(super) fn new(client: Option<Arc<Client>>, held: H) -> Arc<Self> {
+    pub(super) fn new(client: Option<Arc<dyn ClientLoad>>, held: H) -> Arc<Self> {
         Arc::new(Self {
             client,
             waits_since: AtomicU64::new(0),

@@ -10,11 +10,14 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::timeout;
 
-/// Minimum progress of a body that has not ended: 20 KiB in 20 s, on average 1 KiB a second.
+/// Least bytes in each [`PROGRESS_TIME`] of a body that has not ended: on average 1 KiB a second.
 ///
 /// SECURITY: a server that sends a byte now and then is never silent for [`crate::config::settings::Timeouts`], and would
 /// hold its reader up to the whole deadline.
-const PROGRESS: (Duration, u64) = (Duration::from_secs(20), 20 << 10);
+const PROGRESS_BYTES: u64 = 20 << 10;
+
+/// Interval at which the progress of a body is checked.
+const PROGRESS_TIME: Duration = Duration::from_secs(20);
 
 /// Reason why a body is not whole.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +26,7 @@ pub enum WholeError {
     #[error("it is too long")]
     TooLong,
     /// The body comes too slowly.
-    #[error("it comes too slowly, less than {} KiB in {} s", PROGRESS.1 >> 10, PROGRESS.0.as_secs())]
+    #[error("it comes too slowly, less than {} KiB in {} s", PROGRESS_BYTES >> 10, PROGRESS_TIME.as_secs())]
     Slow,
     /// The body broke.
     #[error("it broke")]
@@ -45,14 +48,14 @@ where
     let mut all = pin!(Limited::new(counted, most).collect());
     let mut before = 0;
     loop {
-        match timeout(PROGRESS.0, all.as_mut()).await {
+        match timeout(PROGRESS_TIME, all.as_mut()).await {
             Ok(Ok(all)) => return Ok(all.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(WholeError::TooLong),
             Ok(Err(error)) => return Err(WholeError::Broken(error)),
             Err(_) => {}
         }
         let now = read.load(Ordering::Relaxed);
-        if now.saturating_sub(before) < PROGRESS.1 {
+        if now.saturating_sub(before) < PROGRESS_BYTES {
             return Err(WholeError::Slow);
         }
         before = now;
@@ -82,7 +85,7 @@ mod tests {
     async fn a_body_that_only_drips_is_given_up_and_a_slow_one_is_not() {
         let started = tokio::time::Instant::now();
         assert!(matches!(read(dripping(vec![1; 10_000]), MOST).await, Err(WholeError::Slow)));
-        assert_eq!(started.elapsed(), PROGRESS.0);
+        assert_eq!(started.elapsed(), PROGRESS_TIME);
         // A body that is quick first and drips later.
         let quick_at_first = std::iter::once(MOST / 2).chain(vec![1; 10_000]);
         assert!(matches!(read(dripping(quick_at_first), MOST).await, Err(WholeError::Slow)));

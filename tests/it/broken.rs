@@ -5,8 +5,8 @@ use testbed::Testbed;
 use tokio::task::spawn_blocking;
 
 use crate::admin::{JSON, does, url};
-use crate::commands::program;
 use crate::support::healing_world::{pages, tile};
+use crate::support::program::program;
 use crate::support::world::{World, patiently};
 
 /// A book of two pages, from which readers come with addresses of their own.

@@ -95,7 +95,9 @@ async fn a_viewer_on_one_node_overtakes_the_sweeps_of_all_others() {
         .map(|_| Cluster::start(&own, &std::sync::Arc::new(Metrics::new())).expect("a cluster"))
         .collect();
     patiently("all are joined", || nodes.iter().all(|node| node.is_joined())).await;
-    let PermitResult::Place(held) = nodes[0].acquire("service", 1, false).await else { panic!("left alone") };
+    let PermitResult::Granted(held) = nodes[0].acquire("service", 1, false).await else {
+        panic!("left alone")
+    };
     let (tell, mut order) = tokio::sync::mpsc::unbounded_channel();
     let waits = |node: usize, is_first: bool| {
         let (node, tell) = (std::sync::Arc::clone(&nodes[node]), tell.clone());

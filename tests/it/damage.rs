@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use testbed::{Client, Testbed};
 
-use crate::commands::{Serving, program};
+use crate::support::program::{Serving, program};
 use crate::support::world::folder_of;
 
 /// A library of one book, and the program in a folder of its own.

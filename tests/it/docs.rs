@@ -143,7 +143,7 @@ pub(crate) fn scraped() -> BTreeMap<String, BTreeSet<String>> {
     metrics.edge.connection_cut("stuck");
     metrics.edge.config_reload("applied");
     let authority = http::uri::Authority::from_static("images.test:80");
-    metrics.upstream.stands(&authority, &authority, true);
+    metrics.upstream.set_server_up(&authority, &authority, true);
     metrics.upstream.retried("stale");
     metrics.upstream.variants("service.test:80", &["honoured"], "honoured");
     let scrape = metrics.scrape();

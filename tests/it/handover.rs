@@ -12,8 +12,8 @@ use command_fds::{CommandFdExt as _, FdMapping};
 use testbed::{Flow, Origin};
 use tokio::task::JoinHandle;
 
-use crate::commands::{Serving, folder, program};
 use crate::support::edge::{Viewer, field, status};
+use crate::support::program::{Serving, folder, program};
 use crate::support::world::patiently;
 
 /// So often is everything done.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use testbed::Testbed;
 
-use crate::commands::Serving;
 use crate::support::batch_world::Batch;
 use crate::support::healing_world::{pages, tile};
+use crate::support::program::Serving;
 
 #[tokio::test]
 async fn check_and_heal_are_not_fooled_by_a_derivative_cache() {

@@ -9,8 +9,8 @@ use iiif_mender::config::Settings;
 use regex::Regex;
 use testbed::Testbed;
 
-use crate::commands::{Serving, program};
 use crate::docs::{fenced, read};
+use crate::support::program::{Serving, program};
 use crate::support::world::folder_of;
 
 /// A port that is free at the moment.

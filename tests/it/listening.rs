@@ -1,18 +1,11 @@
 //! How connections are taken, kept and ended.
 #![allow(clippy::disallowed_methods, reason = "viewers connect to the proxy; the rule is for the product")]
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{Request, Version};
-use http_body_util::{BodyExt as _, Empty};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use testbed::{Flow, Origin};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
-use crate::support::edge::{Edge, Viewer, field, status};
+use crate::support::edge::{Edge, field, status};
 use crate::support::world::patiently;
 
 const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -20,7 +13,7 @@ const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: &str = "\0\0\0\x04\0\0\0\0\0";
 
 /// Answers with the path that was asked for.
-fn parrot() -> Origin {
+pub(crate) fn parrot() -> Origin {
     Origin::start(|seen| Origin::answer(200, &[], Flow::sized(seen.target.clone())))
 }
 
@@ -137,7 +130,7 @@ async fn an_idle_connection_is_kept_for_idle_timeout_and_not_for_head_timeout() 
 }
 
 /// After a second without a request a connection's buffers are let go, at the next look (a fourth of `head_timeout`).
-const LULL: Duration = Duration::from_millis(1600);
+pub(crate) const LULL: Duration = Duration::from_millis(1600);
 
 #[tokio::test]
 async fn who_rests_for_a_while_is_served_as_before() {
@@ -293,112 +286,4 @@ async fn a_head_that_two_servers_could_read_differently_is_refused() {
         assert_eq!(status(&answer), 400, "{lines}");
     }
     assert_eq!(origin.seen().len(), 0);
-}
-
-/// One request over HTTP/2.
-async fn over_http2<I>(io: I, request: Request<Empty<Bytes>>) -> (u16, String)
-where
-    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await;
-    let (mut sender, connection) = shaken.expect("HTTP/2");
-    tokio::spawn(connection);
-    let answer = sender.send_request(request).await.expect("an answer");
-    assert_eq!(answer.version(), Version::HTTP_2);
-    let status = answer.status().as_u16();
-    let body = answer.into_body().collect().await.expect("a body").to_bytes();
-    (status, String::from_utf8_lossy(&body).into_owned())
-}
-
-fn ask(target: &str) -> http::request::Builder {
-    Request::builder().uri(target)
-}
-
-#[tokio::test]
-async fn http2_without_tls_is_understood_by_those_who_know() {
-    let origin = parrot();
-    let edge = Edge::with(&origin.url(), "server.max_head_bytes = 16KiB").await;
-    let connect = || async { TcpStream::connect(edge.address()).await.expect("a connection") };
-    let request = ask("http://iiif.example/a%2Fb?c").header("cookie", "a=1").header("cookie", "b=2");
-    let answer = over_http2(connect().await, request.body(Empty::new()).expect("a request")).await;
-    assert_eq!(answer, (200, "/a%2Fb?c".to_owned()));
-    let seen = origin.seen();
-    assert_eq!((seen[0].header("x-forwarded-host"), seen[0].header("cookie")), ("iiif.example", "a=1; b=2"));
-    assert_eq!(seen[0].header("via"), "2.0 iiif-mender");
-    let two_hosts = ask("http://iiif.example/").header("host", "other.example");
-    assert_eq!(over_http2(connect().await, two_hosts.body(Empty::new()).expect("a request")).await.0, 400);
-    let huge = ask("http://iiif.example/").header("x", "x".repeat(20_000));
-    assert_eq!(over_http2(connect().await, huge.body(Empty::new()).expect("a request")).await.0, 431);
-    assert_eq!(origin.seen().len(), 1);
-    edge.is_alone().await;
-}
-
-/// An edge that speaks TLS, and a client who trusts it and speaks this protocol.
-async fn with_tls(origin: &Origin, alpn: &[&str]) -> (Edge, tokio_rustls::TlsConnector, tempfile::TempDir) {
-    let folder = tempfile::tempdir().expect("a directory");
-    let made = rcgen::generate_simple_self_signed(["iiif.example".to_owned()]).expect("a certificate");
-    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).expect("a file");
-    std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
-    let more = format!(
-        "server.tls = {{ cert = \"{}\", key = \"{}\" }}\nserver.head_timeout = 300ms",
-        cert.display(),
-        key.display()
-    );
-    let edge = Edge::with(&origin.url(), &more).await;
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(made.cert.der().clone()).expect("a certificate");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("protocol versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    client.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    (edge, Arc::new(client).into(), folder)
-}
-
-#[tokio::test]
-async fn tls_speaks_http2_or_http1_as_agreed() {
-    let origin = parrot();
-    for (offered, agreed) in [(&["h2", "http/1.1"][..], &b"h2"[..]), (&["http/1.1"], b"http/1.1"), (&[], b"")]
-    {
-        let (edge, client, _folder) = with_tls(&origin, offered).await;
-        let name = rustls_pki_types::ServerName::try_from("iiif.example").expect("a name");
-        let tcp = TcpStream::connect(edge.address()).await.expect("a connection");
-        let tls = client.connect(name, tcp).await.expect("TLS");
-        assert_eq!(tls.get_ref().1.alpn_protocol().unwrap_or_default(), agreed);
-        if agreed == b"h2" {
-            let request = ask("https://iiif.example/two").body(Empty::new()).expect("a request");
-            assert_eq!(over_http2(tls, request).await, (200, "/two".to_owned()));
-        } else {
-            let shaken = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await;
-            let (mut sender, connection) = shaken.expect("HTTP/1.1");
-            tokio::spawn(connection);
-            let request = ask("/one").header("host", "iiif.example").body(Empty::<Bytes>::new());
-            let request = request.expect("a request");
-            for _ in 0..2 {
-                let answer = sender.send_request(request.clone()).await.expect("an answer");
-                assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_11));
-                answer.into_body().collect().await.expect("a body");
-                tokio::time::sleep(LULL).await;
-            }
-        }
-    }
-    let seen = origin.seen();
-    assert!(seen.iter().all(|seen| seen.header("x-forwarded-proto") == "https"));
-    assert!(seen.iter().all(|seen| seen.header("x-forwarded-port") == "443"));
-}
-
-#[tokio::test]
-async fn who_does_not_shake_hands_is_closed_in_time() {
-    let origin = parrot();
-    let (edge, _client, _folder) = with_tls(&origin, &[]).await;
-    for said in ["", "\x16\x03\x01", "GET / HTTP/1.1\r\nHost: h\r\n\r\n"] {
-        let mut viewer = Viewer::to(edge.address()).await;
-        viewer.says(said).await;
-        assert!(!viewer.rest().await.text.contains("HTTP/1.1"));
-    }
-    assert_eq!(origin.seen().len(), 0);
-    edge.is_alone().await;
 }

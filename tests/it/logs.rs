@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 
 use testbed::Origin;
 
-use crate::commands::{Serving, folder, program};
+use crate::support::program::{Serving, folder, program};
 use crate::support::world::patiently;
 
 /// The program with `[log]` keys of the test's choice.

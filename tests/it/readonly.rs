@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use testbed::{Client, Testbed};
 
-use crate::commands::{Serving, program};
+use crate::support::program::{Serving, program};
 use crate::support::world::patiently;
 
 /// User and group that own nothing here.

@@ -2,7 +2,7 @@
 
 use testbed::{Origin, Testbed};
 
-use crate::commands::{Serving, program};
+use crate::support::program::{Serving, program};
 use crate::support::world::{folder_of, patiently};
 use crate::traces::{named, spans};
 

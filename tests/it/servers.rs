@@ -366,7 +366,7 @@ async fn servers_that_reset_cut_refuse_and_die_under_load_cost_no_wrong_byte_and
         for round in 0..8 {
             match round % 4 {
                 0 => one.resets(),
-                1 => other.cuts_body_after(Some(1000)),
+                1 => other.cuts_body_after(1000),
                 2 => one.goes_down().await,
                 _ => one.stalls(),
             }

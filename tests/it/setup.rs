@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde_json::Value;
 use testbed::{Flow, Origin, Testbed};
 
-use crate::commands::{Serving, program};
+use crate::support::program::{Serving, program};
 use crate::support::world::{World, folder_of, patiently};
 
 /// A library whose configuration is in order, on disk.

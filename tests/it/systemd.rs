@@ -4,7 +4,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::commands::{Serving, folder, program};
+use crate::support::program::{Serving, folder, program};
 
 /// Systemd's end of the socket.
 struct Systemd {

@@ -11,6 +11,7 @@ use super::source::SourceSettings;
 use crate::config::addresses::BaseUrl;
 use crate::config::value::{As, ValueError, WordList};
 use crate::config::values::{PathPiece, WholeNumber, secs};
+use crate::iiif::CanvasUrl;
 
 /// `[index]`
 #[derive(Debug, Clone, PartialEq, SmartDefault, Serialize, Deserialize, JsonSchema)]
@@ -111,4 +112,25 @@ pub struct CanvasRule {
     #[default("/iiif-service/fedora/canvas/".to_owned())]
     #[serde(with = "As::<PathPiece>")]
     pub canvas: String,
+}
+
+impl CanvasRule {
+    /// The canvas of a file URL, and of one page of it where the file is a PDF.
+    pub fn derive(&self, file_url: &str, page: Option<u32>) -> Option<String> {
+        let url = CanvasUrl::parse(file_url)?;
+        let path = self.path(url.path.strip_prefix(&self.rest)?)?;
+        Some(self.canvas_at(&format!("{}://{}", url.scheme, url.authority), path, page))
+    }
+
+    /// Path of the canvas in the text that follows [`CanvasRule::rest`].
+    pub(crate) fn path<'u>(&self, rest: &'u str) -> Option<&'u str> {
+        let (path, name) = rest.rsplit_once(&self.files)?;
+        (!path.is_empty() && !name.is_empty()).then_some(path)
+    }
+
+    /// URL of the canvas of this path, and of one page of a PDF, at `root`: scheme and authority.
+    pub(crate) fn canvas_at(&self, root: &str, path: &str, page: Option<u32>) -> String {
+        let page = page.map_or_else(String::new, |page| format!("?page={page}"));
+        format!("{root}{}{path}{page}", self.canvas)
+    }
 }

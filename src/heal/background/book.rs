@@ -72,7 +72,7 @@ impl Books {
         self.lookup.index().manifest_canvases(manifest).map_or(0, |pages| pages.len())
     }
 
-    /// Has the whole manifest built beside. False: not possible here, or no help.
+    /// Has the whole manifest built beside the stored one. False: not possible here, or no help.
     pub(in crate::heal) async fn heal(
         &self,
         manifest: &str,

@@ -90,12 +90,12 @@ impl BackgroundScan {
     pub(in crate::heal) async fn look_at_manifest(&mut self, manifest: &str) {
         let Ok(pages) = self.context.lookup.index().manifest_canvases(manifest) else { return };
         for key in pages.iter().flat_map(|page| &page.keys) {
-            self.look(manifest, key).await;
+            self.probe(manifest, key).await;
         }
     }
 
     /// Probes one image of this manifest. At the second missing page the whole manifest is requested if that costs less.
-    pub(in crate::heal) async fn look(&mut self, manifest: &str, key: &str) {
+    pub(in crate::heal) async fn probe(&mut self, manifest: &str, key: &str) {
         if self.book.manifest != manifest {
             self.heal_held().await;
             self.book = BookPosition { manifest: manifest.to_owned(), ..BookPosition::default() };

@@ -84,7 +84,7 @@ impl Sweep {
             if self.state.0.load(Ordering::Acquire) == STOPPING {
                 break;
             }
-            scan.look(&manifest, &key).await;
+            scan.probe(&manifest, &key).await;
             let (looked_at, gone) = scan.counts();
             if looked_at % NOTE_EVERY == 0 {
                 note_position(&file, start + looked_at).await;
@@ -101,7 +101,7 @@ impl Sweep {
 
     /// Lookup keys of all images after the first `skip`, in the order of the index.
     fn images_from(&self, skip: u64) -> mpsc::Receiver<(String, String)> {
-        let (tell, told) = mpsc::channel(READ_AHEAD);
+        let (sender, images) = mpsc::channel(READ_AHEAD);
         let index = Arc::clone(self.context.lookup.index());
         tokio::task::spawn_blocking(move || {
             let mut position = 0;
@@ -110,7 +110,7 @@ impl Sweep {
                 if position <= skip {
                     return ControlFlow::Continue(());
                 }
-                match tell.blocking_send((image.manifest, image.image)) {
+                match sender.blocking_send((image.manifest, image.image)) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(_) => ControlFlow::Break(()),
                 }
@@ -119,7 +119,7 @@ impl Sweep {
                 tracing::error!(%error, "the sweep cannot read the index");
             }
         });
-        told
+        images
     }
 
     fn position_file(&self) -> PathBuf {

@@ -1,11 +1,11 @@
 //! Canvas service as the ladder sees it: requests within limits, through lanes and a breaker.
 
 pub(in crate::heal) mod ask;
+pub(in crate::heal) mod build_permit;
 pub(in crate::heal) mod circuit_breaker;
 pub(in crate::heal) mod failure_log;
 pub(in crate::heal) mod fault_tracker;
-pub(in crate::heal) mod place;
-pub(in crate::heal) mod place_files;
+pub(in crate::heal) mod permit_files;
 pub(in crate::heal) mod priority_semaphore;
 pub(in crate::heal) mod register_path;
 pub(in crate::heal) mod registration;
@@ -38,7 +38,7 @@ use crate::config::settings::{Rung, Timeouts};
 use crate::heal::canvas_service::circuit_breaker::CircuitBreaker;
 use crate::heal::canvas_service::failure_log::FailureLog;
 use crate::heal::canvas_service::fault_tracker::FaultTracker;
-use crate::heal::canvas_service::place_files::PermitFiles;
+use crate::heal::canvas_service::permit_files::PermitFiles;
 use crate::heal::canvas_service::priority_semaphore::PrioritySemaphore;
 use crate::heal::canvas_service::registration::RegistrationCheck;
 use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse, classify};
@@ -90,7 +90,7 @@ pub(in crate::heal) struct CanvasService {
     pub(in crate::heal) lanes: Arc<PrioritySemaphore>,
     /// The other nodes, which share the service's permits.
     cluster: Option<Arc<Cluster>>,
-    places: usize,
+    permits: usize,
     pub(in crate::heal) bounds: ViewerBounds,
     open_for: Duration,
     /// True if `variant` is a rung of the ladder.
@@ -166,7 +166,7 @@ impl CanvasService {
             patience: heal.timeout,
             lanes,
             cluster,
-            places: heal.concurrency,
+            permits: heal.concurrency,
             bounds: ViewerBounds::of(heal),
             open_for,
             uses_variants: heal.ladder.contains(&Rung::Variant),
@@ -185,7 +185,7 @@ impl CanvasService {
             ),
             files: PermitFiles::new(&settings.index.path, upstream.authority.as_str()),
             sent: before.map(|before| Arc::clone(&before.sent)).unwrap_or_default(),
-            hanging: before.filter(|before| before.places == heal.concurrency).map_or_else(
+            hanging: before.filter(|before| before.permits == heal.concurrency).map_or_else(
                 || Arc::new(Semaphore::new(heal.concurrency.saturating_mul(HANGING))),
                 |before| Arc::clone(&before.hanging),
             ),
@@ -218,7 +218,10 @@ impl CanvasService {
         self.count_request();
         let began = Instant::now();
         let answer = match self.get(target, trace, self.patience, LONGEST_CANVAS).await {
-            Ok((status, body)) => self.read_canvas(target, status, &body, key, made, began),
+            Ok((status, _)) if !status.is_success() => classify(status),
+            Ok((_, body)) => {
+                self.read_canvas(target, &body, key, (made == CacheStatus::Now).then_some(began))
+            }
             Err(error) => {
                 self.metrics.upstream_error(error.kind());
                 tracing::warn!(request = %trace, canvas = target, error = %crate::upstream::ErrorChain(&error), "canvas request failed");
@@ -292,19 +295,15 @@ impl CanvasService {
         format!("{}://{}{}", self.scheme, self.authority, self.base)
     }
 
-    /// Reads the answer to a canvas request: what it proves about one image, and about the service.
+    /// Reads the answer to a canvas request: what it proves about one image, and about the service. `built_since`: start of
+    /// the request, if the answer was built for it for certain.
     fn read_canvas(
         &self,
         target: &str,
-        status: StatusCode,
         body: &[u8],
         image: &str,
-        made: CacheStatus,
-        began: Instant,
+        built_since: Option<Instant>,
     ) -> CanvasResponse {
-        if !status.is_success() {
-            return classify(status);
-        }
         let is_book = !is_canvas(target);
         // An answer to a request for a whole manifest that is no manifest: a retry would not help.
         let nonsense = if is_book { CanvasResponse::Refused } else { CanvasResponse::Unclear };
@@ -318,7 +317,7 @@ impl CanvasService {
         if is_book && (is_another || read.document.id.is_none()) {
             return nonsense;
         }
-        if made == CacheStatus::Now && is_book {
+        if let (Some(began), true) = (built_since, is_book) {
             self.registrations.has_built(read.canvases.iter().flat_map(|canvas| &canvas.images), began);
         }
         let mut images = read.canvases.iter().flat_map(|canvas| &canvas.images).peekable();
@@ -326,7 +325,7 @@ impl CanvasService {
             CanvasResponse::Lacks
         } else if !images.any(|own| identifier::same_file(own, image)) {
             CanvasResponse::Unclear
-        } else if made == CacheStatus::Now {
+        } else if built_since.is_some() {
             CanvasResponse::Built
         } else {
             CanvasResponse::Carries

@@ -51,7 +51,7 @@ pub(in crate::heal) struct PrioritySemaphore {
 
 #[derive(Debug)]
 struct SemaphoreState {
-    places: usize,
+    permits: usize,
     free: usize,
     /// Permits to be removed as soon as they are released: the number was lowered.
     owed: usize,
@@ -85,13 +85,13 @@ pub(in crate::heal) struct PriorityPermit {
 pub(in crate::heal) struct WaiterId(u64);
 
 impl PrioritySemaphore {
-    pub(in crate::heal) fn new(places: usize) -> Arc<Self> {
-        let places = places.max(1);
+    pub(in crate::heal) fn new(permits: usize) -> Arc<Self> {
+        let permits = permits.max(1);
         let waiting = Default::default();
         let (held, has_extra) = (Vec::new(), false);
         let state = SemaphoreState {
-            places,
-            free: places,
+            permits,
+            free: permits,
             owed: 0,
             next_ticket: 0,
             in_a_row: 0,
@@ -103,14 +103,14 @@ impl PrioritySemaphore {
     }
 
     /// Sets the number of permits. Holders keep theirs to the end.
-    pub(in crate::heal) fn resize(self: &Arc<Self>, places: usize) {
-        let places = places.max(1);
+    pub(in crate::heal) fn resize(self: &Arc<Self>, permits: usize) {
+        let permits = permits.max(1);
         let more = {
             let mut state = self.state.lock();
-            let fewer = state.places.saturating_sub(places);
-            let more = places.saturating_sub(state.places);
+            let fewer = state.permits.saturating_sub(permits);
+            let more = permits.saturating_sub(state.permits);
             let idle = fewer.min(state.free);
-            state.places = places;
+            state.permits = permits;
             state.free -= idle;
             state.owed += fewer - idle;
             more
@@ -139,7 +139,7 @@ impl PrioritySemaphore {
             called
         };
         match called.await {
-            Ok(place) => place,
+            Ok(permit) => permit,
             // Not reached: the lanes never drop a waiter's sender. A permit without a count is better than a panic.
             Err(_) => PriorityPermit { lanes: None, number: None },
         }
@@ -172,14 +172,14 @@ impl PrioritySemaphore {
 
     /// Waits for a permit as [`PrioritySemaphore::acquire`] does, or until every permit has been held for `aged`: then one
     /// extra request may run, if it is probably answered at once, so that a stored document does not wait behind builds.
-    pub(in crate::heal) async fn place_or_extra(
+    pub(in crate::heal) async fn acquire_or_extra(
         self: &Arc<Self>,
         priority: Priority,
         aged: Duration,
     ) -> PriorityPermit {
-        let mut place = std::pin::pin!(self.acquire(|_| priority));
+        let mut permit = std::pin::pin!(self.acquire(|_| priority));
         loop {
-            if let Ok(permit) = tokio::time::timeout(EXTRA_LOOK, &mut place).await {
+            if let Ok(permit) = tokio::time::timeout(EXTRA_LOOK, &mut permit).await {
                 return permit;
             }
             let mut state = self.state.lock();
@@ -205,8 +205,8 @@ impl PrioritySemaphore {
             match waiter.call.send(PriorityPermit { lanes: Some(Arc::clone(self)), number: Some(number) }) {
                 Ok(()) => return,
                 // The waiter left. The permit is taken back here, not in its `Drop`: that would lock twice.
-                Err(mut place) => {
-                    place.lanes = None;
+                Err(mut permit) => {
+                    permit.lanes = None;
                     state.held.retain(|(own, _)| *own != number);
                 }
             }
@@ -275,18 +275,18 @@ mod tests {
         name: u32,
         order: &Arc<Mutex<Vec<u32>>>,
     ) -> WaiterId {
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let (own, order) = (Arc::clone(lanes), Arc::clone(order));
         tokio::spawn(async move {
             let stand = move |ticket| {
-                let _ = tell.send(ticket);
+                let _ = sender.send(ticket);
                 lane
             };
-            let place = own.acquire(stand).await;
+            let permit = own.acquire(stand).await;
             order.lock().push(name);
-            drop(place);
+            drop(permit);
         });
-        told.await.expect("it waits")
+        receiver.await.expect("it waits")
     }
 
     async fn drained(lanes: &Arc<PrioritySemaphore>) {

@@ -183,7 +183,7 @@ impl RegistrationCheck {
     }
 
     /// Reads an answer and remembers its meaning.
-    pub(in crate::heal) fn hear(
+    pub(in crate::heal) fn record_response(
         &self,
         uuid: Uuid,
         status: StatusCode,
@@ -222,25 +222,25 @@ mod tests {
 
     const UUID: Uuid = Uuid::from_u128(0x13c0_9e7b_ddb5_30f5_a4ce_eece_bd33_0564);
 
-    fn hear(truth: &RegistrationCheck, status: u16, body: &'static str) -> Registration {
+    fn hear(check: &RegistrationCheck, status: u16, body: &'static str) -> Registration {
         let status = StatusCode::from_u16(status).expect("a status");
-        truth.hear(UUID, status, &Bytes::from_static(body.as_bytes()), Instant::now())
+        check.record_response(UUID, status, &Bytes::from_static(body.as_bytes()), Instant::now())
     }
 
-    fn truth() -> RegistrationCheck {
+    fn check() -> RegistrationCheck {
         RegistrationCheck::new(Duration::from_mins(1), Duration::from_mins(1))
     }
 
     #[test]
     fn the_services_own_answers_tell_alive_from_expired() {
-        let truth = truth();
+        let check = check();
         let url = "http://localhost:9000/fcrepo/rest/obj/a/files/a.jpg";
-        assert_eq!(hear(&truth, 200, url), Registration::Alive(url.to_owned()));
-        assert!(truth.is_known_registered(UUID, None));
+        assert_eq!(hear(&check, 200, url), Registration::Alive(url.to_owned()));
+        assert!(check.is_known_registered(UUID, None));
         let forgotten = "Resource with id 13c09e7b-ddb5-30f5-a4ce-eecebd330564 not found!";
-        assert_eq!(hear(&truth, 404, forgotten), Registration::Expired);
-        assert!(!truth.is_known_registered(UUID, None));
-        assert!(truth.is_available(Instant::now()));
+        assert_eq!(hear(&check, 404, forgotten), Registration::Expired);
+        assert!(!check.is_known_registered(UUID, None));
+        assert!(check.is_available(Instant::now()));
     }
 
     #[test]
@@ -252,25 +252,25 @@ mod tests {
             (404, r#"{"status":404,"path":"/iiif-service/resources/13c09e7b-ddb5-30f5-a4ce-eecebd330564"}"#),
             (404, "no route: /iiif-service/resources/13c09e7b-ddb5-30f5-a4ce-eecebd330564"),
         ] {
-            let truth = truth();
-            assert_eq!(hear(&truth, status, body), Registration::Nothing, "{status}");
-            assert!(!truth.is_available(Instant::now()));
-            assert!(truth.is_available(Instant::now() + Duration::from_secs(61)));
+            let check = check();
+            assert_eq!(hear(&check, status, body), Registration::Nothing, "{status}");
+            assert!(!check.is_available(Instant::now()));
+            assert!(check.is_available(Instant::now() + Duration::from_secs(61)));
         }
     }
 
     #[test]
     fn a_service_in_trouble_is_asked_again() {
-        let truth = truth();
-        assert_eq!(hear(&truth, 503, ""), Registration::Nothing);
-        assert!(truth.is_available(Instant::now()));
+        let check = check();
+        assert_eq!(hear(&check, 503, ""), Registration::Nothing);
+        assert!(check.is_available(Instant::now()));
     }
 
     #[test]
     fn a_service_that_says_nothing_is_asked_again_soon() {
-        let (truth, now) = (truth(), Instant::now());
-        truth.record_timeout(now);
-        assert!(!truth.is_available(now));
-        assert!(truth.is_available(now + FIRST_LIFE));
+        let (check, now) = (check(), Instant::now());
+        check.record_timeout(now);
+        assert!(!check.is_available(now));
+        assert!(check.is_available(now + FIRST_LIFE));
     }
 }

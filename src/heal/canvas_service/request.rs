@@ -94,7 +94,7 @@ impl CanvasService {
     /// wait, and goes on without it: two canvases that never answer must not keep all others from being healed.
     pub(in crate::heal) async fn hold<T, P>(
         &self,
-        place: &mut Option<P>,
+        permit: &mut Option<P>,
         work: impl Future<Output = T>,
     ) -> T {
         let mut work = std::pin::pin!(work);
@@ -106,11 +106,11 @@ impl CanvasService {
                     drop(hangs);
                     return answer;
                 }
-                Err(_) if place.is_some() && self.lanes.waiting().iter().any(|waiting| *waiting > 0) => {
+                Err(_) if permit.is_some() && self.lanes.waiting().iter().any(|waiting| *waiting > 0) => {
                     // A service that hangs gets only a few times as many requests as there are permits.
                     if let Ok(own) = Arc::clone(&self.hanging).try_acquire_owned() {
                         self.metrics.event(EventKind::CanvasHangs);
-                        (hangs, *place) = (Some(own), None);
+                        (hangs, *permit) = (Some(own), None);
                     }
                 }
                 Err(_) => {}
@@ -142,8 +142,8 @@ impl CanvasRequests {
         let mut span = Span::step(&order.image.trace, request.rung.as_str());
         let image = &order.image.with_span(&span);
         let is_book = request.is_book();
-        let mut place = service.place(urgency, Some(request)).await;
-        let Some(got) = &place else { return CanvasResponse::Withheld };
+        let mut permit = service.acquire_permit(urgency, Some(request)).await;
+        let Some(got) = &permit else { return CanvasResponse::Withheld };
         if wanted == Freshness::OrLanded
             && got.was_contended()
             && self.evidence(image).await == Evidence::Alive
@@ -168,7 +168,7 @@ impl CanvasRequests {
             }
         };
         // A request for a whole manifest takes long without hanging.
-        let answer = if is_book { asked.await } else { service.hold(&mut place, asked).await };
+        let answer = if is_book { asked.await } else { service.hold(&mut permit, asked).await };
         service.request_ended(request, answer, image, started.elapsed());
         span.text("iiif_mender.answer", answer.as_str());
         answer

@@ -134,7 +134,7 @@ impl CanvasServices {
             let asked = service.registrations.patiently(service.get_resource(uuid, &image.trace));
             let Some(answer) = asked.await else { continue };
             let said = match answer {
-                Ok((status, body)) => service.registrations.hear(uuid, status, &body, asked_at),
+                Ok((status, body)) => service.registrations.record_response(uuid, status, &body, asked_at),
                 Err(error) => {
                     self.metrics.upstream_error(error.kind());
                     service.registrations.record_timeout(Instant::now());

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::heal::Healer;
 use crate::heal::canvas_service::CanvasService;
-use crate::heal::canvas_service::place::BuildPermit;
+use crate::heal::canvas_service::build_permit::BuildPermit;
 use crate::heal::canvas_service::priority_semaphore::{Priority, PriorityPermit};
 use crate::heal::canvas_service::viewer_queue::{FirstRequest, FirstState, is_canvas};
 use crate::observe::EventKind;
@@ -30,7 +30,7 @@ pub struct ViewerRequest {
     name: Arc<str>,
     /// Set for the first request of its document.
     first: Option<FirstRequest>,
-    place: Option<ViewerPermit>,
+    permit: Option<ViewerPermit>,
     /// True if the answer shows whether the document is to be had: the request is not one of many that follow.
     tells: bool,
 }
@@ -39,7 +39,7 @@ pub struct ViewerRequest {
 #[derive(Debug)]
 enum ViewerPermit {
     /// Permit among the viewers of this node.
-    Own { _place: PriorityPermit },
+    Own { _permit: PriorityPermit },
     /// Permit among all requests that make the service build.
     Shared(#[expect(dead_code, reason = "given back when it is dropped")] BuildPermit),
 }
@@ -52,10 +52,10 @@ const LINGER: Duration = Duration::from_secs(2);
 
 impl Drop for DelayedRelease {
     fn drop(&mut self) {
-        if let (Some(place), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+        if let (Some(permit), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(async move {
                 tokio::time::sleep(LINGER).await;
-                drop(place);
+                drop(permit);
             });
         }
     }
@@ -89,7 +89,7 @@ impl CanvasService {
         let requests = &self.viewers;
         let name: Arc<str> = canonical(target).into();
         let service = Arc::clone(self);
-        let mut request = ViewerRequest { service, name, first: None, place: None, tells: false };
+        let mut request = ViewerRequest { service, name, first: None, permit: None, tells: false };
         // A stored document needs no permit.
         if requests.answered.get(&request.name) == Some(true) {
             return Ok((request, admitted.await.map_err(|_| COME_BACK)?));
@@ -132,8 +132,8 @@ impl CanvasService {
         let was_refused = requests.answered.get(&request.name) == Some(false);
         request.tells |= was_refused;
         if request.first.is_some() || was_refused || request.tells && is_canvas {
-            let place = timeout(wait, self.viewer_place(is_canvas)).await;
-            request.place = place.map_err(|_| self.wait_expired())?;
+            let permit = timeout(wait, self.viewer_permit(is_canvas)).await;
+            request.permit = permit.map_err(|_| self.wait_expired())?;
         }
         if let Some(first) = &request.first {
             first.is_sent();
@@ -148,13 +148,13 @@ impl CanvasService {
     }
 
     /// The permit to have something built for a viewer.
-    async fn viewer_place(&self, is_canvas: bool) -> Option<ViewerPermit> {
-        let places = if is_canvas { &self.lanes } else { &self.viewers.documents };
-        let place = places.place_or_extra(Priority::Viewer, self.bounds.build_after).await;
-        if is_canvas && !place.is_extra() {
-            return self.share_place(place, true, None).await.map(ViewerPermit::Shared);
+    async fn viewer_permit(&self, is_canvas: bool) -> Option<ViewerPermit> {
+        let permits = if is_canvas { &self.lanes } else { &self.viewers.documents };
+        let permit = permits.acquire_or_extra(Priority::Viewer, self.bounds.build_after).await;
+        if is_canvas && !permit.is_extra() {
+            return self.acquire_shared(permit, true, None).await.map(ViewerPermit::Shared);
         }
-        Some(ViewerPermit::Own { _place: place })
+        Some(ViewerPermit::Own { _permit: permit })
     }
 }
 
@@ -168,11 +168,11 @@ impl ViewerRequest {
     ) -> T {
         let service = Arc::clone(&self.service);
         let tells = self.first.is_some() || self.tells;
-        let answer = match self.place.take() {
-            Some(place) => {
-                let mut place = Some(DelayedRelease(Some(place)));
-                let answer = service.hold(&mut place, sent).await;
-                drop(place.and_then(|mut place| place.0.take()));
+        let answer = match self.permit.take() {
+            Some(permit) => {
+                let mut permit = Some(DelayedRelease(Some(permit)));
+                let answer = service.hold(&mut permit, sent).await;
+                drop(permit.and_then(|mut permit| permit.0.take()));
                 answer
             }
             None => sent.await,

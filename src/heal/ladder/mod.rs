@@ -2,7 +2,6 @@
 
 pub(in crate::heal) mod direct;
 pub(in crate::heal) mod outcome;
-mod probe_backoff;
 pub(in crate::heal) mod rebuild;
 mod step;
 #[cfg(test)]

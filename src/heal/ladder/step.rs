@@ -15,7 +15,6 @@ use crate::heal::canvas_service::shared_request::Freshness;
 use crate::heal::evidence::Evidence;
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image::IndexedImage;
-use crate::heal::ladder::probe_backoff::ProbeBackoff;
 use crate::heal::ladder::{FollowUp, HealRun, Ladder, StepResult, VISITED_FOR};
 use crate::observe::EventKind;
 
@@ -28,7 +27,10 @@ const WELL_LOOK: Duration = Duration::from_millis(250);
 /// Shortest time in which a key could be written, lost again and never be seen: the first probe comes as soon.
 const A_MOMENT: Duration = Duration::from_millis(50);
 
-/// First pause of that poll: another request may be about to show the health.
+/// Longest pause between two probes for an image.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// First pause of the poll for health: another request may be about to show the health.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 
 /// `CanvasRequestAttempt` is one request of a heal, as it is judged.
@@ -91,7 +93,7 @@ impl Ladder {
                 // The request's end first: when both are ready, the answer proves more than the probe.
                 biased;
                 answer = handle.wait() => answer,
-                () = self.looks(image, &leader) => {
+                () = self.poll_until_served(image, &leader) => {
                     self.helped(&attempt, image);
                     let (service, request) = (Arc::clone(service), request.clone());
                     run.follow_ups.push(FollowUp::WatchCanvas { service, request, flight: handle });
@@ -135,10 +137,15 @@ impl Ladder {
     }
 
     /// Probes again and again, once the request is on its way, until the image is back.
-    async fn looks(&self, image: &IndexedImage, leader: &FlightPriority) {
+    ///
+    /// UPSTREAM: the image is good again before the canvas request ends (upstream.md "Ways back to life"), so the first probe
+    /// comes soon, then fewer and fewer.
+    async fn poll_until_served(&self, image: &IndexedImage, leader: &FlightPriority) {
         leader.sent().await;
-        for pause in ProbeBackoff::default() {
+        let mut pause = A_MOMENT;
+        loop {
             tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
             if self.evidence(image).await == Evidence::Alive {
                 return;
             }

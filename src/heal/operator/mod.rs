@@ -266,7 +266,7 @@ impl Healer {
     pub async fn document(&self, url: &str, anew: bool) -> Result<Bytes, DocumentError> {
         let parts = &self.parts;
         let (service, allowed) = parts.services.asked_canvas(url).ok_or(DocumentError::NotOurs)?;
-        let _place = service.place(&FlightPriority::new(Priority::Background), None).await;
+        let _permit = service.acquire_permit(&FlightPriority::new(Priority::Background), None).await;
         let target = if anew { &allowed.rebuild } else { &allowed.visit };
         if anew {
             service.count_request();
@@ -335,7 +335,7 @@ impl Healer {
                 self.parts.repairs.repair_canvas(service, &visit, image);
             }
             let Some(mut cure) =
-                self.parts.repairs.state.canvases.find(&CanvasRequest::rebuild(allowed).flight)
+                self.parts.repairs.state.canvas_repairs.find(&CanvasRequest::rebuild(allowed).flight)
             else {
                 continue;
             };

@@ -68,7 +68,7 @@ impl Repairs {
                 });
             }
             FollowUp::RepairCanvas { service, request } => self.repair_canvas(&service, &request, image),
-            FollowUp::CanvasIsWhole => self.state.lacking.note([&*image.key], false),
+            FollowUp::CanvasIsWhole => self.state.poisoned_images.note([&*image.key], false),
         }
     }
 
@@ -80,17 +80,17 @@ impl Repairs {
         image: &IndexedImage,
     ) {
         let Some(canvas) = service.touched(request).cloned() else { return };
-        self.state.lacking.note([&*image.key], true);
+        self.state.poisoned_images.note([&*image.key], true);
         // A ladder without this rung means no rebuild, not even in the background.
         if !self.settings.heal.ladder.contains(&Rung::Rebuild) {
             return;
         }
-        if self.state.canvases.len() >= CURES {
+        if self.state.canvas_repairs.len() >= CURES {
             self.metrics.event(EventKind::CureRefused);
             return;
         }
         let key = CanvasRequest::rebuild(&canvas).flight;
-        self.state.canvases.join_or_start(&key, Priority::Background, |urgency| {
+        self.state.canvas_repairs.join_or_start(&key, Priority::Background, |urgency| {
             let (repairs, service, image) = (Arc::clone(self), Arc::clone(service), image.clone());
             async move {
                 let name = format!("cure {}", service.name_of(&CanvasRequest::rebuild(&canvas).flight));
@@ -128,12 +128,12 @@ impl Repairs {
         let rebuilds = rebuilds.into_inner();
         match ended {
             Some(CureAttempt::Cured) => {
-                self.state.lacking.note([&*indexed.key], false);
+                self.state.poisoned_images.note([&*indexed.key], false);
                 self.metrics.event(EventKind::Cured);
                 tracing::info!(request = %indexed.trace, canvas = %canvas.visit, rebuilds, "cured");
             }
             Some(CureAttempt::FileIsGone) => {
-                self.state.lacking.note([&*indexed.key], false);
+                self.state.poisoned_images.note([&*indexed.key], false);
                 tracing::info!(request = %indexed.trace, canvas = %canvas.visit, "not poisoned: the file of its image is gone");
             }
             _ => {

@@ -17,8 +17,8 @@ use crate::observe::RequestTrace;
 /// Time for which a document is believed to have really become shorter.
 pub(in crate::heal) const BELIEVED: Duration = Duration::from_hours(24);
 
-/// Maximum of documents believed to have become shorter.
-const TRUTHS: u64 = 10_000;
+/// Maximum of documents about which a finding is kept.
+const MAX_FINDINGS: u64 = 10_000;
 
 /// `PoisonedDocument` is a document that lacks images which the index knows.
 #[derive(Debug, Clone)]
@@ -45,29 +45,29 @@ pub struct PoisonedDocument {
 #[derive(Debug)]
 pub(in crate::heal) struct DocumentRepairs {
     /// Repairs under way.
-    pub(in crate::heal) flights: SingleFlight<CanvasRequestKey, RepairResult>,
+    pub(in crate::heal) running: SingleFlight<CanvasRequestKey, RepairResult>,
     /// Repairs that are retried in the background until the service is well.
-    pub(in crate::heal) chased: SingleFlight<CanvasRequestKey, ()>,
-    /// Canvases that came without their image.
-    pub(in crate::heal) canvases: SingleFlight<CanvasRequestKey, ()>,
+    pub(in crate::heal) retried: SingleFlight<CanvasRequestKey, ()>,
+    /// Repairs of canvases that came without their image.
+    pub(in crate::heal) canvas_repairs: SingleFlight<CanvasRequestKey, ()>,
     /// Documents that are believed to have become shorter: fingerprint of each.
-    pub(in crate::heal) truths: TimedCache<CanvasRequestKey, u64>,
+    pub(in crate::heal) shortened: TimedCache<CanvasRequestKey, u64>,
     /// Rebuilds that brought a document with unchanged images, not all of them proven: fingerprint and count.
-    pub(in crate::heal) in_vain: TimedCache<CanvasRequestKey, (u64, u32)>,
-    pub(in crate::heal) lacking: PoisonedImages,
+    pub(in crate::heal) futile_rebuilds: TimedCache<CanvasRequestKey, (u64, u32)>,
+    /// Images that a document was seen without.
+    pub(in crate::heal) poisoned_images: PoisonedImages,
 }
 
 impl DocumentRepairs {
     /// An empty state. Repairs run on the caller's runtime.
     pub(in crate::heal) fn here() -> Self {
-        let truths = TimedCache::new(TRUTHS);
         Self {
-            flights: SingleFlight::here(),
-            chased: SingleFlight::here(),
-            canvases: SingleFlight::here(),
-            truths,
-            in_vain: TimedCache::new(TRUTHS),
-            lacking: PoisonedImages::default(),
+            running: SingleFlight::here(),
+            retried: SingleFlight::here(),
+            canvas_repairs: SingleFlight::here(),
+            shortened: TimedCache::new(MAX_FINDINGS),
+            futile_rebuilds: TimedCache::new(MAX_FINDINGS),
+            poisoned_images: PoisonedImages::default(),
         }
     }
 }

@@ -141,10 +141,10 @@ impl Repairs {
         let started = Instant::now();
         let heal = &self.settings.heal;
         let key = poisoned.rebuild();
-        if self.state.truths.get(&key) == Some(poisoned.carries) {
+        if self.state.shortened.get(&key) == Some(poisoned.carries) {
             return DocumentRepair::Truth;
         }
-        self.state.lacking.note(poisoned.lacks(), true);
+        self.state.poisoned_images.note(poisoned.lacks(), true);
         if !heal.enabled
             || !heal.ladder.contains(&Rung::Rebuild)
             || self.services.on(poisoned.route).is_none()
@@ -154,7 +154,7 @@ impl Repairs {
         if self.services.cooldowns.remaining(&key, None, started).is_some() {
             return DocumentRepair::Cooling;
         }
-        if self.state.flights.len() >= MENDS {
+        if self.state.running.len() >= MENDS {
             return DocumentRepair::Pending;
         }
         let Some(_waiting) = limits.wait() else { return DocumentRepair::Pending };
@@ -182,13 +182,13 @@ impl Repairs {
         poisoned: &Arc<PoisonedDocument>,
         lane: Priority,
     ) -> RepairResult {
-        let mut handle = self.state.flights.join_or_start(key, lane, |urgency| {
+        let mut handle = self.state.running.join_or_start(key, lane, |urgency| {
             let (repairs, key, poisoned) = (Arc::clone(self), key.clone(), Arc::clone(poisoned));
             async move { repairs.mend_in_the_fleet(&key, &poisoned, &urgency).await }
         });
         let mended = handle.wait().await.unwrap_or(RepairResult::Failed);
         if matches!(mended, RepairResult::Whole | RepairResult::Shorter(..)) {
-            self.state.lacking.note(poisoned.lacks(), false);
+            self.state.poisoned_images.note(poisoned.lacks(), false);
         }
         mended
     }
@@ -196,12 +196,12 @@ impl Repairs {
     /// Retries in the background until the service is well. A viewer who comes in between starts a try of his own, and so
     /// does not wait for the next one here.
     fn retry_in_background(self: &Arc<Self>, key: CanvasRequestKey, poisoned: Arc<PoisonedDocument>) {
-        if self.state.chased.len() >= MENDS {
+        if self.state.retried.len() >= MENDS {
             self.metrics.event(EventKind::CureRefused);
             return;
         }
         let Some(service) = self.services.on(poisoned.route).cloned() else { return };
-        self.state.chased.join_or_start(&key.clone(), Priority::Background, |_| {
+        self.state.retried.join_or_start(&key.clone(), Priority::Background, |_| {
             let repairs = Arc::clone(self);
             async move {
                 let attempt = || async {
@@ -228,7 +228,7 @@ impl Repairs {
             Ok(LackingImages::There(image, nested)) => (*image, nested),
             // Every file is gone: the document is right as it is, and a rebuild would change nothing.
             Ok(LackingImages::Gone(life)) => {
-                self.state.truths.insert(key.clone(), poisoned.carries, life);
+                self.state.shortened.insert(key.clone(), poisoned.carries, life);
                 return RepairResult::Shorter(poisoned.carries, life);
             }
             Err(unwell) => return unwell,
@@ -281,15 +281,15 @@ impl Repairs {
                 Some(read) if carries(&read.canvases, &image.key) => {}
                 Some(read) => {
                     // The effect of a fault that has begun since must not be taken for the truth.
-                    let truth = fingerprint(&read.canvases);
+                    let built = fingerprint(&read.canvases);
                     let is_proven = nested == NestedCheck::Proven
                         && self.are_rightly_lacking(order, &read.canvases).await;
                     if !is_proven {
-                        return self.built_in_vain(key, truth);
+                        return self.built_in_vain(key, built);
                     }
-                    self.state.truths.insert(key.clone(), truth, BELIEVED);
+                    self.state.shortened.insert(key.clone(), built, BELIEVED);
                     self.accept_shorter_document(read, poisoned.name.clone()).await;
-                    return RepairResult::Shorter(truth, BELIEVED);
+                    return RepairResult::Shorter(built, BELIEVED);
                 }
                 None => return RepairResult::Unwell,
             }
@@ -303,14 +303,18 @@ impl Repairs {
     /// Counts a rebuild in vain: a service that seemed well built the document anew, and it lacks an image without proof of
     /// either state. An unchanged result is believed in the end, for longer each time: not everything can be proven, and a
     /// rebuild costs the service minutes.
-    fn built_in_vain(&self, key: &CanvasRequestKey, truth: u64) -> RepairResult {
-        let before =
-            self.state.in_vain.get(key).filter(|(same, _)| *same == truth).map_or(0, |(_, times)| times);
-        self.state.in_vain.insert(key.clone(), (truth, before + 1), 2 * BELIEVED);
+    fn built_in_vain(&self, key: &CanvasRequestKey, built: u64) -> RepairResult {
+        let before = self
+            .state
+            .futile_rebuilds
+            .get(key)
+            .filter(|(same, _)| *same == built)
+            .map_or(0, |(_, times)| times);
+        self.state.futile_rebuilds.insert(key.clone(), (built, before + 1), 2 * BELIEVED);
         let Some(more) = before.checked_sub(IN_VAIN) else { return RepairResult::Failed };
         let life = self.settings.heal.backoff_max.saturating_mul(2u32.saturating_pow(more)).min(BELIEVED);
-        self.state.truths.insert(key.clone(), truth, life);
-        RepairResult::Shorter(truth, life)
+        self.state.shortened.insert(key.clone(), built, life);
+        RepairResult::Shorter(built, life)
     }
 
     /// Requests a document in its lane, past the breaker. `None`: no readable document.
@@ -322,7 +326,7 @@ impl Repairs {
         urgency: &FlightPriority,
     ) -> Option<Arc<DocumentContent>> {
         let started = Instant::now();
-        let _place = service.place(urgency, None).await?;
+        let _permit = service.acquire_permit(urgency, None).await?;
         urgency.mark_sent();
         let _counted = GaugeGuard::inc(&self.metrics.canvas_in_flight);
         let answer = match service.breaker.try_acquire(Instant::now()) {

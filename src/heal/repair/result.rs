@@ -25,7 +25,7 @@ impl Repairs {
             Err(words) => {
                 let mended = RepairResult::from_words(&words);
                 if let RepairResult::Shorter(carries, life) = mended {
-                    self.state.truths.insert(key.clone(), carries, life);
+                    self.state.shortened.insert(key.clone(), carries, life);
                 }
                 mended
             }

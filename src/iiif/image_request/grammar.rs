@@ -31,7 +31,7 @@ fn decoded(segment: &str, rule: fn(&[u8]) -> bool) -> bool {
     buffer.get(..length).is_some_and(rule)
 }
 
-/// `full`, `square`, `x,y,w,h`, `pct:x,y,w,h` (2.1 and 3.0 section 4.1); an empty region is malformed.
+/// True for `full`, `square`, `x,y,w,h`, `pct:x,y,w,h` (2.1 and 3.0 section 4.1); an empty region is malformed.
 fn is_region(text: &[u8]) -> bool {
     if text == b"full" || text == b"square" {
         return true;
@@ -48,7 +48,7 @@ fn is_region(text: &[u8]) -> bool {
     parts.next().is_none() && is_positive(width) && is_positive(height)
 }
 
-/// `full`, `max`, `w,`, `,h`, `pct:n`, `w,h`, `!w,h` (2.1 section 4.2), all but `full` with `^` before it (3.0).
+/// True for `full`, `max`, `w,`, `,h`, `pct:n`, `w,h`, `!w,h` (2.1 section 4.2), all but `full` with `^` before it (3.0).
 ///
 /// UPSTREAM: sizes of nothing (`0,`, `!0,0`, `20,0`) are answered 400 by a living image.
 fn is_size(text: &[u8]) -> bool {
@@ -79,7 +79,7 @@ fn is_size(text: &[u8]) -> bool {
     }
 }
 
-/// `n` or `!n` with 0 ≤ n ≤ 360 (2.1 and 3.0 section 4.3).
+/// True for `n` or `!n` with 0 ≤ n ≤ 360 (2.1 and 3.0 section 4.3).
 fn is_rotation(text: &[u8]) -> bool {
     let text = text.strip_prefix(b"!").unwrap_or(text);
     if !is_decimal(text) {
@@ -94,7 +94,7 @@ fn is_rotation(text: &[u8]) -> bool {
     degrees < 360 || (degrees == 360 && !is_positive(fraction))
 }
 
-/// `{quality}.{format}` (2.1 and 3.0 section 4.4 and 4.5; `native` is Image API 1). Any short format passes: a
+/// True for `{quality}.{format}` (2.1 and 3.0 section 4.4 and 4.5; `native` is Image API 1). Any short format passes: a
 /// server may know more than the standard.
 fn is_file(text: &[u8]) -> bool {
     const QUALITIES: [&[u8]; 5] = [b"default.", b"color.", b"gray.", b"bitonal.", b"native."];
@@ -108,14 +108,14 @@ fn is_integer(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(u8::is_ascii_digit)
 }
 
-/// Digits with at most one point among them; no sign, no exponent (2.1 section 4.7).
+/// True for digits with at most one point among them; no sign, no exponent (2.1 section 4.7).
 fn is_decimal(text: &[u8]) -> bool {
     text.iter().any(u8::is_ascii_digit)
         && text.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
         && text.split(|byte| *byte == b'.').count() <= 2
 }
 
-/// Greater than zero, for what [`is_integer`] or [`is_decimal`] took.
+/// True if greater than zero, for what [`is_integer`] or [`is_decimal`] took.
 fn is_positive(number: &[u8]) -> bool {
     number.iter().any(|byte| (b'1'..=b'9').contains(byte))
 }

@@ -26,7 +26,7 @@ pub struct HealRecord {
     pub at: i64,
     /// Lookup key of the image.
     pub identifier: String,
-    /// The first canvas that owns it.
+    /// The first canvas that owns the image.
     pub canvas: Option<String>,
     /// The manifest of that canvas.
     pub manifest: Option<String>,

@@ -85,7 +85,7 @@ pub fn learn_files(
             .map(|uuid| ask(&fetcher, pace.as_ref(), &bases, uuid))
             .buffer_unordered(manners.concurrency.max(1));
         let answers: Vec<(Uuid, Registration)> = handle.block_on(asking.collect());
-        silent = hear(index, answers, silent, &mut done)?;
+        silent = receive(index, answers, silent, &mut done)?;
         progress(&done);
         if silent >= SILENT {
             let message = format!("{SILENT} answers in a row said nothing");
@@ -124,7 +124,7 @@ fn without_file(index: &Index, after: i64) -> Result<Option<(i64, BTreeSet<Uuid>
 }
 
 /// Takes in some answers; returns how many in a row had no statement.
-fn hear(
+fn receive(
     index: &Index,
     answers: Vec<(Uuid, Registration)>,
     mut silent: u64,

@@ -72,7 +72,7 @@ impl TrafficLearner {
                 counting.learn_queue.dec();
                 let became = learn(&index, &passed, most);
                 if let ("learned", Some(cluster)) = (became, &cluster) {
-                    tell(cluster, &passed);
+                    publish(cluster, &passed);
                 }
                 counting.learned(became);
                 read.fetch_sub(passed.len(), Ordering::Relaxed);
@@ -92,12 +92,12 @@ impl TrafficLearner {
         let Some(url) = url() else { return body };
         let learner = self.clone();
         body.tee(self.most, move |pieces| match pieces {
-            Some(pieces) => learner.hear(ObservedDocument { url, coding, pieces }),
+            Some(pieces) => learner.enqueue(ObservedDocument { url, coding, pieces }),
             None => learner.metrics.learned("learn_too_long"),
         })
     }
 
-    fn hear(&self, passed: ObservedDocument) {
+    fn enqueue(&self, passed: ObservedDocument) {
         // Before the document is sent: the receiver may be quicker than this line.
         self.metrics.learn_queue.inc();
         let length = passed.len();
@@ -134,7 +134,7 @@ fn learn(index: &Index, passed: &ObservedDocument, most: usize) -> &'static str 
 }
 
 /// Publishes a new document to the other nodes.
-fn tell(cluster: &Cluster, passed: &ObservedDocument) {
+fn publish(cluster: &Cluster, passed: &ObservedDocument) {
     let whole = passed.whole();
     let packed = if passed.coding == ContentCoding::Gzip {
         whole.to_vec()

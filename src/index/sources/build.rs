@@ -84,12 +84,12 @@ impl<'a> Build<'a> {
     }
 
     /// Reads all sources, on a thread of its own, until the receiver is gone.
-    fn read(&self, all: &[(SourceSettings, bool)], tell: &dyn Fn(usize, SourceEvent) -> bool) {
+    fn read(&self, all: &[(SourceSettings, bool)], emit: &dyn Fn(usize, SourceEvent) -> bool) {
         let reader = DocumentReader { index: self.index, options: self.options, passes_known: false };
         for (at, (source, _)) in all.iter().enumerate() {
             let mut is_heard = true;
             let mut each = |event| {
-                is_heard = tell(at, event);
+                is_heard = emit(at, event);
                 Ok(is_heard)
             };
             let read = if source.enabled {

@@ -102,20 +102,20 @@ impl<'a> Crawler<'a> {
                     self.walk().await?;
                 }
             }
-            FetchOutcome::Failed { problem, .. } => self.tell(SourceEvent::Incomplete(Some(problem))).await?,
+            FetchOutcome::Failed { problem, .. } => self.emit(SourceEvent::Incomplete(Some(problem))).await?,
             other => self.visit(home, other).await?,
         }
-        self.tell(SourceEvent::End).await
+        self.emit(SourceEvent::End).await
     }
 
-    async fn tell(&self, event: SourceEvent) -> Result<(), CrawlStopped> {
+    async fn emit(&self, event: SourceEvent) -> Result<(), CrawlStopped> {
         self.send.send(event).await.map_err(|_| CrawlStopped)
     }
 
     async fn document(&self, reading: Box<ParsedDocument>) -> Result<(), CrawlStopped> {
         let ParsedDocument { document, canvases, facts, .. } = *reading;
-        self.tell(SourceEvent::Canvases(canvases)).await?;
-        self.tell(SourceEvent::Document(Box::new((document, facts)))).await
+        self.emit(SourceEvent::Canvases(canvases)).await?;
+        self.emit(SourceEvent::Document(Box::new((document, facts)))).await
     }
 
     /// Visits the queued URLs, and their links.
@@ -137,7 +137,7 @@ impl<'a> Crawler<'a> {
                 FetchOutcome::Read(reading) => self.read(link, reading).await?,
                 // The collection's earlier links were not seen now.
                 FetchOutcome::Failed { problem, .. } if was_collection => {
-                    self.tell(SourceEvent::Incomplete(Some(problem))).await?;
+                    self.emit(SourceEvent::Incomplete(Some(problem))).await?;
                 }
                 other => self.visit(link.url, other).await?,
             }
@@ -154,7 +154,7 @@ impl<'a> Crawler<'a> {
                 SourceEvent::Failed(url, problem)
             }
         };
-        self.tell(found).await
+        self.emit(found).await
     }
 
     /// Queues the links of a document that was read.
@@ -164,7 +164,7 @@ impl<'a> Crawler<'a> {
             let hint = "name the URL of a IIIF manifest, a collection or a stream of changes; what the index knows \
                         from there is kept";
             let problem = SourceProblem::answer(&self.asker.shown(&link.url), message, hint);
-            return self.tell(SourceEvent::Failed(link.url, problem)).await;
+            return self.emit(SourceEvent::Failed(link.url, problem)).await;
         }
         let mut links = reading.document.members.clone();
         if let Some(body) =
@@ -190,7 +190,7 @@ impl<'a> Crawler<'a> {
                 format!("{shown} leads there, but it is no URL to fetch"),
                 "only http and https URLs of plain characters are fetched; correct the collection",
             );
-            return self.tell(SourceEvent::Failed(url.to_owned(), problem)).await;
+            return self.emit(SourceEvent::Failed(url.to_owned(), problem)).await;
         };
         if self.seen.contains(url) {
             return Ok(());
@@ -204,7 +204,7 @@ impl<'a> Crawler<'a> {
                 format!("it leads to {}, such as {}", parsed.authority, self.asker.shown(url)),
                 "links to another host are followed only if it stands in the source's `hosts`",
             );
-            return self.tell(SourceEvent::Failed(url.to_owned(), problem)).await;
+            return self.emit(SourceEvent::Failed(url.to_owned(), problem)).await;
         }
         if depth > DEPTH {
             return self.too_deep(&shown).await;
@@ -223,7 +223,7 @@ impl<'a> Crawler<'a> {
         }
         let message = format!("collections lie within collections, more than {DEPTH} deep");
         let hint = "what lies deeper is not read: name a collection further inside as a source of its own";
-        self.tell(SourceEvent::Incomplete(Some(SourceProblem::answer(shown, message, hint)))).await
+        self.emit(SourceEvent::Incomplete(Some(SourceProblem::answer(shown, message, hint)))).await
     }
 
     async fn too_long(&mut self, shown: &str) -> Result<(), CrawlStopped> {
@@ -232,7 +232,7 @@ impl<'a> Crawler<'a> {
         }
         let message = format!("it leads to more than {DOCUMENTS} documents");
         let hint = "the others are not read: name collections further inside as sources of their own";
-        self.tell(SourceEvent::Incomplete(Some(SourceProblem::answer(shown, message, hint)))).await
+        self.emit(SourceEvent::Incomplete(Some(SourceProblem::answer(shown, message, hint)))).await
     }
 
     /// Follows a stream of changes back to the known position, then visits the changed documents.
@@ -242,11 +242,11 @@ impl<'a> Crawler<'a> {
         watermark: Option<String>,
         mut reading: Box<ParsedDocument>,
     ) -> Result<(), CrawlStopped> {
-        self.tell(SourceEvent::OnlyChanges).await?;
+        self.emit(SourceEvent::OnlyChanges).await?;
         let mut changes = LatestChanges::since(watermark.as_deref());
         self.pages(stream, &mut changes).await?;
         for url in std::mem::take(&mut changes.gone) {
-            self.tell(SourceEvent::Gone(url)).await?;
+            self.emit(SourceEvent::Gone(url)).await?;
         }
         for url in std::mem::take(&mut changes.fetch) {
             self.enqueue(&url, 1).await?;
@@ -279,7 +279,7 @@ impl<'a> Crawler<'a> {
                 Ok(page) => page,
                 Err(problem) => {
                     self.lost = true;
-                    return self.tell(SourceEvent::Incomplete(Some(problem))).await;
+                    return self.emit(SourceEvent::Incomplete(Some(problem))).await;
                 }
             };
             next = if changes.take(&page) { page.prev().map(str::to_owned) } else { None };

@@ -24,7 +24,7 @@ const BUFFER: usize = 64 << 10;
 const DEPTH: usize = 64;
 
 /// Metadata of a file, without its content.
-pub(crate) fn looks(path: &Path) -> io::Result<DocumentMeta> {
+pub(crate) fn stat(path: &Path) -> io::Result<DocumentMeta> {
     std::fs::metadata(path).map(|found| facts(path, &found))
 }
 

@@ -65,14 +65,14 @@ impl KnownUrl {
 
     /// Current metadata of the file, if its content is unchanged.
     pub(crate) fn unchanged(&self, file: &Path) -> Option<DocumentMeta> {
-        let looks = directory::looks(file).ok()?;
+        let looks = directory::stat(file).ok()?;
         let is_same = self.facts.size == looks.size
             && (self.facts.modified == looks.modified && !self.is_fresh()
                 || self.facts.hash.is_some() && directory::hash(file).ok() == self.facts.hash);
         is_same.then_some(looks)
     }
 
-    /// Read so soon after it was written that a second change may bear the same time.
+    /// True if the file was read so soon after it was written that a second change may bear the same time.
     fn is_fresh(&self) -> bool {
         self.facts.modified.is_some_and(|modified| modified / 1_000_000_000 >= self.facts.seen - 2)
     }

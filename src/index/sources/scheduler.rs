@@ -133,7 +133,7 @@ impl SourceScheduler {
                     spawn_blocking(move || Refresh::new(&index, &options).run(&[source], &mut |_, _| {}))
                         .await;
                 if let Ok(looked) = looked {
-                    log.tell(&location, looked);
+                    log.report(&location, looked);
                 }
                 location
             });
@@ -150,7 +150,7 @@ impl SourceScheduler {
         let built =
             spawn_blocking(move || Build::new(&index, &options).run(&configured, &mut |_, _| {})).await;
         if let Ok(Ok(report)) = built {
-            self.log().tell("all directories", Ok(report));
+            self.log().report("all directories", Ok(report));
             for source in paths {
                 plan.insert(stored(&source).1, self.next_look(&source));
             }
@@ -169,7 +169,7 @@ impl SourceScheduler {
         match read {
             // A change that does not concern us.
             Ok(Ok(report)) if report == RefreshReport::default() => {}
-            Ok(read) => self.log().tell("watched directories", read),
+            Ok(read) => self.log().report("watched directories", read),
             Err(_) => {}
         }
     }
@@ -231,7 +231,7 @@ struct RefreshLog {
 }
 
 impl RefreshLog {
-    fn tell(&self, what: &str, looked: Result<RefreshReport, IndexError>) {
+    fn report(&self, what: &str, looked: Result<RefreshReport, IndexError>) {
         let report = match looked {
             Ok(report) => report,
             Err(error) => {

@@ -45,7 +45,7 @@ impl DirectoryWatcher {
     pub(crate) fn start() -> Self {
         let heard = Arc::new(ChangedPaths::default());
         let listener = Arc::clone(&heard);
-        let debouncer = new_debouncer(CALM, None, move |result| listener.hear(result));
+        let debouncer = new_debouncer(CALM, None, move |result| listener.receive(result));
         let debouncer = debouncer.inspect_err(|error| {
             tracing::warn!(%error, "directories cannot be watched: their changes are seen at the next look ([index] refresh)");
         });
@@ -98,7 +98,7 @@ impl DirectoryWatcher {
 }
 
 impl ChangedPaths {
-    fn hear(&self, result: DebounceEventResult) {
+    fn receive(&self, result: DebounceEventResult) {
         match result {
             Ok(events) => {
                 let relevant = events.into_iter().filter(|event| !matches!(event.kind, EventKind::Access(_)));

@@ -16,6 +16,12 @@ const PROBES: u32 = 6;
 /// Bits of a block: one line of the processor's cache.
 const BLOCK: usize = 512;
 
+/// Bits of a hash that select one bit of a block.
+const PROBE_WIDTH: u32 = BLOCK.ilog2();
+
+/// Lowest bit of a hash that selects a bit: the probes take the highest, which the multiplication mixes best.
+const FIRST_PROBE: u32 = u64::BITS - PROBES * PROBE_WIDTH;
+
 /// Least capacity, in keys.
 const FEWEST: usize = 1 << 14;
 
@@ -53,7 +59,7 @@ impl KeyFilter {
         let block = &self.blocks[usize::try_from(at).unwrap_or(0)];
         let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (0..PROBES).map(move |probe| {
-            let bit = usize::try_from((mixed >> (10 + 9 * probe)) & 0x1ff).unwrap_or(0);
+            let bit = usize::try_from(mixed >> (FIRST_PROBE + PROBE_WIDTH * probe)).unwrap_or(0) % BLOCK;
             (&block[bit / 64], 1 << (bit % 64))
         })
     }

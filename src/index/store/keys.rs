@@ -12,26 +12,6 @@ use crate::iiif::identifier::uuid_of_file_url;
 use crate::iiif::image_url::ImageBases;
 use crate::iiif::{CanvasUrl, Identifier, IdentifierKind};
 
-impl CanvasRule {
-    /// The canvas of a file URL, and of one page of it where the file is a PDF.
-    pub fn derive(&self, file_url: &str, page: Option<u32>) -> Option<String> {
-        let url = CanvasUrl::parse(file_url)?;
-        let path = self.path(url.path.strip_prefix(&self.rest)?)?;
-        Some(self.canvas_at(&format!("{}://{}", url.scheme, url.authority), path, page))
-    }
-
-    /// Path of the canvas in the text that follows [`CanvasRule::rest`].
-    fn path<'u>(&self, rest: &'u str) -> Option<&'u str> {
-        let (path, name) = rest.rsplit_once(&self.files)?;
-        (!path.is_empty() && !name.is_empty()).then_some(path)
-    }
-
-    fn canvas_at(&self, root: &str, path: &str, page: Option<u32>) -> String {
-        let page = page.map_or_else(String::new, |page| format!("?page={page}"));
-        format!("{root}{}{path}{page}", self.canvas)
-    }
-}
-
 /// Rules of the configuration for names.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KeyRules {
@@ -69,7 +49,7 @@ impl KeyRules {
                     uuid,
                     key: uuid_key(uuid, page),
                     url: file,
-                    stands: url.clone(),
+                    as_written: url.clone(),
                     page,
                 });
             }
@@ -116,8 +96,8 @@ pub(crate) struct EmbeddedFile {
     pub(crate) key: String,
     /// The file, by the URL of which the UUID is made.
     pub(crate) url: String,
-    /// The file as the key writes it.
-    pub(crate) stands: String,
+    /// URL of the file as the key writes it.
+    pub(crate) as_written: String,
     /// Page of a PDF.
     pub(crate) page: Option<u32>,
 }

@@ -100,24 +100,24 @@ pub(crate) enum WriteResult<T> {
 impl Store {
     /// Opens the file behind the path, creating an empty index where there is none. `bell` is notified when the file turns
     /// out to be damaged.
-    pub(crate) fn open(place: &IndexPath, bell: &Arc<Notify>) -> Result<Self, IndexError> {
+    pub(crate) fn open(path: &IndexPath, bell: &Arc<Notify>) -> Result<Self, IndexError> {
         loop {
-            if place.identity()?.is_none() {
-                schema::create(place.path())?;
+            if path.identity()?.is_none() {
+                schema::create(path.path())?;
             }
-            let before = place.identity()?;
-            let store = place.target().and_then(|file| Self::open_file(file, before, bell));
+            let before = path.identity()?;
+            let store = path.target().and_then(|file| Self::open_file(file, before, bell));
             // The file may have been replaced and removed between the check and the opening: check again.
-            if place.identity()? == before {
+            if path.identity()? == before {
                 return store;
             }
         }
     }
 
     /// Empty index in memory, used while the file cannot be opened.
-    pub(crate) fn absent(place: &IndexPath, bell: &Arc<Notify>) -> Result<Self, IndexError> {
+    pub(crate) fn absent(path: &IndexPath, bell: &Arc<Notify>) -> Result<Self, IndexError> {
         Ok(Self {
-            file: place.path().to_path_buf(),
+            file: path.path().to_path_buf(),
             identity: FileIdentity::NONE,
             readers: (0..READERS.0)
                 .map(|_| schema::open_memory())
@@ -226,7 +226,7 @@ impl Store {
     /// Writes in one transaction, unless the file was replaced.
     pub(crate) fn write<T>(
         &self,
-        place: &IndexPath,
+        path: &IndexPath,
         change: &mut dyn FnMut(&Connection) -> Result<T, IndexError>,
     ) -> Result<WriteResult<T>, IndexError> {
         if self.health.is_absent {
@@ -240,7 +240,7 @@ impl Store {
         }
         let Some(conn) = writer.as_mut() else { return Ok(WriteResult::Replaced) };
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| self.wrap(e))?;
-        if place.identity()? != Some(self.identity) {
+        if path.identity()? != Some(self.identity) {
             return Ok(WriteResult::Replaced);
         }
         let done = change(&tx).map_err(|error| match error {

@@ -16,15 +16,15 @@ pub(crate) fn make(
     index: &Index,
     pour: impl FnOnce(&Connection, &Path) -> Result<Option<i64>, IndexError>,
 ) -> Result<bool, IndexError> {
-    let lock = index.place.lock()?;
+    let lock = index.path.lock()?;
     // Another process may have built since; from here on none can.
     index.reopen_if_replaced()?;
-    let file = index.place.next(&lock)?;
+    let file = index.path.next(&lock)?;
     let made = publish(index, &file, pour);
     if matches!(made, Ok(true)) {
         index.reopen()?;
     }
-    let _ = index.place.sweep(&lock);
+    let _ = index.path.sweep(&lock);
     made
 }
 
@@ -49,7 +49,7 @@ fn publish(
         copy_newer(old, &conn, &index.names.load(), newest)?;
         conn.execute_batch("COMMIT; PRAGMA journal_mode = WAL;")?;
         conn.close().map_err(|(_, error)| error)?;
-        index.place.publish(file)
+        index.path.publish(file)
     });
     swapped.map_err(named)?;
     Ok(true)

@@ -80,9 +80,9 @@ impl Index {
             Ok(index) => return Ok((index, None)),
             Err(error) => error,
         };
-        let (place, recovery) = (IndexPath::new(path), Recovery::default());
-        let store = Store::absent(&place, recovery.bell())?;
-        let index = Self::over(place, store, cache, recovery);
+        let (path, recovery) = (IndexPath::new(path), Recovery::default());
+        let store = Store::absent(&path, recovery.bell())?;
+        let index = Self::over(path, store, cache, recovery);
         let why = error.to_string();
         let trouble = match index.begin_anew(&error) {
             Ok(aside) => UnusableIndex { why, aside },
@@ -106,9 +106,9 @@ impl Index {
 
     /// Puts the damaged index aside and begins an empty one; returns the new path of the damaged file.
     pub fn start_over(path: &Path, cache: u64) -> Result<(Self, PathBuf), IndexError> {
-        let place = IndexPath::new(path);
-        let lock = place.lock()?;
-        let aside = place.put_aside(&lock)?;
+        let index_path = IndexPath::new(path);
+        let lock = index_path.lock()?;
+        let aside = index_path.put_aside(&lock)?;
         drop(lock);
         Self::open(path, cache).map(|index| (index, aside))
     }
@@ -126,21 +126,21 @@ impl Index {
     /// Puts the file at the index's path aside because of `error`, and begins an empty index. `None`: another process did
     /// so before.
     fn begin_anew(&self, error: &IndexError) -> Result<Option<PathBuf>, IndexError> {
-        let lock = self.place.lock()?;
-        let is_ours = self.place.identity()? == Some(self.store().identity());
+        let lock = self.path.lock()?;
+        let is_ours = self.path.identity()? == Some(self.store().identity());
         if !is_ours && self.reopen().is_ok() {
             return Ok(None);
         }
-        if !is_useless(error, &self.place) {
+        if !is_useless(error, &self.path) {
             return Err(match error {
                 IndexError::Foreign { path, what } => IndexError::Foreign { path: path.clone(), what },
                 other => IndexError::Refused(other.to_string()),
             });
         }
         // Under a new name: SQLite removes the logs of a file by their names when it is closed.
-        let fresh = self.place.next(&lock)?;
-        let aside = self.place.put_aside(&lock)?;
-        self.place.publish(&fresh)?;
+        let fresh = self.path.next(&lock)?;
+        let aside = self.path.put_aside(&lock)?;
+        self.path.publish(&fresh)?;
         self.reopen()?;
         drop(lock);
         self.salvage(&aside);
@@ -237,18 +237,18 @@ impl UnusableIndex {
 }
 
 /// True if the file is neither a usable index nor the file of another program.
-fn is_useless(error: &IndexError, place: &IndexPath) -> bool {
+fn is_useless(error: &IndexError, path: &IndexPath) -> bool {
     match error {
         IndexError::Damaged { .. } | IndexError::Cut { .. } | IndexError::Newer { .. } => true,
         IndexError::Foreign { what, .. } => {
-            place.is_ours() || (*what == schema::NOT_SQLITE && place.is_for_databases())
+            path.is_ours() || (*what == schema::NOT_SQLITE && path.is_for_databases())
         }
         // A directory, or a file that we may not read.
         IndexError::ReadOnly { .. } | IndexError::Io { .. } | IndexError::Failing { .. } => {
-            match fs::metadata(place.path()) {
+            match fs::metadata(path.path()) {
                 Ok(found) if found.is_dir() => true,
                 Ok(_) => {
-                    File::open(place.path()).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+                    File::open(path.path()).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
                 }
                 Err(_) => false,
             }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 use http::StatusCode;
 use parking_lot::Mutex;
 
-use super::{ConnectionActivity, InFlight};
+use super::ConnectionActivity;
 use crate::upstream::Upgrade;
 
 /// State of a connection besides timestamps.
@@ -80,13 +80,10 @@ impl ConnectionActivity {
             self.note(&self.exchange.moved);
         }
     }
-}
 
-impl InFlight {
-    /// Marks this answer as the last one in HTTP.
+    /// Marks the answer in flight as the last one in HTTP.
     pub(in crate::listen) fn switches(&self, upgrade: Upgrade) {
-        let activity = &self.activity;
-        activity.note(&activity.exchange.moved);
-        *activity.exchange.upgrade.lock() = Some(upgrade);
+        self.note(&self.exchange.moved);
+        *self.exchange.upgrade.lock() = Some(upgrade);
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::listen::in_flight::InFlight;
 
 const HEAD: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(75);
@@ -19,7 +20,7 @@ fn a_head_that_began_has_its_own_time_and_a_request_in_flight_all_the_time_it_ne
     let activity = activity();
     activity.began.store(2000, Relaxed);
     assert_eq!(activity.deadline(), Some((HEAD + Duration::from_secs(2), TimeoutKind::Stuck)));
-    let asked = activity.request_started(http::Version::HTTP_11, false);
+    let asked = InFlight::start(&activity, http::Version::HTTP_11, false);
     assert_eq!(activity.deadline().map(|(_, silence)| silence), Some(TimeoutKind::Late));
     drop(asked);
     let (end, silence) = activity.deadline().expect("a deadline");
@@ -30,7 +31,7 @@ fn a_head_that_began_has_its_own_time_and_a_request_in_flight_all_the_time_it_ne
 fn only_who_rests_for_a_while_and_never_sent_a_body_is_at_leisure() {
     let activity = ConnectionActivity::of_a_test();
     assert!(!activity.can_park(), "nothing was asked");
-    let asked = activity.request_started(http::Version::HTTP_11, false);
+    let asked = InFlight::start(&activity, http::Version::HTTP_11, false);
     assert!(!activity.can_park(), "in flight");
     drop(asked);
     assert!(!activity.can_park(), "only now");
@@ -41,7 +42,7 @@ fn only_who_rests_for_a_while_and_never_sent_a_body_is_at_leisure() {
         assert!(!activity.can_park());
         noted.store(0, Relaxed);
     }
-    drop(activity.request_started(http::Version::HTTP_11, true));
+    drop(InFlight::start(&activity, http::Version::HTTP_11, true));
     activity.rested.store(1, Relaxed);
     assert!(!activity.can_park(), "some of the body may be unread");
 }
@@ -49,7 +50,7 @@ fn only_who_rests_for_a_while_and_never_sent_a_body_is_at_leisure() {
 #[test]
 fn a_viewer_that_takes_nothing_is_stuck_even_with_a_request_in_flight() {
     let activity = activity();
-    let _asked = activity.request_started(http::Version::HTTP_11, false);
+    let _asked = InFlight::start(&activity, http::Version::HTTP_11, false);
     activity.record_write(None);
     activity.blocked.store(1000, Relaxed);
     activity.slow.store(1000, Relaxed);
@@ -62,7 +63,7 @@ fn a_viewer_that_takes_nothing_is_stuck_even_with_a_request_in_flight() {
 #[test]
 fn who_takes_a_little_now_and_then_is_too_slow_all_the_same() {
     let activity = activity();
-    let _asked = activity.request_started(http::Version::HTTP_11, false);
+    let _asked = InFlight::start(&activity, http::Version::HTTP_11, false);
     activity.record_write(None);
     let since = activity.slow.load(Relaxed);
     for _ in 0..3 {
@@ -79,8 +80,8 @@ fn who_takes_a_little_now_and_then_is_too_slow_all_the_same() {
 fn one_answer_of_many_that_is_not_taken_is_seen() {
     let activity = activity();
     let (moving, standing) = (
-        activity.request_started(http::Version::HTTP_2, false),
-        activity.request_started(http::Version::HTTP_2, false),
+        InFlight::start(&activity, http::Version::HTTP_2, false),
+        InFlight::start(&activity, http::Version::HTTP_2, false),
     );
     assert_eq!(activity.deadline().map(|(_, silence)| silence), Some(TimeoutKind::Late));
     moving.gives(1);
@@ -98,20 +99,20 @@ fn one_answer_of_many_that_is_not_taken_is_seen() {
 #[test]
 fn who_rests_when_we_stop_may_ask_once_more_and_its_answer_says_that_it_is_the_last() {
     let activity = activity();
-    let before = activity.request_started(http::Version::HTTP_11, false);
+    let before = InFlight::start(&activity, http::Version::HTTP_11, false);
     assert!(!before.is_last());
     activity.shutdown_started();
     assert!(before.is_last());
     drop(before);
     let (end, silence) = activity.deadline().expect("a deadline");
     assert!(silence == TimeoutKind::Idle && end < Duration::from_secs(5));
-    assert!(!activity.request_started(http::Version::HTTP_2, false).is_last());
+    assert!(!InFlight::start(&activity, http::Version::HTTP_2, false).is_last());
 }
 
 #[test]
 fn frames_between_the_requests_of_http_2_begin_no_head() {
     let activity = activity();
-    drop(activity.request_started(http::Version::HTTP_2, false));
+    drop(InFlight::start(&activity, http::Version::HTTP_2, false));
     activity.began.store(5, Relaxed);
     assert_eq!(activity.deadline().map(|(_, silence)| silence), Some(TimeoutKind::Idle));
 }

@@ -47,9 +47,16 @@ pub(super) enum Chunk {
     End,
     /// Trailer fields behind the last chunk; so many bytes of them came.
     Trailers(usize),
-    /// An error, behind data that is passed on first.
-    Broken,
+    /// A fault, behind data that is passed on first.
+    Broken(Fault),
 }
+
+/// Description of what is wrong with the framing of a body.
+type Fault = &'static str;
+
+const TOO_LONG: Fault = "a line of a chunked body is too long";
+const NO_SIZE: Fault = "the size of a chunk";
+const LONGER_THAN_SIZE: Fault = "a chunk longer than its size";
 
 /// `Decoded` is the result of one decoding step.
 #[derive(Debug)]
@@ -83,7 +90,7 @@ impl BodyDecoder {
         match self {
             Self::Ended => Ok(Decoded::End),
             // Also with an empty buffer: an error behind the last data is returned now.
-            Self::Chunked { .. } => self.decode_chunks(read),
+            Self::Chunked { .. } => self.decode_chunks(read).map_err(invalid),
             _ if read.is_empty() => Ok(Decoded::More),
             Self::UntilClose => Ok(Decoded::Data(read.split().freeze())),
             Self::Length(left) => {
@@ -96,7 +103,7 @@ impl BodyDecoder {
         }
     }
 
-    fn decode_chunks(&mut self, read: &mut BytesMut) -> Result<Decoded, Error> {
+    fn decode_chunks(&mut self, read: &mut BytesMut) -> Result<Decoded, Fault> {
         if self.skip_framing(read)? {
             return Ok(Decoded::End);
         }
@@ -128,27 +135,27 @@ impl BodyDecoder {
         if *left == 0 {
             *next = Chunk::End;
             // Skips the last chunk here, where it has come, so that the last piece is known to be the last.
-            if self.skip_framing(read).is_err()
+            if let Err(fault) = self.skip_framing(read)
                 && let Self::Chunked { next, .. } = self
             {
-                *next = Chunk::Broken;
+                *next = Chunk::Broken(fault);
             }
         }
         Some(data)
     }
 
     /// Reads framing bytes. True: the body has ended.
-    fn skip_framing(&mut self, read: &mut BytesMut) -> Result<bool, Error> {
+    fn skip_framing(&mut self, read: &mut BytesMut) -> Result<bool, Fault> {
         while let Self::Chunked { next, extensions } = self {
             match next {
                 Chunk::Data(_) => return Ok(false),
-                Chunk::Broken => return Err(invalid("what stands between chunks")),
+                Chunk::Broken(fault) => return Err(fault),
                 Chunk::Size => {
-                    let Some(line) = line(read, LONGEST_SIZE)? else { return Ok(false) };
+                    let Some(line) = take_line(read, LONGEST_SIZE)? else { return Ok(false) };
                     let (size, extension) = chunk_size(&line)?;
                     *extensions += extension;
                     if *extensions > LONGEST_EXTENSIONS {
-                        return Err(invalid("extensions of chunks longer than are read"));
+                        return Err("extensions of chunks longer than are read");
                     }
                     *next = match size {
                         0 => Chunk::Trailers(0),
@@ -158,19 +165,19 @@ impl BodyDecoder {
                 Chunk::End => {
                     // An error at once: a server that sent a wrong byte may send nothing more.
                     if read.first().is_some_and(|byte| *byte != b'\r') {
-                        return Err(invalid("a chunk longer than its size"));
+                        return Err(LONGER_THAN_SIZE);
                     }
-                    let Some(line) = line(read, 2)? else { return Ok(false) };
+                    let Some(line) = take_line(read, 2)? else { return Ok(false) };
                     if !line.is_empty() {
-                        return Err(invalid("a chunk longer than its size"));
+                        return Err(LONGER_THAN_SIZE);
                     }
                     *next = Chunk::Size;
                 }
                 Chunk::Trailers(came) => {
-                    let Some(line) = line(read, LONGEST_TRAILERS - *came)? else { return Ok(false) };
+                    let Some(line) = take_line(read, LONGEST_TRAILERS - *came)? else { return Ok(false) };
                     *came += line.len() + 2;
                     if *came > LONGEST_TRAILERS {
-                        return Err(invalid("trailers longer than are read"));
+                        return Err("trailers longer than are read");
                     }
                     if line.is_empty() {
                         *self = Self::Ended;
@@ -204,13 +211,13 @@ fn take(read: &mut BytesMut, left: &mut u64) -> Bytes {
 ///
 /// SECURITY: a line ends with CR LF and nothing else. Other parsers read a bare LF or CR otherwise, and would see another
 /// end.
-fn line(read: &mut BytesMut, longest: usize) -> Result<Option<BytesMut>, Error> {
+fn take_line(read: &mut BytesMut, longest: usize) -> Result<Option<BytesMut>, Fault> {
     let Some(end) = memchr::memchr(b'\n', read) else {
         let is_too_long = read.len() > longest;
-        return if is_too_long { Err(invalid("a line of a chunked body is too long")) } else { Ok(None) };
+        return if is_too_long { Err(TOO_LONG) } else { Ok(None) };
     };
     if end > longest {
-        return Err(invalid("a line of a chunked body is too long"));
+        return Err(TOO_LONG);
     }
     let mut line = read.split_to(end);
     read.advance(1);
@@ -219,20 +226,20 @@ fn line(read: &mut BytesMut, longest: usize) -> Result<Option<BytesMut>, Error> 
             line.truncate(end - 1);
             Ok(Some(line))
         }
-        _ => Err(invalid("a line of a chunked body does not end with CR LF")),
+        _ => Err("a line of a chunked body does not end with CR LF"),
     }
 }
 
 /// Size of a chunk: hexadecimal digits; extensions behind them are passed over, and their length is told.
-fn chunk_size(line: &[u8]) -> Result<(u64, usize), Error> {
+fn chunk_size(line: &[u8]) -> Result<(u64, usize), Fault> {
     let end = line.iter().position(|byte| matches!(byte, b';' | b' ' | b'\t')).unwrap_or(line.len());
     let (digits, rest) = line.split_at(end);
     let is_extension = |rest: &[u8]| rest.is_empty() || rest.starts_with(b";");
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) || !is_extension(rest.trim_ascii()) {
-        return Err(invalid("the size of a chunk"));
+        return Err(NO_SIZE);
     }
-    let digits = std::str::from_utf8(digits).map_err(|_| invalid("the size of a chunk"))?;
-    let size = u64::from_str_radix(digits, 16).map_err(|_| invalid("the size of a chunk"))?;
+    let digits = std::str::from_utf8(digits).map_err(|_| NO_SIZE)?;
+    let size = u64::from_str_radix(digits, 16).map_err(|_| NO_SIZE)?;
     Ok((size, rest.len()))
 }
 
@@ -271,11 +278,13 @@ mod tests {
         let mut read = BytesMut::from(&b"1\r\na\r\n1\r\nb\r\nx\r\n"[..]);
         let mut decoder = BodyDecoder::chunked();
         assert!(matches!(decoder.decode(&mut read), Ok(Decoded::Data(data)) if data == "ab"));
-        decoder.decode(&mut read).expect_err("no size of a chunk");
+        let error = decoder.decode(&mut read).expect_err("no size of a chunk");
+        assert_eq!(error.to_string(), NO_SIZE);
         for wrong in ["1\r\nab", "1\r\na\n"] {
             let (mut read, mut decoder) = (BytesMut::from(wrong), BodyDecoder::chunked());
             assert!(matches!(decoder.decode(&mut read), Ok(Decoded::Data(data)) if data == "a"));
-            decoder.decode(&mut read).expect_err("no end of a chunk");
+            let error = decoder.decode(&mut read).expect_err("no end of a chunk");
+            assert_eq!(error.to_string(), LONGER_THAN_SIZE);
         }
     }
 }

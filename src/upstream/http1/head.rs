@@ -184,5 +184,5 @@ fn frame(mut answer: Response<()>, is_head: bool) -> Result<AnswerHead, SendFail
 
 /// True if `Connection` has this option.
 fn says(fields: &HeaderMap, option: &str) -> bool {
-    connection_options(fields).any(|told| told.eq_ignore_ascii_case(option.as_bytes()))
+    connection_options(fields).any(|named| named.eq_ignore_ascii_case(option.as_bytes()))
 }

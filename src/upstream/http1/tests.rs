@@ -55,7 +55,7 @@ fn reason(failure: &SendFailure) -> &'static str {
 
 async fn exchanged(method: Method, pieces: Vec<Vec<u8>>, closes: bool) -> Exchanged {
     let (mut connection, mut server) = pair();
-    let (sent, tell) = tokio::sync::oneshot::channel::<()>();
+    let (done, client_is_done) = tokio::sync::oneshot::channel::<()>();
     let serve = tokio::spawn(async move {
         let mut asked = vec![0; 1 << 16];
         let _ = server.read(&mut asked).await;
@@ -65,7 +65,7 @@ async fn exchanged(method: Method, pieces: Vec<Vec<u8>>, closes: bool) -> Exchan
         }
         // Without a close the server stays silent.
         if !closes {
-            let _ = tell.await;
+            let _ = client_is_done.await;
         }
     });
     let answer = connection.send(&head(method), &mut Body::Empty, &TIMES).await;
@@ -81,7 +81,7 @@ async fn exchanged(method: Method, pieces: Vec<Vec<u8>>, closes: bool) -> Exchan
             }
         },
     };
-    drop(sent);
+    drop(done);
     serve.await.expect("the server");
     exchanged
 }

@@ -34,9 +34,9 @@ enum UploadError {
 
 impl UploadTask {
     pub(super) fn start(body: Body, framing: RequestFraming, to: WriteHalf<Stream>) -> Self {
-        let (tell, result) = oneshot::channel();
+        let (sender, result) = oneshot::channel();
         let task = tokio::spawn(async move {
-            let _ = tell.send(send(body, framing, to).await);
+            let _ = sender.send(send(body, framing, to).await);
         });
         Self { result, task: task.abort_handle(), whole: None }
     }

@@ -1,6 +1,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
+use crate::upstream::client::Client;
 use crate::upstream::{Clients, MemoryBudget};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -23,7 +24,7 @@ fn permits(most: usize) -> Arc<Permits> {
 }
 
 async fn now(permits: &Arc<Permits>, kind: RouteKind) -> Option<ClientPermit> {
-    permits.acquire(kind, None, Duration::ZERO).await
+    permits.acquire(kind, || None, Duration::ZERO).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,7 +64,7 @@ async fn the_next_permit_goes_to_the_client_that_holds_the_fewest() {
     let held = now(&permits, RouteKind::Image).await.expect("a permit");
     let waits = |client: &Arc<Client>| {
         let (permits, client) = (Arc::clone(&permits), Arc::clone(client));
-        tokio::spawn(async move { permits.acquire(RouteKind::Image, Some(&client), SOON).await })
+        tokio::spawn(async move { permits.acquire(RouteKind::Image, || Some(client as _), SOON).await })
     };
     let (first, second) = (waits(&greedy), waits(&greedy));
     tokio::task::yield_now().await;
@@ -83,12 +84,12 @@ async fn a_request_that_is_given_up_leaves_the_queue_and_takes_no_permit() {
     let permits = permits(1);
     let held = now(&permits, RouteKind::Plain).await.expect("a permit");
     for _ in 0..3 {
-        assert!(permits.acquire(RouteKind::Plain, None, RECHECK).await.is_none());
+        assert!(permits.acquire(RouteKind::Plain, || None, RECHECK).await.is_none());
     }
     assert_eq!(permits.waiting.load(SeqCst), 0);
     let gone = tokio::spawn({
         let permits = Arc::clone(&permits);
-        async move { permits.acquire(RouteKind::Plain, None, SOON).await }
+        async move { permits.acquire(RouteKind::Plain, || None, SOON).await }
     });
     tokio::task::yield_now().await;
     gone.abort();
@@ -110,9 +111,9 @@ async fn a_transfer_that_waits_for_its_client_ends_when_somebody_waits_for_its_p
             drop(held);
         }
     });
-    assert!(permits.acquire(RouteKind::Image, None, 2 * STALLED).await.is_none(), "its client moves");
+    assert!(permits.acquire(RouteKind::Image, || None, 2 * STALLED).await.is_none(), "its client moves");
     transfer.waits_for_client(true);
-    assert!(permits.acquire(RouteKind::Image, None, SOON).await.is_some());
+    assert!(permits.acquire(RouteKind::Image, || None, SOON).await.is_some());
     ended.await.expect("no panic");
 }
 
@@ -124,7 +125,9 @@ async fn where_too_many_wait_the_client_that_asks_for_the_most_is_refused() {
     let held = now(&permits, RouteKind::Image).await.expect("a permit");
     let waits = |client: &Arc<Client>| {
         let (permits, client) = (Arc::clone(&permits), Arc::clone(client));
-        tokio::spawn(async move { permits.acquire(RouteKind::Image, Some(&client), SOON).await.is_some() })
+        tokio::spawn(
+            async move { permits.acquire(RouteKind::Image, || Some(client as _), SOON).await.is_some() },
+        )
     };
     let many: Vec<_> = (0..WAITERS_PER_PERMIT).map(|_| waits(&greedy)).collect();
     tokio::task::yield_now().await;

@@ -10,6 +10,7 @@ pub(crate) mod fair_world;
 pub(crate) mod healing_world;
 pub(crate) mod json_schema;
 pub(crate) mod process;
+pub(crate) mod program;
 pub(crate) mod recorder;
 pub(crate) mod toxiproxy;
 pub(crate) mod world;

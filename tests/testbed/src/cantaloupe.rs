@@ -124,3 +124,22 @@ pub(crate) fn info_json(id: &str, (width, height): (u32, u32)) -> String {
         area = width * height,
     )
 }
+
+/// `?cache=nocache`: no cache of derivatives or info.json is read.
+pub(crate) fn asks_for_truth(seen: &Seen) -> bool {
+    seen.query().is_some_and(|query| query.split('&').any(|pair| pair == "cache=nocache"))
+}
+
+pub(crate) fn is_uuid(id: &str) -> bool {
+    id.len() == 36
+        && id.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+/// `{id}` and `;page`.
+pub(crate) fn page_of(id: &str) -> (&str, u32) {
+    let paged = id.rsplit_once(';').and_then(|(id, page)| Some((id, page.parse().ok()?)));
+    paged.unwrap_or((id, 1))
+}

@@ -1,6 +1,7 @@
 //! Gateway: one host for everything, as the library's API host is: pictures, presentations, and other paths beside them.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,8 +17,9 @@ use crate::world::Testbed;
 /// Fields of one hop, and those that each side says itself.
 const OWN: [HeaderName; 4] = [CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING];
 
+/// State of the gateway.
 #[derive(Debug)]
-struct Desk {
+pub struct Desk {
     images: String,
     service: String,
     client: Client,
@@ -40,6 +42,14 @@ impl Drop for Gateway {
     }
 }
 
+impl Deref for Gateway {
+    type Target = Server<Desk>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.server
+    }
+}
+
 impl Gateway {
     /// Starts a gateway in front of this testbed, at a port of its own. Needs a tokio runtime.
     pub fn start(bed: &Testbed) -> Self {
@@ -56,16 +66,6 @@ impl Gateway {
             pictures: AtomicUsize::new(0),
         });
         Self { server: Server::start_at(address, Arc::clone(&desk), Panics::default()), desk }
-    }
-
-    /// `http://127.0.0.1:{port}`
-    pub fn origin(&self) -> String {
-        format!("http://{}", self.server.address())
-    }
-
-    /// Connections accepted so far.
-    pub fn connections(&self) -> usize {
-        self.server.connections()
     }
 
     /// Error pages of the image server have at least so many bytes.

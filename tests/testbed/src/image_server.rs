@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +14,9 @@ use bytes::Bytes;
 use http::{Method, Response};
 use percent_encoding::percent_decode_str;
 
-use crate::cantaloupe::{LAST_MODIFIED, always, base, error, info_json, lasting, set};
+use crate::cantaloupe::{
+    LAST_MODIFIED, always, asks_for_truth, base, error, info_json, is_uuid, lasting, page_of, set,
+};
 use crate::client::Client;
 use crate::counts::{Kind, Ledger};
 use crate::fedora::{Fedora, Refused};
@@ -37,8 +40,9 @@ pub(crate) struct Found {
     size: (u32, u32),
 }
 
+/// State of the image server.
 #[derive(Debug)]
-pub(crate) struct Images {
+pub struct Images {
     fedora: Fedora,
     ledger: Ledger,
     service_url: Mutex<String>,
@@ -59,30 +63,11 @@ pub(crate) struct Images {
     delays: Mutex<HashMap<String, Duration>>,
 }
 
-/// The handle.
+/// The handle. What every stand-in can be switched to is at [`Server`].
 #[derive(Debug)]
 pub struct ImageServer {
     server: Server<Images>,
     images: Arc<Images>,
-}
-
-/// `?cache=nocache`: no cache of derivatives or info.json is read.
-fn asks_for_truth(seen: &Seen) -> bool {
-    seen.query().is_some_and(|query| query.split('&').any(|pair| pair == "cache=nocache"))
-}
-
-fn is_uuid(id: &str) -> bool {
-    id.len() == 36
-        && id.bytes().enumerate().all(|(at, byte)| match at {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        })
-}
-
-/// `{id}` and `;page`.
-fn page_of(id: &str) -> (&str, u32) {
-    let paged = id.rsplit_once(';').and_then(|(id, page)| Some((id, page.parse().ok()?)));
-    paged.unwrap_or((id, 1))
 }
 
 impl Images {
@@ -271,6 +256,14 @@ impl Handler for Images {
     }
 }
 
+impl Deref for ImageServer {
+    type Target = Server<Images>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.server
+    }
+}
+
 impl ImageServer {
     pub(crate) fn start(
         address: SocketAddr,
@@ -307,32 +300,9 @@ impl ImageServer {
         format!("{}/iiif/2", self.origin())
     }
 
-    /// `http://127.0.0.1:{port}`
-    pub fn origin(&self) -> String {
-        format!("http://{}", self.server.address())
-    }
-
     /// Sets the URL at which the file of a UUID is looked up: the canvas service (`…/iiif-service`).
     pub fn service_url(&self, url: impl Into<String>) {
         *self.images.service_url.lock().unwrap() = url.into();
-    }
-
-    /// Answers these requests so, and does nothing else for them, until [`Self::answers_as_ever`].
-    pub fn answers(&self, answers: impl Fn(&Seen) -> Option<Response<Flow>> + Send + Sync + 'static) {
-        self.server.answers(false, answers);
-    }
-
-    /// Answers in this way, and does what the request asked for nevertheless.
-    pub fn does_and_answers(
-        &self,
-        answers: impl Fn(&Seen) -> Option<Response<Flow>> + Send + Sync + 'static,
-    ) {
-        self.server.answers(true, answers);
-    }
-
-    /// Ends [`Self::answers`].
-    pub fn answers_as_ever(&self) {
-        self.server.answers_as_ever();
     }
 
     /// Empties the heap: info.json tells the truth again. A derivative cache, being on disk, stays, info.json with it.
@@ -409,39 +379,13 @@ impl ImageServer {
     pub fn releases(&self) {
         self.images.gate.open();
         self.images.info_gate.open();
-        self.server.hangs(false);
-    }
-
-    /// Refuses connections; those open are closed.
-    pub async fn goes_down(&self) {
-        self.server.goes_down().await;
-    }
-
-    /// Listens again, at the same port. The heap is as it was: see [`ImageServer::restarts`].
-    pub fn comes_up(&self) {
-        self.server.comes_up();
-    }
-
-    /// Takes requests and never answers, until [`ImageServer::releases`].
-    pub fn hangs(&self) {
-        self.server.hangs(true);
-    }
-
-    /// Every connection ends with RST instead of an answer.
-    pub fn resets(&self) {
-        self.server.resets(true);
-    }
-
-    /// Every body breaks off after so many bytes.
-    pub fn cuts_body_after(&self, count: usize) {
-        self.server.cuts_body_after(Some(count));
+        self.server.goes_on();
     }
 
     /// Ends all misbehaviour but [`ImageServer::goes_down`], delays included.
     pub fn recovers(&self) {
         self.releases();
-        self.server.resets(false);
-        self.server.cuts_body_after(None);
+        self.server.behaves();
         for fault in [&self.images.info_fault, &self.images.image_fault, &self.images.refuses_encoded] {
             fault.store(0, Ordering::SeqCst);
         }
@@ -449,10 +393,5 @@ impl ImageServer {
         self.images.habits.is_well();
         self.image_delay(Duration::ZERO);
         self.images.delays.lock().unwrap().clear();
-    }
-
-    /// Connections accepted so far.
-    pub fn connections(&self) -> usize {
-        self.server.connections()
     }
 }

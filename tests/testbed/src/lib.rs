@@ -13,6 +13,7 @@
 
 mod cantaloupe;
 mod client;
+mod connection;
 mod control;
 mod counts;
 mod fedora;

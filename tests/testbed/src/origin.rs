@@ -1,5 +1,6 @@
 //! Origin with answers of the test's choice, which records its requests.
 
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
 use http::Response;
@@ -9,8 +10,9 @@ use crate::wire::{Handler, Panics, Seen, Server, reply, response};
 
 type Route = Box<dyn Fn(&Seen) -> Response<Flow> + Send + Sync>;
 
+/// State of the origin.
 #[derive(Debug)]
-struct Table {
+pub struct Table {
     route: Routed,
     seen: Mutex<Vec<Seen>>,
     arrived: tokio::sync::watch::Sender<usize>,
@@ -47,6 +49,14 @@ impl Drop for Origin {
     }
 }
 
+impl Deref for Origin {
+    type Target = Server<Table>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.server
+    }
+}
+
 impl Origin {
     /// Starts an origin that answers by the closure. Needs a tokio runtime.
     pub fn start(route: impl Fn(&Seen) -> Response<Flow> + Send + Sync + 'static) -> Self {
@@ -76,12 +86,7 @@ impl Origin {
 
     /// `http://127.0.0.1:{port}`
     pub fn url(&self) -> String {
-        format!("http://{}", self.server.address())
-    }
-
-    /// Listening address.
-    pub fn address(&self) -> std::net::SocketAddr {
-        self.server.address()
+        self.origin()
     }
 
     /// Every request so far, in order.
@@ -98,11 +103,6 @@ impl Origin {
         self.seen()
     }
 
-    /// Connections accepted so far.
-    pub fn connections(&self) -> usize {
-        self.server.connections()
-    }
-
     /// Requests stop (recorded, unanswered) until [`Origin::releases`].
     pub fn stalls(&self) {
         self.table.gate.shut();
@@ -113,47 +113,11 @@ impl Origin {
         self.table.gate.open();
     }
 
-    /// Refuses connections; those open are closed.
-    pub async fn goes_down(&self) {
-        self.server.goes_down().await;
-    }
-
-    /// Listens again, at the same port.
-    pub fn comes_up(&self) {
-        self.server.comes_up();
-    }
-
-    /// Makes new connections HTTP/2 with prior knowledge, with so many requests at once.
-    pub fn speaks_http2(&self, streams: usize) {
-        self.server.speaks_http2(streams);
-    }
-
-    /// Refuses the next `count` requests by HTTP/2 (`REFUSED_STREAM`), unprocessed.
-    pub fn refuses_streams(&self, count: usize) {
-        self.server.refuses_streams(count);
-    }
-
-    /// Every HTTP/2 connection ends as soon as its requests do (GOAWAY).
-    pub fn says_goodbye(&self) {
-        self.server.says_goodbye();
-    }
-
-    /// Bodies break off after so many bytes; `None`: they are whole again.
-    pub fn cuts_body_after(&self, count: Option<usize>) {
-        self.server.cuts_body_after(count);
-    }
-
     /// Ends every misbehaviour.
     pub fn recovers(&self) {
-        self.server.resets(false);
-        self.server.cuts_body_after(None);
-        self.server.refuses_streams(0);
+        self.server.behaves();
+        self.refuses_streams(0);
         self.releases();
         self.comes_up();
-    }
-
-    /// Every connection ends with RST instead of an answer.
-    pub fn resets(&self) {
-        self.server.resets(true);
     }
 }

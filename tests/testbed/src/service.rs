@@ -1,6 +1,7 @@
 //! The IR IIIF Service: routes, refusals, headers (upstream.md "Errors of the canvas service", "Headers").
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,12 +30,13 @@ const ALWAYS: [(&str, &str); 9] = [
     ("x-frame-options", "DENY"),
 ];
 
+/// State of the canvas service.
 #[derive(Debug)]
-pub(crate) struct Routes {
+pub struct Routes {
     pub(crate) shop: Workshop,
 }
 
-/// The handle.
+/// The handle. What every stand-in can be switched to is at [`Server`].
 #[derive(Debug)]
 pub struct Service {
     server: Server<Routes>,
@@ -241,6 +243,14 @@ impl Routes {
 
 const JSON: &str = "application/json;charset=UTF-8";
 
+impl Deref for Service {
+    type Target = Server<Routes>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.server
+    }
+}
+
 impl Service {
     pub(crate) fn start(address: SocketAddr, shop: Workshop, panics: Panics) -> Self {
         let routes = Arc::new(Routes { shop });
@@ -254,11 +264,6 @@ impl Service {
     /// `http://127.0.0.1:{port}/iiif-service`
     pub fn url(&self) -> String {
         format!("{}{PREFIX}", self.origin())
-    }
-
-    /// `http://127.0.0.1:{port}`
-    pub fn origin(&self) -> String {
-        format!("http://{}", self.server.address())
     }
 
     /// Sets the URL of nested requests (`image.server.url`), e.g. `http://127.0.0.1:{proxy}/iiif/2`.
@@ -298,7 +303,7 @@ impl Service {
         self.shop().switches().hanging.clear();
         self.shop().hang_gate.open();
         self.shop().resources_gate.open();
-        self.server.hangs(false);
+        self.server.goes_on();
     }
 
     /// Nested requests fail as if answered with this status; nothing is sent (upstream.md "Poison").
@@ -370,54 +375,10 @@ impl Service {
         self.shop().switches().broken_json = true;
     }
 
-    /// Refuses connections; those open are closed.
-    pub async fn goes_down(&self) {
-        self.server.goes_down().await;
-    }
-
-    /// Listens again, at the same port.
-    pub fn comes_up(&self) {
-        self.server.comes_up();
-    }
-
-    /// Takes requests (and works on them) and never answers, until [`Service::releases`].
-    pub fn hangs(&self) {
-        self.server.hangs(true);
-    }
-
-    /// Answers these requests so, and does nothing else for them, until [`Self::answers_as_ever`].
-    pub fn answers(&self, answers: impl Fn(&Seen) -> Option<Response<Flow>> + Send + Sync + 'static) {
-        self.server.answers(false, answers);
-    }
-
-    /// Answers in this way, and does what the request asked for nevertheless.
-    pub fn does_and_answers(
-        &self,
-        answers: impl Fn(&Seen) -> Option<Response<Flow>> + Send + Sync + 'static,
-    ) {
-        self.server.answers(true, answers);
-    }
-
-    /// Ends [`Self::answers`].
-    pub fn answers_as_ever(&self) {
-        self.server.answers_as_ever();
-    }
-
-    /// Every connection ends with RST instead of an answer.
-    pub fn resets(&self) {
-        self.server.resets(true);
-    }
-
-    /// Every body breaks off after so many bytes.
-    pub fn cuts_body_after(&self, count: usize) {
-        self.server.cuts_body_after(Some(count));
-    }
-
     /// Ends all misbehaviour but [`Service::goes_down`], delays included.
     pub fn recovers(&self) {
         self.releases();
-        self.server.resets(false);
-        self.server.cuts_body_after(None);
+        self.server.behaves();
         let mut switches = self.shop().switches();
         *switches = crate::generate::Switches {
             image_server_url: switches.image_server_url.clone(),
@@ -425,11 +386,6 @@ impl Service {
             ignores_disallow: switches.ignores_disallow,
             ..Default::default()
         };
-    }
-
-    /// Connections accepted so far.
-    pub fn connections(&self) -> usize {
-        self.server.connections()
     }
 
     /// Counters and log, shared by all stand-ins of the testbed.

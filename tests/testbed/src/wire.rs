@@ -1,23 +1,17 @@
 //! Server of the stand-ins: one hyper server, on port 0 unless told otherwise, with the faults that every server can show.
 
-use std::error::Error;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use http::{HeaderMap, Method, Response};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
+use crate::connection::Connection;
 use crate::flow::Flow;
 use crate::gate::Gate;
-use crate::reset::ResetOnDrop;
 
 /// Request as a stand-in saw it.
 #[derive(Debug, Clone)]
@@ -52,7 +46,8 @@ impl Seen {
 }
 
 /// Handler of requests.
-pub(crate) trait Handler: Send + Sync + 'static {
+pub trait Handler: Send + Sync + 'static {
+    /// Answers a request.
     fn answer(self: Arc<Self>, seen: Seen) -> impl Future<Output = Response<Flow>> + Send;
 }
 
@@ -77,10 +72,10 @@ type Chosen = dyn Fn(&Seen) -> Option<Response<Flow>> + Send + Sync;
 
 /// Answers of a test's choice, in the place of the stand-in's own.
 #[derive(Default)]
-struct Choice {
+pub(crate) struct Choice {
     answers: Mutex<Option<Arc<Chosen>>>,
     /// True if the request is still carried out.
-    works: AtomicBool,
+    pub(crate) works: AtomicBool,
 }
 
 impl std::fmt::Debug for Choice {
@@ -90,7 +85,12 @@ impl std::fmt::Debug for Choice {
 }
 
 impl Choice {
-    fn of(&self, seen: &Seen) -> Option<Response<Flow>> {
+    fn set(&self, works: bool, answers: Arc<Chosen>) {
+        self.works.store(works, Ordering::SeqCst);
+        *self.answers.lock().unwrap() = Some(answers);
+    }
+
+    pub(crate) fn of(&self, seen: &Seen) -> Option<Response<Flow>> {
         let answers = self.answers.lock().unwrap().clone();
         answers.and_then(|answers| answers(seen))
     }
@@ -99,26 +99,26 @@ impl Choice {
 /// The misbehaviour that any server can be switched to.
 #[derive(Debug, Default)]
 pub(crate) struct Manners {
-    choice: Choice,
-    gate: Gate,
-    resets: Arc<AtomicBool>,
+    pub(crate) choice: Choice,
+    pub(crate) gate: Gate,
+    pub(crate) resets: Arc<AtomicBool>,
     /// 0 = whole bodies; else one more than the bytes that get through.
-    cut: AtomicUsize,
-    connections: AtomicUsize,
+    pub(crate) cut: AtomicUsize,
+    pub(crate) connections: AtomicUsize,
     /// Requests at once on an HTTP/2 connection; 0: HTTP/1.1 is spoken.
-    http2: AtomicUsize,
+    pub(crate) http2: AtomicUsize,
     /// Number of HTTP/2 requests that are still to be refused.
-    refuses: AtomicUsize,
+    pub(crate) refuses: AtomicUsize,
     /// Every HTTP/2 connection that is older says GOAWAY.
-    goodbye: tokio::sync::watch::Sender<()>,
+    pub(crate) goodbye: tokio::sync::watch::Sender<()>,
 }
 
 /// Default listening address of a stand-in: a port of its own.
 pub(crate) const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// A server; it ends when dropped.
+/// A server, and the misbehaviour that it can be switched to; it ends when dropped.
 #[derive(Debug)]
-pub(crate) struct Server<H: Handler> {
+pub struct Server<H: Handler> {
     address: SocketAddr,
     handler: Arc<H>,
     manners: Arc<Manners>,
@@ -158,11 +158,18 @@ impl<H: Handler> Server<H> {
         server
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
+    /// Listening address.
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub(crate) fn connections(&self) -> usize {
+    /// `http://127.0.0.1:{port}`
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Connections accepted so far.
+    pub fn connections(&self) -> usize {
         self.manners.connections.load(Ordering::SeqCst)
     }
 
@@ -170,47 +177,67 @@ impl<H: Handler> Server<H> {
         &self.panics
     }
 
-    pub(crate) fn hangs(&self, hangs: bool) {
-        if hangs { self.manners.gate.shut() } else { self.manners.gate.open() }
+    /// Takes requests (and works on them) and never answers, until it is released.
+    pub fn hangs(&self) {
+        self.manners.gate.shut();
     }
 
-    pub(crate) fn resets(&self, resets: bool) {
-        self.manners.resets.store(resets, Ordering::SeqCst);
+    /// Ends [`Server::hangs`].
+    pub(crate) fn goes_on(&self) {
+        self.manners.gate.open();
     }
 
-    /// Answers these requests so; `works`: and carries them out, too.
-    pub(crate) fn answers(
+    /// Every connection ends with RST instead of an answer.
+    pub fn resets(&self) {
+        self.manners.resets.store(true, Ordering::SeqCst);
+    }
+
+    /// Every body breaks off after so many bytes.
+    pub fn cuts_body_after(&self, count: usize) {
+        self.manners.cut.store(count + 1, Ordering::SeqCst);
+    }
+
+    /// Ends [`Server::resets`] and [`Server::cuts_body_after`].
+    pub(crate) fn behaves(&self) {
+        self.manners.resets.store(false, Ordering::SeqCst);
+        self.manners.cut.store(0, Ordering::SeqCst);
+    }
+
+    /// Answers these requests so, and does nothing else for them, until [`Server::answers_as_ever`].
+    pub fn answers(&self, answers: impl Fn(&Seen) -> Option<Response<Flow>> + Send + Sync + 'static) {
+        self.manners.choice.set(false, Arc::new(answers));
+    }
+
+    /// Answers in this way, and does what the request asked for nevertheless.
+    pub fn does_and_answers(
         &self,
-        works: bool,
         answers: impl Fn(&Seen) -> Option<Response<Flow>> + Send + Sync + 'static,
     ) {
-        self.manners.choice.works.store(works, Ordering::SeqCst);
-        *self.manners.choice.answers.lock().unwrap() = Some(Arc::new(answers));
+        self.manners.choice.set(true, Arc::new(answers));
     }
 
     /// Ends [`Server::answers`].
-    pub(crate) fn answers_as_ever(&self) {
+    pub fn answers_as_ever(&self) {
         *self.manners.choice.answers.lock().unwrap() = None;
     }
 
-    pub(crate) fn cuts_body_after(&self, count: Option<usize>) {
-        self.manners.cut.store(count.map_or(0, |count| count + 1), Ordering::SeqCst);
-    }
-
-    pub(crate) fn speaks_http2(&self, streams: usize) {
+    /// Makes new connections HTTP/2 with prior knowledge, with so many requests at once.
+    pub fn speaks_http2(&self, streams: usize) {
         self.manners.http2.store(streams, Ordering::SeqCst);
     }
 
-    pub(crate) fn refuses_streams(&self, count: usize) {
+    /// Refuses the next `count` requests by HTTP/2 (`REFUSED_STREAM`), unprocessed.
+    pub fn refuses_streams(&self, count: usize) {
         self.manners.refuses.store(count, Ordering::SeqCst);
     }
 
-    pub(crate) fn says_goodbye(&self) {
+    /// Every HTTP/2 connection ends as soon as its requests do (GOAWAY).
+    pub fn says_goodbye(&self) {
         self.manners.goodbye.send_replace(());
     }
 
-    /// Closes listener and connections; the port refuses from here on.
-    pub(crate) async fn goes_down(&self) {
+    /// Refuses connections; those open are closed.
+    pub async fn goes_down(&self) {
         let task = self.accepting.lock().unwrap().take();
         if let Some(task) = task {
             task.abort();
@@ -219,7 +246,8 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    pub(crate) fn comes_up(&self) {
+    /// Listens again, at the same port. What the server knows is as it was.
+    pub fn comes_up(&self) {
         if let Some(socket) = self.parked.lock().unwrap().take() {
             self.accept(socket.listen(1024).expect("listen again"));
         }
@@ -234,13 +262,13 @@ impl<H: Handler> Server<H> {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 manners.connections.fetch_add(1, Ordering::SeqCst);
-                let desk = Desk {
+                let connection = Connection {
                     handler: Arc::clone(&handler),
                     manners: Arc::clone(&manners),
                     panics: panics.clone(),
                     requests: Arc::clone(&requests),
                 };
-                connections.spawn(desk.serve(stream));
+                connections.spawn(connection.serve(stream));
                 while connections.try_join_next().is_some() {}
             }
         });
@@ -256,126 +284,6 @@ impl<H: Handler> Drop for Server<H> {
         for request in self.requests.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             request.abort();
         }
-    }
-}
-
-/// Reason why a request gets no answer.
-#[derive(Debug)]
-enum Broken {
-    Io(io::Error),
-    Refused(h2::Error),
-}
-
-impl std::fmt::Display for Broken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("no answer")
-    }
-}
-
-impl Error for Broken {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Io(error) => Some(error),
-            Self::Refused(error) => Some(error),
-        }
-    }
-}
-
-impl From<io::Error> for Broken {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-/// State of one connection.
-struct Desk<H: Handler> {
-    handler: Arc<H>,
-    manners: Arc<Manners>,
-    panics: Panics,
-    requests: Arc<Mutex<Vec<AbortHandle>>>,
-}
-
-impl<H: Handler> Desk<H> {
-    async fn serve(self, stream: TcpStream) {
-        let _best_effort = stream.set_nodelay(true);
-        let resets = Arc::clone(&self.manners.resets);
-        if resets.load(Ordering::SeqCst) {
-            drop(ResetOnDrop::new(stream, resets));
-            return;
-        }
-        let io = TokioIo::new(ResetOnDrop::new(stream, resets));
-        let desk = Arc::new(self);
-        let streams = u32::try_from(desk.manners.http2.load(Ordering::SeqCst)).unwrap_or(u32::MAX);
-        let mut goodbye = desk.manners.goodbye.subscribe();
-        let service = service_fn(move |request| {
-            let desk = Arc::clone(&desk);
-            async move { desk.answer(request).await }
-        });
-        if streams > 0 {
-            let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                .max_concurrent_streams(streams)
-                .serve_connection(io, service);
-            tokio::pin!(served);
-            loop {
-                tokio::select! {
-                    _ended = &mut served => return,
-                    Ok(()) = goodbye.changed() => served.as_mut().graceful_shutdown(),
-                }
-            }
-        }
-        // A peer that breaks off is no error here.
-        let _ended = hyper::server::conn::http1::Builder::new()
-            .half_close(true)
-            .max_buf_size(1 << 20)
-            .serve_connection(io, service)
-            .await;
-    }
-
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Flow>, Broken> {
-        let (head, body) = request.into_parts();
-        let left = |left: usize| left.checked_sub(1);
-        if self.manners.refuses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok() {
-            return Err(Broken::Refused(h2::Reason::REFUSED_STREAM.into()));
-        }
-        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-        let is_http2 = head.version == http::Version::HTTP_2;
-        let authority = head.uri.authority().filter(|_| is_http2).map(ToString::to_string);
-        let target = head.uri.path_and_query().filter(|_| is_http2).map(ToString::to_string);
-        let target = target.unwrap_or_else(|| head.uri.to_string());
-        let seen = Seen { method: head.method, target, authority, headers: head.headers, body };
-        let (chosen, works) =
-            (self.manners.choice.of(&seen), self.manners.choice.works.load(Ordering::SeqCst));
-        let chosen = match chosen {
-            Some(answer) if !works => return Ok(answer),
-            chosen => chosen,
-        };
-        // A task of its own, as in a servlet container: a client who leaves stops nothing (upstream.md "Ways back to life").
-        let task = tokio::spawn(Arc::clone(&self.handler).answer(seen));
-        {
-            let mut requests = self.requests.lock().unwrap();
-            requests.retain(|request| !request.is_finished());
-            requests.push(task.abort_handle());
-        }
-        let answer = task.await.map_err(|error| self.broken(error))?;
-        let answer = chosen.unwrap_or(answer);
-        self.manners.gate.pass().await;
-        if self.manners.resets.load(Ordering::SeqCst) {
-            return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
-        }
-        Ok(match self.manners.cut.load(Ordering::SeqCst) {
-            0 => answer,
-            cut => answer.map(|body| body.cut_after(cut - 1)),
-        })
-    }
-
-    fn broken(&self, error: tokio::task::JoinError) -> io::Error {
-        if error.is_panic() {
-            let payload = error.into_panic();
-            let text = payload.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            self.panics.note(text.unwrap_or_else(|| "a panic without words".to_owned()));
-        }
-        io::ErrorKind::BrokenPipe.into()
     }
 }
 

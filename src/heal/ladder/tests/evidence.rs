@@ -96,7 +96,8 @@ async fn a_canvas_that_was_built_is_believed_without_a_look_once_the_service_sai
     let uuid = uuid_of_file_url(FILE);
     let confirms = |scene: &Scene| {
         let now = tokio::time::Instant::now();
-        let said = scene.service().registrations.hear(uuid, StatusCode::OK, &FILE.to_owned().into(), now);
+        let said =
+            scene.service().registrations.record_response(uuid, StatusCode::OK, &FILE.to_owned().into(), now);
         assert_eq!(said, alive());
     };
     let scene = Scene::new().building_beside(true).answering(Variant, [heals(Built)]);
@@ -183,7 +184,12 @@ async fn an_image_that_is_back_is_expired_no_more_for_those_who_look_for_somebod
     let scene = Scene::new().building_beside(true).answering(Variant, [heals(Built)]);
     let sentence = format!("Resource with id {} not found!", scene.image.key);
     let now = tokio::time::Instant::now();
-    scene.service().registrations.hear(uuid_of_file_url(FILE), StatusCode::NOT_FOUND, &sentence.into(), now);
+    scene.service().registrations.record_response(
+        uuid_of_file_url(FILE),
+        StatusCode::NOT_FOUND,
+        &sentence.into(),
+        now,
+    );
     assert!(scene.services.remember_expired(&scene.image));
     scene.run().await;
     assert!(!scene.services.remember_expired(&scene.image));

@@ -21,7 +21,7 @@ async fn what_a_service_called_expired_a_moment_ago_is_not_asked_for_again() {
     let sentence = format!("Resource with id {} not found!", scene.image.key);
     let uuid = uuid_of_file_url(FILE);
     let heard = |scene: &Scene| {
-        scene.service().registrations.hear(
+        scene.service().registrations.record_response(
             uuid,
             StatusCode::NOT_FOUND,
             &sentence.clone().into(),

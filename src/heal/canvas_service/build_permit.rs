@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use crate::cluster::{self, PermitResult};
 use crate::heal::canvas_service::CanvasService;
-use crate::heal::canvas_service::place_files::PermitFile;
+use crate::heal::canvas_service::permit_files::PermitFile;
 use crate::heal::canvas_service::priority_semaphore::{Priority, PriorityPermit};
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::flight_priority::FlightPriority;
@@ -30,17 +30,17 @@ impl CanvasService {
     /// Waits for a permit of this process, in the current lane, and for one that all nodes share, or other processes on
     /// this machine. `None`: another node found that the service only fails. `flight`: key of the request, unless it may be
     /// sent twice.
-    pub(in crate::heal) async fn place(
+    pub(in crate::heal) async fn acquire_permit(
         &self,
         urgency: &FlightPriority,
         flight: Option<&CanvasRequestKey>,
     ) -> Option<BuildPermit> {
         let own = urgency.acquire(&self.lanes).await;
-        self.share_place(own, urgency.lane() == Priority::Viewer, flight).await
+        self.acquire_shared(own, urgency.lane() == Priority::Viewer, flight).await
     }
 
     /// Waits for the shared permit alone: the caller has one here.
-    pub(in crate::heal) async fn share_place(
+    pub(in crate::heal) async fn acquire_shared(
         &self,
         own: PriorityPermit,
         is_first: bool,
@@ -50,12 +50,12 @@ impl CanvasService {
             // One process at a time has a whole manifest built.
             let book = || format!("book {}", self.cluster_name());
             let request = flight.map(|flight| if flight.is_book() { book() } else { self.name_of(flight) });
-            let file = self.files.place(self.places, request.as_deref(), self.bounds.hang_after).await;
+            let file = self.files.acquire(self.permits, request.as_deref(), self.bounds.hang_after).await;
             return Some(BuildPermit { own, shared: cluster::SharedPermit::default(), file });
         };
-        match cluster.acquire(&self.authority, self.places, is_first).await {
-            PermitResult::Place(shared) => Some(BuildPermit { own, shared, file: PermitFile::default() }),
-            PermitResult::LeftAlone(left) => {
+        match cluster.acquire(&self.authority, self.permits, is_first).await {
+            PermitResult::Granted(shared) => Some(BuildPermit { own, shared, file: PermitFile::default() }),
+            PermitResult::BreakerOpen(left) => {
                 if self.breaker_is_closed() {
                     self.emit_breaker_event(true);
                 }

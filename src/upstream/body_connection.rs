@@ -1,4 +1,4 @@
-//! Lease of a connection by the body of an answer.
+//! The connection of an answer's body, and its return to the pool.
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -10,16 +10,16 @@ use super::carrier::ActiveConnection;
 use super::error::BodyError;
 use super::server::InFlightGuard;
 
-/// Connection that carries a body. Dropping it early closes the connection: the rest of the body could not be told from the
+/// Connection that carries a body. Dropping it before the end closes the connection: the rest of the body could not be told from the
 /// next answer. (With HTTP/2 it can, and only the stream is reset.)
 #[derive(Debug)]
-pub(super) struct ResponseLease {
+pub(super) struct BodyConnection {
     carrier: Option<ActiveConnection>,
     load: Option<InFlightGuard>,
 }
 
-impl ResponseLease {
-    /// Creates a lease; the body may stall for at most `silence`.
+impl BodyConnection {
+    /// Starts the body, which may stall for at most `silence`.
     pub(super) fn new(mut carrier: ActiveConnection, load: InFlightGuard, silence: Duration) -> Self {
         carrier.waits().begin(silence);
         Self { carrier: Some(carrier), load: Some(load) }
@@ -30,7 +30,7 @@ impl ResponseLease {
         let Some(carrier) = &mut self.carrier else { return Poll::Ready(None) };
         let polled = carrier.poll_body(cx);
         if polled.is_ready() {
-            carrier.waits().broken();
+            carrier.waits().reset();
             return polled;
         }
         ready!(carrier.waits().poll_over(cx));
@@ -46,8 +46,8 @@ impl ResponseLease {
         self.carrier.as_ref().map_or_else(SizeHint::default, ActiveConnection::size_hint)
     }
 
-    /// Ends the lease after the whole body was read: the connection may carry the next request.
-    pub(super) fn end(&mut self) {
+    /// Gives the connection back after the whole body was read, for the next request.
+    pub(super) fn give_back(&mut self) {
         if let (Some(ActiveConnection::Own(connection)), Some(load)) = (self.carrier.take(), self.load.take())
         {
             load.give_back(connection);

@@ -1,6 +1,6 @@
 //! Permits that processes on one machine share: `heal` beside a running `serve` must not double the requests at the canvas
 //! service, nor repeat a request of the other process. Each permit is a file beside the index that one process at a time
-//! has locked; one further file holds the use of all permits. The kernel unlocks the files of a process that is killed.
+//! has locked; one further file holds an entry of each process and of each permit. The kernel unlocks the files of a process that is killed.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -13,10 +13,10 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// Poll interval for a permit while other processes have all of them.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(10);
 
 /// Time for which a request that another process ended may make our own needless.
-const LATELY: Duration = Duration::from_secs(2);
+const RECENT: Duration = Duration::from_secs(2);
 
 /// Bytes of an entry. A process: its number, and when it last ended a request. A permit: the digest of its request.
 const ENTRY: usize = 16;
@@ -24,8 +24,8 @@ const ENTRY: usize = 16;
 /// Entries of processes, before those of permits.
 const PROCESSES: usize = 64;
 
-/// Permits whose use is written down.
-const PLACES: usize = 256;
+/// Permits that have an entry.
+const PERMITS: usize = 256;
 
 /// `PermitFiles` are the permits at one canvas service.
 #[derive(Debug)]
@@ -42,9 +42,9 @@ struct SharedLocks {
 #[derive(Debug, Default)]
 struct LockFiles {
     /// State of each permit, by its number.
-    places: Vec<PermitFileState>,
-    /// File with the use of the permits.
-    uses: Option<Arc<File>>,
+    permits: Vec<PermitFileState>,
+    /// File with the entries of processes and permits.
+    entries: Option<Arc<File>>,
     /// Entry of this process.
     entry: Option<usize>,
     /// Entries of the other processes when they were found to hang.
@@ -72,7 +72,7 @@ pub(in crate::heal) struct PermitFile {
 #[derive(Debug)]
 struct HeldLock {
     shared: Arc<SharedLocks>,
-    place: usize,
+    permit: usize,
     file: Option<File>,
 }
 
@@ -91,16 +91,16 @@ impl PermitFiles {
     /// Waits for one of this many permits, for a request of this name that no other process has under way. Does not wait
     /// where no file can be locked, nor where the other processes end no request for `hang_after`: a process that is
     /// suspended keeps its locks.
-    pub(in crate::heal) async fn place(
+    pub(in crate::heal) async fn acquire(
         &self,
-        places: usize,
+        permits: usize,
         request: Option<&str>,
         hang_after: Duration,
     ) -> PermitFile {
         let mut was_contended = false;
         let (mut seen, mut since) = (None, Instant::now());
         loop {
-            match self.try_place(places, request) {
+            match self.try_acquire(permits, request) {
                 Ok(Some((held, others))) => {
                     self.0.files().hung = None;
                     return PermitFile { held: Some(held), was_contended: was_contended || others };
@@ -108,40 +108,40 @@ impl PermitFiles {
                 Ok(None) => was_contended = true,
                 Err(error) => {
                     let base = self.0.base.display();
-                    tracing::debug!(%error, %base, "places are not shared with other processes");
+                    tracing::debug!(%error, %base, "permits are not shared with other processes");
                     return PermitFile::default();
                 }
             }
-            let ended = self.0.ended_elsewhere().ok();
-            let is_known = ended.is_some() && self.0.files().hung == ended;
-            if ended != seen {
-                (seen, since) = (ended, Instant::now());
+            let ends = self.0.ended_elsewhere().ok();
+            let is_known = ends.is_some() && self.0.files().hung == ends;
+            if ends != seen {
+                (seen, since) = (ends, Instant::now());
             }
             if is_known || since.elapsed() >= hang_after {
                 if !is_known {
-                    tracing::warn!(base = %self.0.base.display(), "another process keeps all places and ends nothing: it is not waited for");
+                    tracing::warn!(base = %self.0.base.display(), "another process keeps all permits and ends nothing: it is not waited for");
                 }
                 self.0.files().hung = seen;
                 return PermitFile { held: None, was_contended };
             }
-            tokio::time::sleep(LOOK.mul_f64(0.5 + fastrand::f64())).await;
+            tokio::time::sleep(POLL.mul_f64(0.5 + fastrand::f64())).await;
         }
     }
 
     /// Tries once. `None`: other processes have all permits, or have this very request under way. True: another process
     /// ended a request lately.
-    fn try_place(&self, places: usize, request: Option<&str>) -> io::Result<Option<(HeldLock, bool)>> {
-        let Some(held) = self.0.lock_one(places)? else { return Ok(None) };
+    fn try_acquire(&self, permits: usize, request: Option<&str>) -> io::Result<Option<(HeldLock, bool)>> {
+        let Some(held) = self.0.lock_one(permits)? else { return Ok(None) };
         let digest = request.map_or(NOTHING, digest);
         // Written before the others are read: of two processes that want the same at once, at least one sees the other.
-        self.0.writes(held.place, &digest)?;
-        let mut uses = vec![0; (PROCESSES + PLACES) * ENTRY];
-        let length = self.0.uses()?.read_at(&mut uses, 0)?;
-        uses.truncate(length);
-        let (processes, uses) = uses.split_at(length.min(PROCESSES * ENTRY));
+        self.0.write_permit_entry(held.permit, &digest)?;
+        let mut entries = vec![0; (PROCESSES + PERMITS) * ENTRY];
+        let length = self.0.entries_file()?.read_at(&mut entries, 0)?;
+        entries.truncate(length);
+        let (processes, permits) = entries.split_at(length.min(PROCESSES * ENTRY));
         if digest != NOTHING {
-            for (place, other) in uses.chunks_exact(ENTRY).enumerate() {
-                if other == digest && place != held.place && self.0.is_taken_elsewhere(place)? {
+            for (permit, other) in permits.chunks_exact(ENTRY).enumerate() {
+                if other == digest && permit != held.permit && self.0.is_taken_elsewhere(permit)? {
                     return Ok(None);
                 }
             }
@@ -162,36 +162,36 @@ impl SharedLocks {
         OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
     }
 
-    fn uses(&self) -> io::Result<Arc<File>> {
+    fn entries_file(&self) -> io::Result<Arc<File>> {
         let mut files = self.files();
-        if let Some(file) = &files.uses {
+        if let Some(file) = &files.entries {
             return Ok(Arc::clone(file));
         }
         let file = Arc::new(self.open("-uses")?);
-        files.uses = Some(Arc::clone(&file));
+        files.entries = Some(Arc::clone(&file));
         Ok(file)
     }
 
     /// Locks the first free one of this many permits.
-    fn lock_one(self: &Arc<Self>, places: usize) -> io::Result<Option<HeldLock>> {
-        for place in 0..places {
-            if let Some(file) = self.try_lock(place)? {
-                return Ok(Some(HeldLock { shared: Arc::clone(self), place, file: Some(file) }));
+    fn lock_one(self: &Arc<Self>, permits: usize) -> io::Result<Option<HeldLock>> {
+        for permit in 0..permits {
+            if let Some(file) = self.try_lock(permit)? {
+                return Ok(Some(HeldLock { shared: Arc::clone(self), permit, file: Some(file) }));
             }
         }
         Ok(None)
     }
 
-    fn try_lock(&self, place: usize) -> io::Result<Option<File>> {
+    fn try_lock(&self, permit: usize) -> io::Result<Option<File>> {
         let mut files = self.files();
-        if files.places.len() <= place {
-            files.places.resize_with(place + 1, PermitFileState::default);
+        if files.permits.len() <= permit {
+            files.permits.resize_with(permit + 1, PermitFileState::default);
         }
-        let file = match std::mem::replace(&mut files.places[place], PermitFileState::Taken) {
+        let file = match std::mem::replace(&mut files.permits[permit], PermitFileState::Taken) {
             PermitFileState::Taken => return Ok(None),
             // The file may have been deleted.
             PermitFileState::Open(file) if file.metadata().is_ok_and(|file| file.nlink() > 0) => Ok(file),
-            PermitFileState::Open(_) | PermitFileState::Unopened => self.open(&format!("-{place}")),
+            PermitFileState::Open(_) | PermitFileState::Unopened => self.open(&format!("-{permit}")),
         };
         let state = match file {
             Ok(file) => match file.try_lock() {
@@ -205,25 +205,25 @@ impl SharedLocks {
             Ok(state) => (state, None),
             Err(error) => (PermitFileState::Unopened, Some(error)),
         };
-        files.places[place] = state;
+        files.permits[permit] = state;
         error.map_or(Ok(None), Err)
     }
 
     /// True if another process has this permit. The entry of a killed process stays, but its lock does not.
-    fn is_taken_elsewhere(self: &Arc<Self>, place: usize) -> io::Result<bool> {
-        if matches!(self.files().places.get(place), Some(PermitFileState::Taken)) {
+    fn is_taken_elsewhere(self: &Arc<Self>, permit: usize) -> io::Result<bool> {
+        if matches!(self.files().permits.get(permit), Some(PermitFileState::Taken)) {
             return Ok(false);
         }
-        let file = self.try_lock(place)?;
+        let file = self.try_lock(permit)?;
         let is_taken = file.is_none();
-        drop(file.map(|file| HeldLock { shared: Arc::clone(self), place, file: Some(file) }));
+        drop(file.map(|file| HeldLock { shared: Arc::clone(self), permit, file: Some(file) }));
         Ok(is_taken)
     }
 
     /// Entries of requests that the other processes ended last, with their times.
     fn ended_elsewhere(&self) -> io::Result<Vec<u8>> {
         let mut entries = vec![0; PROCESSES * ENTRY];
-        let length = self.uses()?.read_at(&mut entries, 0)?;
+        let length = self.entries_file()?.read_at(&mut entries, 0)?;
         let others = entries[..length].chunks_exact(ENTRY);
         Ok(others
             .filter(|entry| entry[..ENTRY / 2] != self.number.to_be_bytes())
@@ -236,26 +236,26 @@ impl SharedLocks {
         let (number, ended) = entry.split_at(ENTRY / 2);
         let is_other = number != self.number.to_be_bytes() && number.iter().any(|byte| *byte > 0);
         let ended = u64::from_be_bytes(ended.try_into().unwrap_or_default());
-        is_other && now().saturating_sub(ended) < LATELY.as_secs() * 1000
+        is_other && now().saturating_sub(ended) < RECENT.as_secs() * 1000
     }
 
-    fn writes(&self, place: usize, digest: &Digest) -> io::Result<()> {
-        if place >= PLACES {
+    fn write_permit_entry(&self, permit: usize, digest: &Digest) -> io::Result<()> {
+        if permit >= PERMITS {
             return Ok(());
         }
-        self.writes_entry(PROCESSES + place, digest)
+        self.write_entry(PROCESSES + permit, digest)
     }
 
-    fn writes_entry(&self, at: usize, entry: &Digest) -> io::Result<()> {
+    fn write_entry(&self, at: usize, entry: &Digest) -> io::Result<()> {
         let at = u64::try_from(at * ENTRY).unwrap_or(0);
-        self.uses()?.write_all_at(entry, at)
+        self.entries_file()?.write_all_at(entry, at)
     }
 
     /// Finds an entry that no other process has.
     fn own_entry(&self) -> io::Result<usize> {
         let known = self.files().entry;
         let mut entries = [0; PROCESSES * ENTRY];
-        let length = self.uses()?.read_at(&mut entries, 0)?;
+        let length = self.entries_file()?.read_at(&mut entries, 0)?;
         let entries = &entries[..length];
         let is_ours = |at: usize| {
             let entry = entries.get(at * ENTRY..at * ENTRY + ENTRY / 2);
@@ -275,25 +275,25 @@ impl SharedLocks {
         Ok(at)
     }
 
-    fn ended(&self, place: usize) -> io::Result<()> {
+    fn record_end(&self, permit: usize) -> io::Result<()> {
         let mut entry = NOTHING;
         let (number, ended) = entry.split_at_mut(ENTRY / 2);
         number.copy_from_slice(&self.number.to_be_bytes());
         ended.copy_from_slice(&now().to_be_bytes());
-        self.writes_entry(self.own_entry()?, &entry)?;
-        self.writes(place, &NOTHING)
+        self.write_entry(self.own_entry()?, &entry)?;
+        self.write_permit_entry(permit, &NOTHING)
     }
 }
 
 impl Drop for HeldLock {
     fn drop(&mut self) {
-        if let Err(error) = self.shared.ended(self.place) {
+        if let Err(error) = self.shared.record_end(self.permit) {
             tracing::debug!(%error, "the end of a request is not told to other processes");
         }
         let is_free = self.file.take().and_then(|file| file.unlock().is_ok().then_some(file));
         let state = is_free.map_or(PermitFileState::Unopened, PermitFileState::Open);
-        if let Some(place) = self.shared.files().places.get_mut(self.place) {
-            *place = state;
+        if let Some(permit) = self.shared.files().permits.get_mut(self.permit) {
+            *permit = state;
         }
     }
 }
@@ -324,55 +324,55 @@ mod tests {
         (folder, one, other)
     }
 
-    fn is_free(places: &PermitFiles, request: Option<&str>) -> bool {
-        places.try_place(2, request).expect("files").is_some()
+    fn is_free(process: &PermitFiles, request: Option<&str>) -> bool {
+        process.try_acquire(2, request).expect("files").is_some()
     }
 
     #[tokio::test]
-    async fn as_many_as_there_are_places_and_the_next_one_when_one_is_given_back() {
+    async fn as_many_as_there_are_permits_and_the_next_one_when_one_is_given_back() {
         let (folder, one, other) = two();
-        let (first, second) = (one.place(2, None, LONG).await, other.place(2, None, LONG).await);
+        let (first, second) = (one.acquire(2, None, LONG).await, other.acquire(2, None, LONG).await);
         assert!(!is_free(&one, None) && !is_free(&other, None));
         let elsewhere = PermitFiles::new(&folder.path().join("index.db"), "b");
-        assert!(is_free(&elsewhere, None), "another server has places of its own");
+        assert!(is_free(&elsewhere, None), "another server has permits of its own");
         drop(first);
-        assert!(!one.place(2, None, LONG).await.was_contended, "nobody else ended anything");
+        assert!(!one.acquire(2, None, LONG).await.was_contended, "nobody else ended anything");
         drop(second);
     }
 
     #[tokio::test]
     async fn what_another_process_is_at_or_did_lately_is_not_begun_as_if_nobody_had() {
         let (_folder, one, other) = two();
-        let first = one.place(2, Some("canvas a"), LONG).await;
+        let first = one.acquire(2, Some("canvas a"), LONG).await;
         assert!(!is_free(&other, Some("canvas a")), "it is under way");
         assert!(is_free(&other, Some("canvas b")));
         drop(first);
-        assert!(other.place(2, Some("canvas a"), LONG).await.was_contended, "it may be done");
+        assert!(other.acquire(2, Some("canvas a"), LONG).await.was_contended, "it may be done");
     }
 
     #[tokio::test]
     async fn what_a_killed_process_was_at_stops_nobody() {
         let (_folder, one, other) = two();
-        let mut killed = one.place(2, Some("canvas a"), LONG).await;
+        let mut killed = one.acquire(2, Some("canvas a"), LONG).await;
         // A killed process: the kernel unlocks the file, and no entry is written.
         let file = killed.held.as_mut().and_then(|held| held.file.take()).expect("a file");
         drop(file);
-        let _second = one.place(2, Some("canvas c"), LONG).await;
+        let _second = one.acquire(2, Some("canvas c"), LONG).await;
         assert!(is_free(&other, Some("canvas a")));
         std::mem::forget(killed);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_all_places_and_ends_nothing_is_not_waited_for() {
+    async fn who_has_all_permits_and_ends_nothing_is_not_waited_for() {
         let (_folder, one, other) = two();
-        let suspended = (one.place(2, None, LONG).await, one.place(2, None, LONG).await);
+        let suspended = (one.acquire(2, None, LONG).await, one.acquire(2, None, LONG).await);
         let (begun, hang_after) = (Instant::now(), Duration::from_secs(10));
-        let place = other.place(2, None, hang_after).await;
-        assert!(place.held.is_none() && place.was_contended && begun.elapsed() >= hang_after);
+        let permit = other.acquire(2, None, hang_after).await;
+        assert!(permit.held.is_none() && permit.was_contended && begun.elapsed() >= hang_after);
         let begun = Instant::now();
-        drop(other.place(2, None, hang_after).await);
+        drop(other.acquire(2, None, hang_after).await);
         assert!(begun.elapsed() < hang_after, "once for all");
         drop(suspended);
-        assert!(other.place(2, None, hang_after).await.held.is_some(), "it goes on");
+        assert!(other.acquire(2, None, hang_after).await.held.is_some(), "it goes on");
     }
 }
