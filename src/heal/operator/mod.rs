@@ -272,11 +272,11 @@ impl Healer {
             service.count_request();
         }
         match service
-            .get(target, &RequestTrace::generate(), parts.settings.heal.timeout, LONGEST_MANIFEST)
+            .follow(target, &RequestTrace::generate(), parts.settings.heal.timeout, LONGEST_MANIFEST)
             .await
         {
-            Ok((status, body)) if status.is_success() => Ok(body),
-            Ok((status, _)) => Err(DocumentError::Status(status)),
+            Ok(reply) if reply.status.is_success() => Ok(reply.body),
+            Ok(reply) => Err(DocumentError::Status(reply.status)),
             Err(error) => Err(DocumentError::NoAnswer(error)),
         }
     }
