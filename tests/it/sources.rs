@@ -15,6 +15,7 @@ use iiif_mender::upstream::fetch::FetcherFactory;
 use serde_json::{Value, json};
 use testbed::{Flow, Origin, Seen};
 
+mod links;
 mod pause;
 mod stream;
 
