@@ -133,6 +133,11 @@ impl Cooldowns {
         past.until.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
+    /// Failures in a row of this rung, as far as they are remembered.
+    pub(in crate::heal) fn failures(&self, rung: &CanvasRequestKey) -> u32 {
+        self.rungs.get(rung).map_or(0, |past| past.failures)
+    }
+
     /// Begins the cool-down of a rung that did not help: short at first, twice as long each time, with jitter. The limit is
     /// two seconds as long as the service has built nothing whole since the try before (`well_at`).
     ///

@@ -80,7 +80,7 @@ fn status_of(head: &response::Parts, tail: &str) -> StatusCode {
     head.status
 }
 
-/// True for a page that people read, in the place of an info.json.
+/// True for a page that people read, in the place of a picture or an info.json.
 fn is_page(head: &response::Parts) -> bool {
     let media_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     media_type.get(..9).is_some_and(|start| start.eq_ignore_ascii_case(b"text/html"))
@@ -167,6 +167,15 @@ impl ImageServers {
         tail: &str,
     ) -> Result<StatusCode, UpstreamError> {
         self.head_of_id(image, &image.sent, tail).await.map(|head| head.status)
+    }
+
+    /// Requests a small tile on our own behalf. True: a page that people read came in its place, whatever the status says.
+    pub(in crate::heal) async fn look_at_tile(
+        &self,
+        image: &IndexedImage,
+    ) -> Result<(StatusCode, bool), UpstreamError> {
+        let head = self.head_of_id(image, &image.sent, Probe::SmallTile.tail()).await?;
+        Ok((head.status, head.status.is_success() && is_page(&head)))
     }
 
     /// Head of the answer for this identifier. The image itself is tried at each address that it may have.

@@ -153,7 +153,7 @@ impl HealState {
     /// Services of the presentation routes, one each. A service that was there before keeps its state.
     fn services(
         &self,
-        settings: &Settings,
+        settings: &Arc<Settings>,
         servers: &[Arc<dyn SendRequest>],
         cluster: Option<&Arc<Cluster>>,
     ) -> Vec<Arc<CanvasService>> {

@@ -81,6 +81,11 @@ impl ImageBases {
         }
     }
 
+    /// True if this URL lies below one of the bases.
+    pub(super) fn holds(&self, url: &str) -> bool {
+        AbsoluteUrl::read(url).is_some_and(|target| self.behind_base(&target).is_some())
+    }
+
     /// Path behind the first base that fits.
     fn behind_base<'u>(&self, target: &AbsoluteUrl<'u>) -> Option<&'u str> {
         self.0.iter().find_map(|(host, path)| {

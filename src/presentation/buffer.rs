@@ -71,8 +71,10 @@ pub(super) fn changed(fields: &mut HeaderMap) {
 /// Result of buffering a body.
 pub(super) enum BufferResult {
     Whole(Bytes),
-    /// Longer than allowed, or it broke: everything that came, and the rest.
+    /// Longer than allowed: everything that came, and the rest.
     Longer(Body),
+    /// The body broke: everything that came, and the error.
+    Cut(Body),
     /// Not buffered, because memory is short: everything that came, and the rest.
     Refused(Body),
 }
@@ -102,7 +104,7 @@ pub(super) async fn gather(mut body: Body, most: usize, budget: &MemoryBudget) -
             }
             // The viewer sees an aborted message and not a clean short one.
             Some(Err(error)) => {
-                return BufferResult::Longer(Body::Chain(begun, Box::new(Body::broken(error))));
+                return BufferResult::Cut(Body::Chain(begun, Box::new(Body::broken(error))));
             }
         }
     }
@@ -114,14 +116,6 @@ pub(super) async fn gather(mut body: Body, most: usize, budget: &MemoryBudget) -
         whole.extend_from_slice(&bytes);
     }
     BufferResult::Whole(budget.count(size).keep(whole.into()))
-}
-
-/// True if the head announces JSON. (RFC 8259, RFC 6839 section 3.1)
-pub(super) fn is_json(fields: &HeaderMap) -> bool {
-    let kind = text(fields, header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
-    let suffix = kind.len().checked_sub("+json".len()).and_then(|at| kind.get(at..));
-    kind.eq_ignore_ascii_case("application/json")
-        || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"))
 }
 
 /// The value of a field, where it has just one.

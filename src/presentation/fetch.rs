@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use http::{Method, Response, StatusCode};
 
-use super::buffer::{BufferResult, BufferedDocument, gather, is_json};
+use super::buffer::{BufferResult, BufferedDocument, gather};
 use super::{PresentationInner, PresentationRequest, UpstreamDocument};
 use crate::config::settings::Timeouts;
+use crate::index::learn::traffic::may_be_document;
 use crate::observe::EventKind;
 use crate::upstream::coding::ContentCoding;
 use crate::upstream::{Body, UpstreamError};
@@ -42,6 +43,7 @@ impl PresentationInner {
                 self.metrics.event(EventKind::HeldRefused);
                 UpstreamDocument::Streams(Response::from_parts(head, body))
             }
+            BufferResult::Cut(body) => UpstreamDocument::Streams(Response::from_parts(head, body)),
             BufferResult::Longer(body) => {
                 self.metrics.event(EventKind::HeldTooLong);
                 UpstreamDocument::Streams(Response::from_parts(head, body))
@@ -95,7 +97,7 @@ impl PresentationInner {
     }
 }
 
-/// True for a whole JSON document.
+/// True for a whole answer that may be a JSON document.
 pub(super) fn is_document(method: &Method, head: &http::response::Parts) -> bool {
-    *method == Method::GET && head.status == StatusCode::OK && is_json(&head.headers)
+    *method == Method::GET && head.status == StatusCode::OK && may_be_document(&head.headers)
 }

@@ -225,6 +225,7 @@ impl PresentationInner {
         if usize::try_from(size).is_ok_and(|size| size <= most) {
             let bytes = match gather(body, most, budget).await {
                 BufferResult::Whole(bytes) => bytes,
+                BufferResult::Cut(body) => return Some(Response::from_parts(head, body)),
                 BufferResult::Longer(body) | BufferResult::Refused(body) => {
                     self.metrics.event(EventKind::HeldRefused);
                     return Some(Response::from_parts(head, body));

@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::buffer::BufferedDocument;
 use crate::iiif::json_repair;
+use crate::index::learn::traffic::{begins_like_json, is_json};
 use crate::observe::{EventKind, Metrics};
 use crate::upstream::MemoryBudget;
 
@@ -20,7 +21,7 @@ const REPAIRED: HeaderName = HeaderName::from_static("iiif-mender-repaired");
 /// Result of the check.
 #[derive(Debug, PartialEq, Eq)]
 enum JsonCheck {
-    /// JSON, or in a coding that is not read here.
+    /// JSON, or in a coding that is not read here, or no document.
     Nothing,
     Mended(Bytes),
     Hopeless,
@@ -48,6 +49,9 @@ pub(super) async fn repair(
 
 fn check(whole: &BufferedDocument, most: usize) -> JsonCheck {
     let Some(plain) = whole.plain(most) else { return JsonCheck::Nothing };
+    if !is_json(&whole.head.headers) && !begins_like_json(&plain) {
+        return JsonCheck::Nothing;
+    }
     match json_repair::repair_json(&plain) {
         Some(Cow::Borrowed(same)) if same.len() == plain.len() => JsonCheck::Nothing,
         // A byte order mark stood before the document.

@@ -10,8 +10,9 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
 
-use super::buffer::{changed, is_json};
+use super::buffer::changed;
 use super::rewrite::{RewriteRule, Rewriter};
+use crate::index::learn::traffic::is_json;
 use crate::upstream::coding::{ContentCoding, Unpacker};
 use crate::upstream::{Body, BodyError};
 

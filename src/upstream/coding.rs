@@ -4,8 +4,8 @@ use std::io::{self, BufRead, Read, Write as _};
 
 use brotli_decompressor::Decompressor;
 use bytes::Bytes;
-use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
-use flate2::write;
+use flate2::read::{DeflateDecoder, ZlibDecoder};
+use flate2::{bufread, write};
 use http::{HeaderMap, HeaderValue, header};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
@@ -31,7 +31,42 @@ pub(crate) const GZIP: &[u8; 2] = &[0x1f, 0x8b];
 /// Opens the content of a file, unpacked where it is in `gzip`.
 pub(crate) fn unpacked<'a>(mut file: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let is_packed = file.fill_buf()?.starts_with(GZIP);
-    Ok(if is_packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
+    Ok(if is_packed { Box::new(GzipReader::new(file)) } else { Box::new(file) })
+}
+
+/// Reads all members of a `gzip` document (RFC 1952 section 2.2). Bytes behind them that begin no further member are not
+/// read, as in every client: files are padded with zeros, and servers write too much.
+struct GzipReader<R> {
+    /// `None`: the document is over.
+    member: Option<bufread::GzDecoder<R>>,
+}
+
+impl<R: BufRead> GzipReader<R> {
+    fn new(packed: R) -> Self {
+        Self { member: Some(bufread::GzDecoder::new(packed)) }
+    }
+}
+
+impl<R: BufRead> Read for GzipReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let Some(over) = self.member.take() else { break };
+            let mut rest = over.into_inner();
+            if begins_member(rest.fill_buf()?) {
+                self.member = Some(bufread::GzDecoder::new(rest));
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// True if a `gzip` document goes on. (There may be one byte only, at the end of a piece.)
+fn begins_member(rest: &[u8]) -> bool {
+    rest.first() == GZIP.first() && rest.get(1).is_none_or(|second| *second == GZIP[1])
 }
 
 /// The largest window of `zstd` that is read (RFC 9659 section 3).
@@ -57,11 +92,14 @@ pub enum CodingError {
 impl ContentCoding {
     /// Coding that the header fields name; `Err`: name of an unsupported coding.
     pub fn of(fields: &HeaderMap) -> Result<Self, &'static str> {
-        let mut named = fields.get_all(header::CONTENT_ENCODING).iter();
-        let (first, more) = (named.next().map_or(&b""[..], HeaderValue::as_bytes), named.next());
-        match first.trim_ascii().to_ascii_lowercase().as_slice() {
+        let values = fields.get_all(header::CONTENT_ENCODING).iter();
+        let named =
+            values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+        // Servers name `identity` although it is no coding of a document (RFC 9110 section 8.4.1).
+        let mut named = named.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity"));
+        let (Some(name), more) = (named.next(), named.next()) else { return Ok(Self::Identity) };
+        match name.to_ascii_lowercase().as_slice() {
             _ if more.is_some() => Err("other"),
-            b"" | b"identity" => Ok(Self::Identity),
             b"gzip" | b"x-gzip" => Ok(Self::Gzip),
             b"deflate" => Ok(Self::Deflate),
             b"br" => Ok(Self::Brotli),
@@ -76,7 +114,7 @@ impl ContentCoding {
             Self::Identity => {
                 (packed.len() <= most).then(|| packed.clone()).ok_or(CodingError::TooLong(most))
             }
-            Self::Gzip => read(MultiGzDecoder::new(&**packed), most),
+            Self::Gzip => read(GzipReader::new(&**packed), most),
             // Some servers leave the wrapping of zlib out (RFC 9110 section 8.4.1.2).
             Self::Deflate => match read(ZlibDecoder::new(&**packed), most) {
                 Err(CodingError::Broken(_)) => read(DeflateDecoder::new(&**packed), most),
@@ -136,7 +174,10 @@ pub struct Unpacker(UnpackState);
 #[derive(Debug)]
 enum UnpackState {
     Identity,
-    Gzip(write::MultiGzDecoder<Vec<u8>>),
+    /// Member of a `gzip` document.
+    Gzip(write::GzDecoder<Vec<u8>>),
+    /// Behind the last member.
+    Over,
     /// First two bytes, which tell the two forms of `deflate` apart.
     Deflate(Vec<u8>),
     Zlib(write::ZlibDecoder<Vec<u8>>),
@@ -153,7 +194,7 @@ impl Unpacker {
     pub fn new(coding: ContentCoding, most: usize) -> Self {
         Self(match coding {
             ContentCoding::Identity => UnpackState::Identity,
-            ContentCoding::Gzip => UnpackState::Gzip(write::MultiGzDecoder::new(Vec::new())),
+            ContentCoding::Gzip => UnpackState::Gzip(write::GzDecoder::new(Vec::new())),
             ContentCoding::Deflate => UnpackState::Deflate(Vec::new()),
             ContentCoding::Brotli | ContentCoding::Zstd => UnpackState::Kept(coding, Vec::new(), most),
         })
@@ -191,16 +232,38 @@ impl Unpacker {
                 };
                 return self.push(&piece, each);
             }
+            UnpackState::Over => return Ok(()),
             UnpackState::Gzip(_) | UnpackState::Zlib(_) | UnpackState::Raw(_) => piece,
         };
         for part in piece.chunks(PACKED_PIECE) {
             match &mut self.0 {
-                UnpackState::Gzip(unpacker) => unpacker.write_all(part)?,
+                UnpackState::Gzip(_) => self.push_gzip(part, each)?,
                 UnpackState::Zlib(unpacker) => unpacker.write_all(part)?,
                 UnpackState::Raw(unpacker) => unpacker.write_all(part)?,
-                UnpackState::Identity | UnpackState::Deflate(_) | UnpackState::Kept(..) => {}
+                UnpackState::Identity
+                | UnpackState::Deflate(_)
+                | UnpackState::Kept(..)
+                | UnpackState::Over => {}
             }
             self.hand_out(each);
+        }
+        Ok(())
+    }
+
+    /// Takes a part of a `gzip` document, which may hold the ends of several members.
+    fn push_gzip(&mut self, mut part: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<()> {
+        while let (UnpackState::Gzip(unpacker), false) = (&mut self.0, part.is_empty()) {
+            let taken = unpacker.write(part)?;
+            part = part.get(taken..).unwrap_or_default();
+            if taken == 0 {
+                unpacker.try_finish()?;
+                self.hand_out(each);
+                self.0 = if begins_member(part) {
+                    UnpackState::Gzip(write::GzDecoder::new(Vec::new()))
+                } else {
+                    UnpackState::Over
+                };
+            }
         }
         Ok(())
     }
@@ -208,7 +271,7 @@ impl Unpacker {
     /// Ends the document: no more bytes follow.
     pub fn finish(&mut self, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
         match &mut self.0 {
-            UnpackState::Identity => {}
+            UnpackState::Identity | UnpackState::Over => {}
             UnpackState::Gzip(unpacker) => unpacker.try_finish()?,
             UnpackState::Zlib(unpacker) => unpacker.try_finish()?,
             UnpackState::Raw(unpacker) => unpacker.try_finish()?,
@@ -228,7 +291,9 @@ impl Unpacker {
             UnpackState::Gzip(unpacker) => unpacker.get_mut(),
             UnpackState::Zlib(unpacker) => unpacker.get_mut(),
             UnpackState::Raw(unpacker) => unpacker.get_mut(),
-            UnpackState::Identity | UnpackState::Deflate(_) | UnpackState::Kept(..) => return,
+            UnpackState::Identity | UnpackState::Deflate(_) | UnpackState::Kept(..) | UnpackState::Over => {
+                return;
+            }
         };
         each(plain);
         plain.clear();
@@ -263,133 +328,4 @@ pub fn narrow(fields: &mut HeaderMap) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use flate2::Compression;
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case("gzip, deflate, br, zstd", "gzip")]
-    #[case("br;q=1.0, gzip;q=0.8, *;q=0.1", "gzip")]
-    #[case("br, zstd", "identity")]
-    #[case("gzip;q=0, *", "identity")]
-    #[case("*", "gzip")]
-    #[case("*;q=0", "identity")]
-    #[case("identity", "identity")]
-    #[case("", "identity")]
-    fn only_what_is_read_is_asked_for(#[case] offered: &'static str, #[case] asked: &str) {
-        let mut fields = HeaderMap::new();
-        narrow(&mut fields);
-        assert!(fields.is_empty(), "who says nothing is not spoken for");
-        fields.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(offered));
-        narrow(&mut fields);
-        assert_eq!(fields[header::ACCEPT_ENCODING], asked);
-    }
-
-    #[test]
-    fn each_coding_is_read_up_to_its_bound() {
-        let text = b"a document ".repeat(100);
-        let gzip = {
-            let mut packing = flate2::write::GzEncoder::new(Vec::new(), Compression::fast());
-            packing.write_all(&text).unwrap();
-            packing.finish().unwrap()
-        };
-        let zlib = {
-            let mut packing = flate2::write::ZlibEncoder::new(Vec::new(), Compression::fast());
-            packing.write_all(&text).unwrap();
-            packing.finish().unwrap()
-        };
-        let raw = {
-            let mut packing = flate2::write::DeflateEncoder::new(Vec::new(), Compression::fast());
-            packing.write_all(&text).unwrap();
-            packing.finish().unwrap()
-        };
-        let zstd = frame(&text);
-        // A frame to be skipped, a frame, an empty one, and another one (RFC 8878 sections 3.1 and 3.1.2).
-        let frames = [SKIPPED, &frame(&text[..500]), &frame(b""), SKIPPED, &frame(&text[500..])].concat();
-        // One block that is not compressed, and an empty last one (RFC 7932 section 9.2).
-        let head = u32::try_from(text.len() - 1).unwrap() << 4 | 1 << 20;
-        let brotli = [&head.to_le_bytes()[..3], &text, &[3]].concat();
-        for (name, packed) in [
-            ("identity", text.clone()),
-            ("GZIP", gzip),
-            ("deflate", zlib),
-            ("deflate", raw),
-            ("br", brotli),
-            ("zstd", zstd),
-            ("zstd", frames),
-        ] {
-            let mut fields = HeaderMap::new();
-            fields.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
-            let (coding, packed) = (ContentCoding::of(&fields).unwrap(), Bytes::from(packed));
-            assert_eq!(coding.unpack(&packed, text.len()).unwrap(), text, "{name}");
-            assert!(matches!(coding.unpack(&packed, text.len() - 1), Err(CodingError::TooLong(_))), "{name}");
-            for size in [1, 2, 7, packed.len()] {
-                let (mut unpacker, mut plain) = (Unpacker::new(coding, text.len()), Vec::new());
-                let mut each = |piece: &[u8]| plain.extend_from_slice(piece);
-                for piece in packed.chunks(size) {
-                    unpacker.push(piece, &mut each).unwrap();
-                }
-                unpacker.finish(&mut each).unwrap();
-                assert_eq!(plain, text, "{name} in pieces of {size}");
-            }
-            if coding == ContentCoding::Identity {
-                continue;
-            }
-            let (mut unpacker, mut plain) = (Unpacker::new(coding, text.len()), Vec::new());
-            let mut each = |piece: &[u8]| plain.extend_from_slice(piece);
-            let cut = unpacker.push(&packed[..packed.len() - 1], &mut each);
-            assert!(cut.and_then(|()| unpacker.finish(&mut each)).is_err(), "{name}, cut");
-        }
-        assert!(matches!(
-            ContentCoding::Gzip.unpack(&Bytes::from_static(b"x"), 9),
-            Err(CodingError::Broken(_))
-        ));
-    }
-
-    const SKIPPED: &[u8] = b"\x5f\x2a\x4d\x18\x03\0\0\0abc";
-
-    fn frame(text: &[u8]) -> Vec<u8> {
-        ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest)
-    }
-
-    #[test]
-    fn what_follows_the_frames_is_no_document() {
-        for rest in [&b"x"[..], b"\x5f\x2a\x4d\x18\xff\xff\xff\xff", &SKIPPED[..SKIPPED.len() - 1]] {
-            let packed = Bytes::from([&frame(b"a document"), rest].concat());
-            assert!(
-                matches!(ContentCoding::Zstd.unpack(&packed, 99), Err(CodingError::Broken(_))),
-                "{rest:?}"
-            );
-        }
-        for nothing in [&b""[..], SKIPPED] {
-            let packed = Bytes::copy_from_slice(nothing);
-            assert!(
-                matches!(ContentCoding::Zstd.unpack(&packed, 99), Err(CodingError::Broken(_))),
-                "{nothing:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_window_beyond_the_standard_is_refused_before_it_is_allocated() {
-        // A "large window" of 30 bits, which is no `br` of HTTP (RFC 7932 section 9.1), and may take a gigabyte of memory.
-        let brotli = Bytes::from_static(b"\x11\x1e\x12\0\x02a document\x03");
-        assert!(matches!(ContentCoding::Brotli.unpack(&brotli, 99), Err(CodingError::Broken(_))));
-        // A window of 1 GiB in the head of a frame.
-        let zstd = Bytes::from_static(&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa0, 0x01, 0x00, 0x00]);
-        assert!(matches!(ContentCoding::Zstd.unpack(&zstd, 99), Err(CodingError::Broken(_))));
-    }
-
-    #[test]
-    fn what_is_not_read_has_a_name() {
-        for (name, told) in [("gzip, br", "other"), ("compress", "other")] {
-            let mut fields = HeaderMap::new();
-            fields.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
-            assert_eq!(ContentCoding::of(&fields), Err(told));
-        }
-    }
-}
+mod tests;

@@ -286,7 +286,7 @@ fn is_home(url: &CanvasUrl<'_>, home: &str) -> bool {
     })
 }
 
-fn is_redirect(status: StatusCode) -> bool {
+pub(crate) fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
@@ -307,11 +307,12 @@ async fn fetched(answer: Response<Body>) -> Result<FetchedResponse, FetchError> 
 }
 
 /// The URL that a `Location` means.
-fn join(base: &str, location: &str) -> Option<String> {
+pub(crate) fn join(base: &str, location: &str) -> Option<String> {
     let location = location.trim();
     let url = CanvasUrl::parse(base)?;
     let root = format!("{}://{}", url.scheme, url.authority);
-    if location.contains("://") {
+    // The query may hold a whole URL: `/login?return=https://…`.
+    if location.split(['/', '?', '#']).next().is_some_and(|first| first.contains(':')) {
         return Some(location.to_owned());
     }
     if let Some(rest) = location.strip_prefix("//") {
@@ -346,6 +347,8 @@ mod tests {
     #[case::absolute("http://b.test/x", "http://b.test/x")]
     #[case::other_scheme_stays_other("ftp://b.test/x", "ftp://b.test/x")]
     #[case::host("//b.test/x", "https://b.test/x")]
+    #[case::no_path("urn:a:b", "urn:a:b")]
+    #[case::url_in_the_query("/x?to=http://b.test/y", "https://a.test/x?to=http://b.test/y")]
     #[case::path("/x?y", "https://a.test/x?y")]
     #[case::query("?y", "https://a.test/one/two?y")]
     #[case::beside("x", "https://a.test/one/x")]

@@ -1,6 +1,6 @@
 //! check and heal: every verdict, and how many requests they cost.
 
-use testbed::Testbed;
+use testbed::{Flow, Origin, Testbed};
 
 use crate::support::batch_world::Batch;
 
@@ -89,6 +89,22 @@ async fn an_image_server_in_trouble_is_an_error_with_its_reason_and_nothing_is_r
     assert!(healed.verdicts().iter().all(|(_, before, _)| before == "error"));
     assert!(healed.stdout.contains("the image server answered 503"), "{}", healed.stdout);
     assert_eq!(batch.bed.counts().healing(), 0);
+}
+
+#[tokio::test]
+async fn a_web_page_in_the_place_of_a_picture_is_no_good_image() {
+    let batch = Batch::book(2).await;
+    batch.bed.service.closes_resources();
+    batch.bed.images.answers(|seen| {
+        let page = Flow::sized("<html>not found</html>");
+        seen.path().contains(".jpg").then(|| Origin::answer(200, &[("content-type", "text/html")], page))
+    });
+    for tiles in [&[][..], &["--tiles"]] {
+        let checked = batch.run(&[&["check", "--json"], tiles].concat()).await;
+        assert_eq!(checked.code, 1, "{}", checked.stdout);
+        assert!(checked.verdicts().iter().all(|(_, before, _)| before == "error"), "{}", checked.stdout);
+        assert!(checked.stdout.contains("with a web page in the place of a picture"), "{}", checked.stdout);
+    }
 }
 
 #[tokio::test]

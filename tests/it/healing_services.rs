@@ -1,5 +1,13 @@
-//! What operators are shown of canvas services.
+//! What canvas services do with the requests of a heal: whether they build beside, refuse, or redirect, and what operators are
+//! shown of that.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::Response;
+use testbed::{Flow, Origin, Seen};
+
+use crate::support::healing_world::{Before, book, lost, read};
 use crate::support::world::World;
 
 #[tokio::test]
@@ -33,4 +41,109 @@ async fn whether_a_canvas_service_builds_beside_is_shown_on_the_page_in_the_api_
             assert_eq!(world.metric(&series), f64::from(u8::from(state == word)), "{series}");
         }
     }
+}
+
+/// Ways in which a gateway before a canvas service keeps requests with a `disallow` from it.
+const REFUSALS: [&str; 7] = ["302", "400", "403", "404", "414", "500", "a page"];
+
+fn refused(kind: &str, seen: &Seen) -> Response<Flow> {
+    match kind {
+        "302" => Origin::answer(302, &[("location", seen.path())], Flow::sized("")),
+        "a page" => {
+            Origin::answer(200, &[("content-type", "text/html")], Flow::sized("<html>blocked</html>"))
+        }
+        status => Origin::answer(status.parse().expect("a status"), &[], Flow::sized("no")),
+    }
+}
+
+fn is_canvas(seen: &Seen) -> bool {
+    seen.path().contains("/fedora/canvas/")
+}
+
+#[tokio::test]
+async fn a_gateway_that_refuses_the_parameter_of_a_variant_keeps_no_image_from_being_healed() {
+    for kind in REFUSALS {
+        for json_kept in [false, true] {
+            // These say nothing of the parameter, so that nothing is built over.
+            if json_kept && matches!(kind, "a page" | "500") {
+                continue;
+            }
+            let world = book(6, "").await;
+            let pages = world.bed.pages();
+            world.bed.caches_everything();
+            if json_kept {
+                world.bed.redis.evict_keys();
+            } else {
+                world.bed.expires_everything();
+            }
+            let before = Before::of(&world);
+            let is_variant =
+                |seen: &Seen| is_canvas(seen) && seen.query().is_some_and(|query| query.contains("disallow"));
+            world.bed.service.answers(move |seen| is_variant(seen).then(|| refused(kind, seen)));
+            let statuses = read(&world, &pages, 0).await;
+            assert_eq!(lost(&statuses), 0, "{kind}, JSON kept: {json_kept}: {statuses:?}");
+            world.settles().await;
+            before.no_worse(&world);
+            let counts = world.bed.counts();
+            assert!(counts.visits + counts.rebuilds <= 12, "{kind}, JSON kept: {json_kept}: {counts:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_canvas_that_moved_within_its_service_is_followed() {
+    let locations: [fn(&Seen) -> String; 3] = [
+        |seen| format!("{}&moved=1", seen.target),
+        |seen| format!("https://api.library.tamu.edu{}&moved=1", seen.target),
+        |seen| format!("?{}&moved=1", seen.query().unwrap_or_default()),
+    ];
+    for location in locations {
+        for json_kept in [false, true] {
+            let world = book(6, "").await;
+            let pages = world.bed.pages();
+            world.bed.caches_everything();
+            if json_kept {
+                world.bed.redis.evict_keys();
+            } else {
+                world.bed.expires_everything();
+            }
+            let before = Before::of(&world);
+            world.bed.service.answers(move |seen| {
+                let has_moved = is_canvas(seen) && !seen.target.contains("moved=");
+                has_moved.then(|| Origin::answer(301, &[("location", &location(seen))], Flow::sized("")))
+            });
+            let statuses = read(&world, &pages, 0).await;
+            assert_eq!(lost(&statuses), 0, "JSON kept: {json_kept}: {statuses:?}");
+            world.settles().await;
+            before.no_worse(&world);
+            assert_eq!(world.bed.counts().rebuilds, 0, "it builds beside");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_out_of_the_canvas_service_or_in_a_circle_is_not_followed() {
+    let elsewhere = Origin::fixed(200, "{}");
+    let world = book(2, "").await;
+    let pages = world.bed.pages();
+    world.bed.expires_everything();
+    let away = format!("{}/iiif-service/fedora/canvas/obj/book", elsewhere.url());
+    for location in
+        [away.as_str(), "?again", "/resources/x", "/../x", "https://api.library.tamu.edu/iiif/2/x"]
+    {
+        let to = location.to_owned();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        world.bed.service.answers(move |seen| {
+            is_canvas(seen).then(|| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                Origin::answer(302, &[("location", &to)], Flow::sized(""))
+            })
+        });
+        let statuses = read(&world, &pages[..1], 0).await;
+        assert_eq!(statuses, [404], "{location}");
+        world.settles().await;
+        assert!(asked.load(Ordering::Relaxed) <= 16, "{location}: {asked:?}");
+    }
+    assert!(elsewhere.seen().is_empty());
 }

@@ -114,6 +114,40 @@ async fn a_document_is_learned_in_whatever_way_it_ends() {
 }
 
 #[tokio::test]
+async fn a_document_is_learned_whatever_its_server_announces_and_nothing_else_is() {
+    let kinds = ["", "text/plain", "text/json", "application/octet-stream", "Application/LD+JSON; profile=x"];
+    let service = Origin::start(move |seen| {
+        let at: usize = seen.path().rsplit('/').next().and_then(|name| name.parse().ok()).unwrap_or(0);
+        let fields = [("content-type", kinds[at % 10])];
+        let fields = if kinds[at % 10].is_empty() { &[][..] } else { &fields };
+        let text = if at < 10 { manifest(seen.path()) } else { b"https://files.test/{a}".to_vec() };
+        Origin::answer(200, fields, Flow::chunked(text))
+    });
+    let wire = Wire::before(service, "").await;
+    for at in 0..4 {
+        assert_eq!(wire.get(&format!("/svc/1{at}"), &[]).await.text(), "https://files.test/{a}");
+    }
+    for (at, kind) in kinds.iter().enumerate() {
+        assert_eq!(wire.get(&format!("/svc/{at}"), &[]).await.status, 200);
+        let name = at.to_string();
+        let is_learned = || !wire.app.index.owners(&name).expect("an index").is_empty();
+        patiently(kind, is_learned).await;
+    }
+    assert_eq!((wire.learned("learn_unreadable"), wire.event("json_hopeless")), (0.0, 0.0));
+}
+
+#[tokio::test]
+async fn a_document_that_is_cut_is_counted_as_neither_long_nor_refused() {
+    let service = Origin::start(|seen| {
+        Origin::answer(200, &[JSON], Flow::chunked(manifest(seen.path())).cut_after(200))
+    });
+    let wire = Wire::before(service, "").await;
+    let cut = wire.client.get(&wire.url("/svc/cut"), &[]).await;
+    assert!(cut.is_err() || cut.is_ok_and(|answer| answer.body.len() <= 200));
+    assert_eq!((wire.event("held_too_long"), wire.event("held_refused")), (0.0, 0.0));
+}
+
+#[tokio::test]
 async fn a_document_that_is_too_long_is_counted() {
     let service = Origin::start(|seen| {
         let whole = [manifest(seen.path()), vec![b' '; 100_000]].concat();

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use testbed::{Flow, Origin, Seen};
 
 mod hosts;
+mod links;
 mod pause;
 mod stream;
 

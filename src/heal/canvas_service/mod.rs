@@ -3,6 +3,7 @@
 pub(in crate::heal) mod ask;
 pub(in crate::heal) mod build_permit;
 pub(in crate::heal) mod circuit_breaker;
+pub(in crate::heal) mod exchange;
 pub(in crate::heal) mod failure_log;
 pub(in crate::heal) mod fault_tracker;
 pub(in crate::heal) mod permit_files;
@@ -28,8 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use bytes::Bytes;
-use http::request::Parts;
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use uuid::Uuid;
 
 use crate::cluster::Cluster;
@@ -41,16 +41,16 @@ use crate::heal::canvas_service::fault_tracker::FaultTracker;
 use crate::heal::canvas_service::permit_files::PermitFiles;
 use crate::heal::canvas_service::priority_semaphore::PrioritySemaphore;
 use crate::heal::canvas_service::registration::RegistrationCheck;
-use crate::heal::canvas_service::response::{CacheStatus, CanvasResponse, classify};
+use crate::heal::canvas_service::response::{CacheStatus, CanvasReply, CanvasResponse, classify};
 use crate::heal::canvas_service::variants::VariantSupport;
 use crate::heal::canvas_service::viewer_queue::{ViewerBounds, ViewerRequests, is_canvas};
 use crate::heal::cooldowns::CanvasRequestKey;
 use crate::heal::server::SendRequest;
 use crate::iiif::identifier;
 use crate::index::Index;
-use crate::observe::{Metrics, RequestTrace, Span};
-use crate::upstream::coding::ContentCoding;
-use crate::upstream::{Caller, UpstreamError, internal_request, whole};
+use crate::observe::{Metrics, RequestTrace};
+use crate::upstream::UpstreamError;
+use crate::upstream::guard::CanvasGuard;
 
 /// The longest canvas that is read; the contents of a longer canvas are unknown.
 const LONGEST_CANVAS: usize = 16 << 20;
@@ -72,6 +72,8 @@ pub(in crate::heal) struct CanvasService {
     /// [Mark](crate::config::settings::RouteSettings::mark) of the route.
     pub(in crate::heal) mark: u64,
     server: Arc<dyn SendRequest>,
+    /// Decides which redirects are followed.
+    guard: CanvasGuard,
     /// Reads the service's documents.
     index: Arc<Index>,
     scheme: String,
@@ -133,7 +135,7 @@ impl CanvasService {
     /// Creates a canvas service. `before`: the service under the settings before, whose state is kept.
     pub(in crate::heal) fn new(
         route: usize,
-        settings: &Settings,
+        settings: &Arc<Settings>,
         context: ServiceContext,
         lanes: Arc<PrioritySemaphore>,
         before: Option<&Self>,
@@ -158,6 +160,7 @@ impl CanvasService {
             host: host.to_owned(),
             name: settings.server.name.clone(),
             server,
+            guard: CanvasGuard::new(Arc::clone(settings)),
             index,
             longest: settings.presentation.max_body.max(LONGEST_CANVAS),
             scheme: upstream.scheme.to_string(),
@@ -206,31 +209,30 @@ impl CanvasService {
         format!("{}://{}{} {}", self.scheme, self.authority, self.base, flight.cluster_key())
     }
 
-    /// Requests a canvas; the answer tells whether it holds the image with this lookup key.
+    /// Requests a canvas; the answer tells whether it holds the image with this lookup key. Returns the status, too, unless
+    /// there was no answer.
     pub(in crate::heal) async fn get_canvas(
         &self,
         target: &str,
         key: &str,
         trace: &RequestTrace,
         made: CacheStatus,
-    ) -> CanvasResponse {
+    ) -> (CanvasResponse, Option<StatusCode>) {
         let _counted = crate::observe::GaugeGuard::inc(&self.metrics.canvas_in_flight);
         self.count_request();
         let began = Instant::now();
-        let answer = match self.get(target, trace, self.patience, LONGEST_CANVAS).await {
-            Ok((status, _)) if !status.is_success() => classify(status),
-            Ok((_, body)) => {
-                self.read_canvas(target, &body, key, (made == CacheStatus::Now).then_some(began))
-            }
+        let built_since = (made == CacheStatus::Now).then_some(began);
+        let (answer, status) = match self.follow(target, trace, self.patience, LONGEST_CANVAS).await {
+            Ok(reply) => (self.read_canvas(target, &reply, key, built_since), Some(reply.status)),
             Err(error) => {
                 self.metrics.upstream_error(error.kind());
                 tracing::warn!(request = %trace, canvas = target, error = %crate::upstream::ErrorChain(&error), "canvas request failed");
-                CanvasResponse::Unwell
+                (CanvasResponse::Unwell, None)
             }
         };
         self.took(target, answer, began.elapsed());
         self.record(answer);
-        answer
+        (answer, status)
     }
 
     /// Requests the file of `uuid`, as the service knows it. The answer must be the service's own, not a cached copy.
@@ -243,7 +245,7 @@ impl CanvasService {
         let asked = self.get(&target, trace, RESOURCE_PATIENCE, LONGEST_RESOURCE);
         // One timeout for the whole request: queueing and dialling have timeouts of their own, and a viewer waits for this.
         let answer = tokio::time::timeout(RESOURCE_PATIENCE, asked).await;
-        answer.unwrap_or(Err(UpstreamError::FirstByteTimeout))
+        answer.unwrap_or(Err(UpstreamError::FirstByteTimeout)).map(|reply| (reply.status, reply.body))
     }
 
     /// Registers one image anew: `{base}{path}?update=true`, where `path` is `fedora/image/…`.
@@ -251,8 +253,8 @@ impl CanvasService {
         let target = format!("{}{path}?update=true", self.base);
         self.count_request();
         let answer = match self.get(&target, trace, self.patience, LONGEST_CANVAS).await {
-            Ok((status, _)) if status.is_success() => CanvasResponse::Built,
-            Ok((status, _)) => classify(status),
+            Ok(reply) if reply.status.is_success() => CanvasResponse::Built,
+            Ok(reply) => classify(reply.status),
             Err(_) => CanvasResponse::Unwell,
         };
         self.record(answer);
@@ -266,10 +268,10 @@ impl CanvasService {
         trace: &RequestTrace,
     ) -> Result<Bytes, CanvasResponse> {
         self.count_request();
-        match self.get(target, trace, self.patience, self.longest).await {
-            Ok((status, body)) if status.is_success() => Ok(body),
-            Ok((status, _)) => {
-                let answer = classify(status);
+        match self.follow(target, trace, self.patience, self.longest).await {
+            Ok(reply) if reply.status.is_success() => Ok(reply.body),
+            Ok(reply) => {
+                let answer = classify(reply.status);
                 self.record(answer);
                 Err(answer)
             }
@@ -296,14 +298,17 @@ impl CanvasService {
     }
 
     /// Reads the answer to a canvas request: what it proves about one image, and about the service. `built_since`: start of
-    /// the request, if the answer was built for it for certain.
+    /// the request, if the answer was built for it for certain. (A redirect may have dropped the parameter of a variant.)
     fn read_canvas(
         &self,
-        target: &str,
-        body: &[u8],
+        requested: &str,
+        CanvasReply { target, status, body }: &CanvasReply,
         image: &str,
         built_since: Option<Instant>,
     ) -> CanvasResponse {
+        if !status.is_success() {
+            return classify(*status);
+        }
         let is_book = !is_canvas(target);
         // An answer to a request for a whole manifest that is no manifest: a retry would not help.
         let nonsense = if is_book { CanvasResponse::Refused } else { CanvasResponse::Unclear };
@@ -311,7 +316,7 @@ impl CanvasService {
         // A cache or a gateway may answer with another document: that proves nothing about this canvas, or the service.
         let asked = target.strip_prefix(&self.base).unwrap_or(target);
         let is_another = read.document.id.as_ref().is_some_and(|id| !variants::is_of(id, asked));
-        if let (Some(id), true, false) = (&read.document.id, variants::is_honoured(target), is_another) {
+        if let (Some(id), true, false) = (&read.document.id, variants::is_honoured(requested), is_another) {
             self.heard_of_variants(variants::is_honoured(id));
         }
         if is_book && (is_another || read.document.id.is_none()) {
@@ -330,46 +335,5 @@ impl CanvasService {
         } else {
             CanvasResponse::Carries
         }
-    }
-
-    /// Builds the request head. `Accept` names text too, because `/resources/{uuid}` answers 406 to JSON alone.
-    fn head(&self, target: &str) -> Result<Parts, UpstreamError> {
-        let mut head = internal_request(&self.host, &self.name)?;
-        head.uri = target.parse().map_err(|_| UpstreamError::Target)?;
-        let accept = HeaderValue::from_static("text/plain, application/json, */*;q=0.5");
-        head.headers.insert(header::ACCEPT, accept);
-        Ok(head)
-    }
-
-    pub(in crate::heal) async fn get(
-        &self,
-        target: &str,
-        trace: &RequestTrace,
-        patience: Duration,
-        most: usize,
-    ) -> Result<(StatusCode, Bytes), UpstreamError> {
-        let mut head = self.head(target)?;
-        trace.inject(&mut head.headers);
-        let mut span = Span::call(trace, &head);
-        let times = self.times.first_byte(patience);
-        let until = tokio::time::Instant::now() + patience;
-        let answer = self.server.send(&Caller::default(), &span.inject(&head), times).await;
-        span.answered(&answer);
-        // An answer of `/resources` proves nothing about the service's health: there 404 means "expired".
-        if most != LONGEST_RESOURCE {
-            match &answer {
-                Ok(answer) => self.remarks.answered(target, answer.status(), answer.headers()),
-                Err(error) => self.remarks.record_error(target, error),
-            }
-        }
-        let answer = answer?;
-        let (status, coding) = (answer.status(), ContentCoding::of(answer.headers()));
-        // A body that is too long or breaks proves nothing; the status still does.
-        let body = tokio::time::timeout_at(until, whole::read(answer.into_body(), most)).await;
-        let body = body.ok().and_then(Result::ok).and_then(|body| coding.ok()?.unpack(&body, most).ok());
-        if body.is_none() && most != LONGEST_RESOURCE {
-            self.remarks.record_truncated(target);
-        }
-        Ok((status, body.unwrap_or_default()))
     }
 }

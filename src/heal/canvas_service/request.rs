@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::cluster::SharedFlight;
@@ -162,9 +163,9 @@ impl CanvasRequests {
         let asked = async {
             match request.rung {
                 Rung::Register => service.register(target, trace).await,
-                Rung::Rebuild => service.get_canvas(target, key, trace, CacheStatus::Now).await,
+                Rung::Rebuild => service.get_canvas(target, key, trace, CacheStatus::Now).await.0,
                 Rung::Variant => self.send_variant(service, target, image).await,
-                _ => service.get_canvas(target, key, trace, CacheStatus::NowOrLongAgo).await,
+                _ => service.get_canvas(target, key, trace, CacheStatus::NowOrLongAgo).await.0,
             }
         };
         // A request for a whole manifest takes long without hanging.
@@ -185,17 +186,57 @@ impl CanvasRequests {
     ) -> CanvasResponse {
         let (key, trace) = (&image.key, &image.trace);
         if service.variants.known(Instant::now()) != Some(true) {
-            let answer = service.get_canvas(target, key, trace, CacheStatus::NowOrLongAgo).await;
+            let (answer, status) = service.get_canvas(target, key, trace, CacheStatus::NowOrLongAgo).await;
             self.share_variants(service);
             let is_honoured = service.variants.known(Instant::now()) == Some(true);
+            if !is_honoured && matches!(answer, CanvasResponse::Refused | CanvasResponse::Unclear) {
+                let is_clear = answer == CanvasResponse::Refused && is_about_the_request(status);
+                return self.visit_instead(service, target, image, is_clear).await.unwrap_or(answer);
+            }
             if !is_honoured || self.evidence(image).await != Evidence::Expired {
                 return answer;
             }
         }
-        let answer = service.get_canvas(&variants::built_anew(target), key, trace, CacheStatus::Now).await;
+        let target_anew = variants::built_anew(target);
+        let (answer, status) = service.get_canvas(&target_anew, key, trace, CacheStatus::Now).await;
         self.share_variants(service);
+        if answer == CanvasResponse::Refused && is_about_the_request(status) {
+            return self.visit_instead(service, target, image, true).await.unwrap_or(answer);
+        }
         answer
     }
+
+    /// Visits the canvas whose variant was refused, which does no harm. If the refusal is clear, a canvas in answer shows
+    /// that the service, or a gateway before it, takes no variants. `None`: no visit is needed, or there is none.
+    async fn visit_instead(
+        &self,
+        service: &CanvasService,
+        variant: &str,
+        image: &IndexedImage,
+        is_clear: bool,
+    ) -> Option<CanvasResponse> {
+        let visit = variants::plain(variant).filter(|visit| is_canvas(visit))?;
+        // A canvas may be built whatever becomes of its answer.
+        if self.evidence(image).await == Evidence::Alive {
+            return None;
+        }
+        let (key, trace) = (&image.key, &image.trace);
+        let (answer, _) = service.get_canvas(visit, key, trace, CacheStatus::NowOrLongAgo).await;
+        let is_canvas = matches!(answer, CanvasResponse::Carries | CanvasResponse::Lacks);
+        if is_canvas && is_clear {
+            service.heard_of_variants(false);
+            self.share_variants(service);
+        }
+        // A stored canvas without its image is no proof that the file is gone.
+        Some(if answer == CanvasResponse::Lacks && !is_clear { CanvasResponse::Unclear } else { answer })
+    }
+}
+
+/// True if a refusal is about the request itself.
+///
+/// UPSTREAM: 500 is the service's own answer to any canvas that it does not know, or cannot build (upstream.md "Errors").
+fn is_about_the_request(status: Option<StatusCode>) -> bool {
+    status.is_some_and(|status| !status.is_server_error())
 }
 
 /// `CanvasRequest` is one request to a canvas service, and the canvas it is about.

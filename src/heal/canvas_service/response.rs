@@ -1,6 +1,17 @@
-//! Result of one canvas request.
+//! Answer to one canvas request, and its result.
 
+use bytes::Bytes;
 use http::StatusCode;
+
+/// `CanvasReply` is an answer of a canvas service.
+#[derive(Debug)]
+pub(in crate::heal) struct CanvasReply {
+    /// Target that was answered: the requested one, or the one that a redirect led to.
+    pub(in crate::heal) target: String,
+    pub(in crate::heal) status: StatusCode,
+    /// Empty where the body is too long, or broke.
+    pub(in crate::heal) body: Bytes,
+}
 
 /// `CanvasResponse` is the result of a canvas request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

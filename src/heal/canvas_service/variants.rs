@@ -12,6 +12,7 @@ use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
 use crate::heal::learned::{ServerSupport, SupportAnswer};
+use crate::iiif::canvas::NOTHING;
 
 /// `VariantSupport` says whether one canvas service supports variants.
 #[derive(Debug, Default)]
@@ -65,6 +66,12 @@ pub(in crate::heal) fn built_anew(variant: &str) -> String {
     }
 }
 
+/// The target of the plain canvas; `None`: this is no variant of ours.
+pub(in crate::heal) fn plain(variant: &str) -> Option<&str> {
+    let plain = variant.strip_suffix(NOTHING)?.strip_suffix("disallow=")?;
+    Some(plain.strip_suffix(['?', '&']).unwrap_or(plain))
+}
+
 /// True if this `@id` carries the query.
 pub(in crate::heal) fn is_honoured(id: &str) -> bool {
     id.split_once('?').is_some_and(|(_, query)| query.contains("disallow="))
@@ -103,6 +110,16 @@ mod tests {
         assert_eq!((support.known(now), support.known(now + RETRY_AFTER)), (Some(false), None));
         assert!(support.record(true, now) && !support.record(true, now));
         assert_eq!(support.known(now + RETRY_AFTER), Some(true));
+    }
+
+    #[test]
+    fn the_plain_canvas_of_a_variant_keeps_its_own_query() {
+        for plain_one in ["/c", "/c?page=2"] {
+            let canvas = format!("https://a.test{plain_one}");
+            let variant = crate::iiif::CanvasUrl::parse(&canvas).and_then(|canvas| canvas.variant());
+            assert_eq!(plain(&variant.expect("a variant")), Some(plain_one));
+        }
+        assert_eq!(plain("/c?disallow=image/png"), None);
     }
 
     #[test]

@@ -255,7 +255,8 @@ impl Ladder {
         }
     }
 
-    /// Canvases that may be requested, each once, newest first.
+    /// Canvases that may be requested, each once: newest first, and those that failed before behind the others. So every
+    /// canvas has its turn, however many newer ones were in vain.
     fn turns(&self, image: &IndexedImage) -> Vec<CanvasAttempt> {
         let canvases = self.services.asked_canvases(image).into_iter();
         let turn = |(service, canvas)| CanvasAttempt {
@@ -264,7 +265,15 @@ impl Ladder {
             visited: VisitResult::Never,
             overwrites: false,
         };
-        canvases.map(turn).collect()
+        let mut turns: Vec<CanvasAttempt> = canvases.map(turn).collect();
+        turns.sort_by_cached_key(|turn| self.failures(&turn.canvas));
+        turns
+    }
+
+    /// Failures in a row of the requests for this canvas, of the rung that has most.
+    fn failures(&self, canvas: &CanvasTarget) -> u32 {
+        let requests = CanvasRequest::variant(canvas).into_iter().chain([CanvasRequest::visit(canvas)]);
+        requests.map(|request| self.services.cooldowns.failures(&request.flight)).max().unwrap_or(0)
     }
 
     async fn canvas_step(&self, rung: Rung, turn: &mut CanvasAttempt, run: &mut HealRun<'_>) -> StepResult {

@@ -25,7 +25,7 @@ use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::canvas_service::services::AskedCanvas;
-use crate::heal::evidence::{Evidence, Probe, proves_nothing};
+use crate::heal::evidence::{Evidence, proves_nothing};
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::heals::{FILE_GONE, LEFT_ALONE};
 use crate::heal::image::IndexedImage;
@@ -150,15 +150,18 @@ impl Healer {
     }
 
     async fn look_at_tile(&self, indexed: &IndexedImage, registered: bool) -> ImageCheck {
-        match self.parts.images.look_at(indexed, Probe::SmallTile.tail()).await {
-            Ok(status) if self.parts.images.is_expiry(status) && registered => ImageCheck::Missing,
-            Ok(status) if self.parts.images.is_expiry(status) => ImageCheck::Expired,
-            Ok(status) if matches!(status.as_u16(), 401 | 403 | 407) => {
+        match self.parts.images.look_at_tile(indexed).await {
+            Ok((status, _)) if self.parts.images.is_expiry(status) && registered => ImageCheck::Missing,
+            Ok((status, _)) if self.parts.images.is_expiry(status) => ImageCheck::Expired,
+            Ok((status, _)) if matches!(status.as_u16(), 401 | 403 | 407) => {
                 ImageCheck::Hidden(format!("the image server answered {status}"))
             }
-            Ok(status) if proves_nothing(status) => {
+            Ok((status, _)) if proves_nothing(status) => {
                 ImageCheck::Unwell(format!("the image server answered {status}"))
             }
+            Ok((status, true)) => ImageCheck::Unwell(format!(
+                "the image server answered {status} with a web page in the place of a picture"
+            )),
             Ok(_) => ImageCheck::Alive,
             Err(error) => ImageCheck::Unwell(format!("the image server: {}", ErrorChain(&error))),
         }
@@ -272,11 +275,11 @@ impl Healer {
             service.count_request();
         }
         match service
-            .get(target, &RequestTrace::generate(), parts.settings.heal.timeout, LONGEST_MANIFEST)
+            .follow(target, &RequestTrace::generate(), parts.settings.heal.timeout, LONGEST_MANIFEST)
             .await
         {
-            Ok((status, body)) if status.is_success() => Ok(body),
-            Ok((status, _)) => Err(DocumentError::Status(status)),
+            Ok(reply) if reply.status.is_success() => Ok(reply.body),
+            Ok(reply) => Err(DocumentError::Status(reply.status)),
             Err(error) => Err(DocumentError::NoAnswer(error)),
         }
     }

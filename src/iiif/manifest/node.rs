@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 use super::shape::Shape;
 use super::strings::{EachString, FirstString};
-use super::vocabulary::{MemberRole, TypeClaim, is_image_api};
+use super::vocabulary::{MemberRole, TypeClaim, is_image_api, is_other_api};
 use super::walker::{JsonPosition, Walker, without_fragment};
 use super::{Document, DocumentKind};
 
@@ -98,6 +98,8 @@ pub(super) mod seen {
     pub(in crate::iiif::manifest) const BODY: u16 = 1 << 8;
     /// A `service` that is an image service, or may be one.
     pub(in crate::iiif::manifest) const SERVICE: u16 = 1 << 9;
+    /// A profile, context or type of an API for something else than images.
+    pub(in crate::iiif::manifest) const OTHER_API: u16 = 1 << 10;
 }
 
 /// An object while it is read.
@@ -151,6 +153,9 @@ impl ObjectNode {
             }
             MemberRole::Type => map.next_value_seed(EachString(|name: &str| {
                 self.seen |= seen::DESCRIBED;
+                if is_other_api(name) {
+                    self.seen |= seen::OTHER_API;
+                }
                 if matches!(self.kind, TypeClaim::Unsaid | TypeClaim::Else) {
                     self.kind = TypeClaim::named(name);
                 }
@@ -159,6 +164,8 @@ impl ObjectNode {
                 self.seen |= seen::DESCRIBED;
                 if is_image_api(text) {
                     self.seen |= seen::IMAGE;
+                } else if is_other_api(text) {
+                    self.seen |= seen::OTHER_API;
                 }
             }))?,
             MemberRole::Format => map.next_value_seed(EachString(|format: &str| {
@@ -247,13 +254,14 @@ impl ObjectNode {
         }
     }
 
-    /// Tells image services from search, auth and the like, and leaves those without a type to their holder.
+    /// Tells image services from search, auth and the like, and leaves those without a known type to their holder.
     fn close_service(self, walker: &mut Walker<'_>) {
         walker.mentions.truncate(self.mentions_from);
         let Some(id) = self.id.as_ref() else { return };
-        if self.kind == TypeClaim::ImageService || self.has(seen::IMAGE) {
+        if matches!(self.kind, TypeClaim::ImageService | TypeClaim::Image) || self.has(seen::IMAGE) {
             walker.push_service(id, self.images_from);
-        } else if !self.has(seen::DESCRIBED) {
+        } else if !self.has(seen::DESCRIBED) || !self.has(seen::OTHER_API) && walker.is_below_base(id) {
+            // A profile of the server's own says nothing; the place of its id does.
             walker.mentions.push(id.clone());
         }
     }

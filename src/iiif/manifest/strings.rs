@@ -46,6 +46,8 @@ impl<'de> Visitor<'de> for FirstString {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        // No URL begins or ends with white space; generators write it, and clients drop it.
+        let text = if self == Self::Label { text } else { text.trim() };
         Ok(Some(text).filter(|text| !text.is_empty()).map(str::to_owned))
     }
 

@@ -151,3 +151,11 @@ pub(super) fn is_image_api(text: &str) -> bool {
         || text.contains("iiif.io/api/image")
         || text.contains("library.stanford.edu/iiif/image-api")
 }
+
+/// True if a type, `@context`, `profile` or `protocol` is that of an API for something else: login, search, sizes.
+pub(super) fn is_other_api(text: &str) -> bool {
+    /// Begins of the types of such services (IIIF Auth 1.0 and 2.0, Content Search 2.0).
+    const TYPES: [&str; 4] = ["Auth", "Search", "AutoComplete", "PhysicalDimensions"];
+    const APIS: [&str; 6] = ["/auth", "/search", "/autocomplete", "/annex", "/login", "/token"];
+    TYPES.iter().any(|begin| text.starts_with(begin)) || APIS.iter().any(|api| text.contains(api))
+}

@@ -78,12 +78,18 @@ impl<'f> Walker<'f> {
 
     /// A value that is a mere string.
     pub(super) fn string(&mut self, place: JsonPosition, text: &str) {
+        let text = text.trim();
         match place {
             JsonPosition::Painted | JsonPosition::Picture => self.push_image_url(text, self.pile.len()),
             JsonPosition::Service => self.mentions.push(text.to_owned()),
             JsonPosition::Links => self.document.members.push(text.to_owned()),
             _ => {}
         }
+    }
+
+    /// True if an image with this base URI would be one of ours.
+    pub(super) fn is_below_base(&self, id: &str) -> bool {
+        self.bases.holds(id)
     }
 
     pub(super) fn is_image_url(&self, url: &str) -> bool {

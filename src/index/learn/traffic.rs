@@ -39,6 +39,8 @@ struct ObservedDocument {
     /// URL that was requested.
     url: String,
     coding: ContentCoding,
+    /// True if its head announced JSON.
+    is_announced: bool,
     pieces: Vec<Bytes>,
 }
 
@@ -71,10 +73,12 @@ impl TrafficLearner {
             while let Some(passed) = passing.blocking_recv() {
                 counting.learn_queue.dec();
                 let became = learn(&index, &passed, most);
-                if let ("learned", Some(cluster)) = (became, &cluster) {
+                if let (Some("learned"), Some(cluster)) = (became, &cluster) {
                     publish(cluster, &passed);
                 }
-                counting.learned(became);
+                if let Some(became) = became {
+                    counting.learned(became);
+                }
                 read.fetch_sub(passed.len(), Ordering::Relaxed);
             }
         });
@@ -84,16 +88,19 @@ impl TrafficLearner {
     /// Wraps a body that may be a IIIF document, so that a copy is queued for learning. `url` is its public name.
     pub fn listen(&self, url: impl FnOnce() -> Option<String>, fields: &HeaderMap, body: Body) -> Body {
         // Content codings that cannot be decoded are counted where documents are parsed.
-        let (true, Ok(coding)) = (is_json(fields), ContentCoding::of(fields)) else { return body };
+        let (true, Ok(coding)) = (may_be_document(fields), ContentCoding::of(fields)) else { return body };
         if length(fields).is_some_and(|length| length > self.most) {
-            self.metrics.learned("learn_too_long");
+            if is_json(fields) {
+                self.metrics.learned("learn_too_long");
+            }
             return body;
         }
         let Some(url) = url() else { return body };
-        let learner = self.clone();
+        let (learner, is_announced) = (self.clone(), is_json(fields));
         body.tee(self.most, move |pieces| match pieces {
-            Some(pieces) => learner.enqueue(ObservedDocument { url, coding, pieces }),
-            None => learner.metrics.learned("learn_too_long"),
+            Some(pieces) => learner.enqueue(ObservedDocument { url, coding, is_announced, pieces }),
+            None if is_announced => learner.metrics.learned("learn_too_long"),
+            None => {}
         })
     }
 
@@ -111,14 +118,19 @@ impl TrafficLearner {
     }
 }
 
-/// Reads one document; returns the result.
-fn learn(index: &Index, passed: &ObservedDocument, most: usize) -> &'static str {
-    let bytes = match passed.coding.unpack(&passed.whole(), most) {
-        Ok(bytes) => bytes,
-        Err(CodingError::TooLong(_)) => return "learn_too_long",
-        Err(CodingError::Broken(_)) => return "learn_unreadable",
-    };
-    let Ok(read) = index.read_document(&bytes) else { return "learn_unreadable" };
+/// Reads one document; returns the result. `None`: it is no document, and its head did not say so.
+fn learn(index: &Index, passed: &ObservedDocument, most: usize) -> Option<&'static str> {
+    match passed.coding.unpack(&passed.whole(), most) {
+        Ok(bytes) if !passed.is_announced && !begins_like_json(&bytes) => None,
+        Err(_) if !passed.is_announced => None,
+        Ok(bytes) => Some(learn_plain(index, passed, &bytes)),
+        Err(CodingError::TooLong(_)) => Some("learn_too_long"),
+        Err(CodingError::Broken(_)) => Some("learn_unreadable"),
+    }
+}
+
+fn learn_plain(index: &Index, passed: &ObservedDocument, bytes: &[u8]) -> &'static str {
+    let Ok(read) = index.read_document(bytes) else { return "learn_unreadable" };
     let (document, canvases) = (&read.document, &read.canvases);
     let url = document.id.as_deref().filter(|id| id.contains("://")).unwrap_or(&passed.url);
     match DocumentLearner::new(index).document(document, canvases, url) {
@@ -147,10 +159,32 @@ fn publish(cluster: &Cluster, passed: &ObservedDocument) {
     cluster.publish_learned(&cluster::LearnedEntry::Document { url: passed.url.clone(), packed });
 }
 
-fn is_json(fields: &HeaderMap) -> bool {
+/// True if the head announces JSON. (RFC 8259, RFC 6839 section 3.1)
+pub fn is_json(fields: &HeaderMap) -> bool {
+    let kind = media_type(fields);
+    let suffix = kind.len().checked_sub("+json".len()).and_then(|at| kind.get(at..));
+    kind.eq_ignore_ascii_case("application/json")
+        || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"))
+}
+
+/// True if the answer may be a document: viewers read the JSON of servers that announce text, bytes, or nothing at all, as
+/// servers of plain files do where a name has no ending.
+pub fn may_be_document(fields: &HeaderMap) -> bool {
+    const UNDECLARED: [&str; 5] =
+        ["", "text/plain", "text/json", "application/octet-stream", "binary/octet-stream"];
+    is_json(fields) || UNDECLARED.iter().any(|kind| media_type(fields).eq_ignore_ascii_case(kind))
+}
+
+/// True if a document that nobody announced as JSON begins like JSON, after blanks and the marks of an encoding.
+pub fn begins_like_json(plain: &[u8]) -> bool {
+    let is_before =
+        |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0 | 0xef | 0xbb | 0xbf | 0xfe | 0xff);
+    matches!(plain.iter().find(|byte| !is_before(byte)), Some(b'{' | b'['))
+}
+
+fn media_type(fields: &HeaderMap) -> &str {
     let kind = fields.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")
+    kind.split(';').next().unwrap_or_default().trim()
 }
 
 fn length(fields: &HeaderMap) -> Option<usize> {

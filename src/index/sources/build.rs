@@ -184,6 +184,7 @@ impl NewGeneration<'_, '_> {
             }
             // Images known from this origin are removed after the grace.
             SourceEvent::Poorer(origin, problem) => {
+                self.writer.abandon()?;
                 report.problems.push(problem);
                 origin
             }

@@ -22,6 +22,7 @@ use crate::index::sources::event::SourceEvent;
 use crate::index::sources::http_client::{FetchOutcome, ParsedDocument, SourceClient};
 use crate::index::sources::problem::SourceProblem;
 use crate::index::store::writer::DocumentMeta;
+use crate::upstream::fetch::join;
 
 /// Collections within collections that are followed.
 const DEPTH: usize = 16;
@@ -166,6 +167,7 @@ impl<'a> Crawler<'a> {
             let problem = SourceProblem::answer(&self.asker.shown(&link.url), message, hint);
             return self.emit(SourceEvent::Failed(link.url, problem)).await;
         }
+        let base = link.url.clone();
         let mut links = reading.document.members.clone();
         if let Some(body) =
             reading.body.as_deref().filter(|_| reading.document.kind == DocumentKind::Collection)
@@ -174,6 +176,8 @@ impl<'a> Crawler<'a> {
         }
         self.document(reading).await?;
         for url in links {
+            // Links are read against the URL of their document (JSON-LD 1.1 section 4.1.3).
+            let url = join(&base, &url).unwrap_or(url);
             self.enqueue(&url, link.depth + 1).await?;
         }
         Ok(())
@@ -249,6 +253,7 @@ impl<'a> Crawler<'a> {
             self.emit(SourceEvent::Gone(url)).await?;
         }
         for url in std::mem::take(&mut changes.fetch) {
+            let url = join(self.asker.home(), &url).unwrap_or(url);
             self.enqueue(&url, 1).await?;
         }
         self.walk().await?;

@@ -135,6 +135,12 @@ impl SourceClient {
             return FetchOutcome::Unchanged(Box::new(DocumentMeta { etag, last_modified, ..given }));
         }
         let shown = self.shown(url);
+        if fetched.status == StatusCode::NOT_MODIFIED {
+            let message = "it is answered 304 Not Modified, although no version was named".to_owned();
+            let hint = "a cache before the server answers wrongly: ask those who run it";
+            let problem = SourceProblem::answer(&shown, message, hint);
+            return FetchOutcome::Failed { problem, is_gone: false };
+        }
         let reading = Comparison {
             names: KeyRules::of(&self.settings),
             store: Arc::clone(&self.store),

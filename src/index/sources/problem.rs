@@ -54,6 +54,14 @@ impl SourceProblem {
         Self { line: place(line), column: place(column), ..Self::answer(path, message, hint) }
     }
 
+    /// A file that names no images any more.
+    pub(in crate::index) fn emptied(path: &str, known: i64) -> Self {
+        let message = format!("it names no images; the index knows {known} from there");
+        let hint =
+            "if that is meant, it is believed after [index] grace; until then what the index knows is kept";
+        Self::answer(path, message, hint)
+    }
+
     pub(in crate::index) fn not_fetched(url: &str) -> Self {
         let message = "nothing can be fetched here".to_owned();
         Self::answer(url, message, "download it into a directory and let a `path` source name that")

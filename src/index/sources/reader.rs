@@ -7,7 +7,7 @@ use crate::index::Index;
 use crate::index::sources::directory;
 use crate::index::sources::event::{EventCallback, KnownUrl, SourceEvent};
 use crate::index::sources::problem::SourceProblem;
-use crate::index::sources::{RefreshOptions, crawler, stored};
+use crate::index::sources::{RefreshOptions, crawler, is_over, stored};
 use crate::index::store::error::IndexError;
 
 /// Canvases handed over at once: memory stays bounded by these.
@@ -69,8 +69,9 @@ impl DocumentReader<'_> {
         if let Some(looks) = known.and_then(|known| known.unchanged(file)) {
             return each(SourceEvent::Unchanged(Box::new(looks)));
         }
-        let (mut batch, mut handed) = (Vec::new(), Ok(true));
+        let (mut batch, mut handed, mut images) = (Vec::new(), Ok(true), 0);
         let read = directory::read(file, &self.index.image_bases(), &mut |canvas| {
+            images += canvas.images.len();
             batch.push(canvas);
             if batch.len() >= BATCH && matches!(handed, Ok(true)) {
                 handed = each(SourceEvent::Canvases(std::mem::take(&mut batch)));
@@ -78,6 +79,15 @@ impl DocumentReader<'_> {
         });
         if !handed? {
             return Ok(false);
+        }
+        // A mirror stores the error of a service, or its empty manifest during a fault, over the good one.
+        if images == 0
+            && read.is_ok()
+            && let Some(known) = find()?.filter(|known| known.images > 0)
+            && !is_over(known.facts.vanished, self.options)
+        {
+            let problem = SourceProblem::emptied(&origin, known.images);
+            return each(SourceEvent::Poorer(origin.into_owned(), problem));
         }
         match read {
             Ok(read) if each(SourceEvent::Canvases(batch))? => each(SourceEvent::Document(Box::new(read))),

@@ -194,6 +194,7 @@ impl HttpRefresh<'_, '_> {
                 facts.origin
             }
             SourceEvent::Poorer(origin, problem) => {
+                self.canvases.clear();
                 self.report.problems.push(problem);
                 self.report.vanished += 1;
                 if let Some(known) = self.met(&origin)? {

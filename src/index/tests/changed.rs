@@ -53,6 +53,35 @@ fn a_file_or_directory_that_went_away_is_kept_for_the_grace_and_a_new_one_is_rea
 }
 
 #[test]
+fn a_file_that_names_no_images_any_more_is_believed_after_the_grace() {
+    let empty = r#"{"@id": "https://example.org/m", "@type": "sc:Manifest", "sequences": [{"canvases": [
+        {"@id": "https://example.org/c", "@type": "sc:Canvas", "images": []}]}]}"#;
+    for text in [r#"{"error": "down"}"#, "[]", empty] {
+        let bench = IndexBench::new();
+        bench.write("a.json", &["a"]);
+        let index = bench.open();
+        bench.build(&index);
+        let good = fs::read(bench.file("a.json")).unwrap();
+        fs::write(bench.file("a.json"), text).unwrap();
+        let day = Duration::from_hours(24);
+        for report in [bench.reread(&index, &[bench.file("a.json")], day), bench.refresh_with(&index, day)] {
+            assert_eq!((report.problems.len(), report.dropped), (1, 0), "{text}");
+            assert!(report.problems[0].message.contains("names no images"), "{:?}", report.problems);
+            assert_eq!(canvases_of(&index, "a").len(), 1, "{text}");
+        }
+        bench.build(&index);
+        assert_eq!(canvases_of(&index, "a").len(), 1, "{text}, built anew");
+        fs::write(bench.file("a.json"), &good).unwrap();
+        assert_eq!(bench.refresh_with(&index, Duration::ZERO).problems, []);
+        assert_eq!(canvases_of(&index, "a").len(), 1, "{text}, and back");
+        fs::write(bench.file("a.json"), text).unwrap();
+        bench.refresh_with(&index, day);
+        bench.refresh_with(&index, Duration::ZERO);
+        assert!(canvases_of(&index, "a").is_empty(), "{text}, after the grace");
+    }
+}
+
+#[test]
 fn a_source_that_is_away_as_a_whole_proves_nothing_and_lost_events_mean_everything() {
     let bench = IndexBench::new();
     bench.write("a.json", &["a"]);

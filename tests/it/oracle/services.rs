@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{IMAGES, agree, book_2, book_3, service, tile};
+use super::{IMAGES, agree, book_2, book_3, pairs_of, service, tile, walked};
 
 #[test]
 fn services_that_are_no_image_service_make_no_image() {
@@ -34,6 +34,41 @@ fn services_that_are_no_image_service_make_no_image() {
             json!({ "id": "https://lib.test/f1.jpg", "type": "Image", "service": bare });
         agree(&document, 2);
     }
+}
+
+#[test]
+fn a_service_with_a_profile_of_its_server_s_own_is_known_by_the_place_of_its_id() {
+    let id = format!("{IMAGES}f1");
+    for own in [
+        json!({ "@id": id, "profile": "http://example.org/custom" }),
+        json!({ "@id": id, "@type": "Service" }),
+        json!({ "@id": id, "@type": "iiif:Image" }),
+        json!([{ "@id": id, "profile": "custom" }, { "@id": "https://lib.test/iiif/2/login", "profile": "http://iiif.io/api/auth/1/login" }]),
+    ] {
+        let mut document = book_2();
+        document["sequences"][0]["canvases"][0]["images"][0]["resource"] =
+            json!({ "@id": "https://lib.test/f1.jpg", "@type": "dctypes:Image", "service": own });
+        let (_, found) = walked(document.to_string().as_bytes());
+        assert_eq!(found, pairs_of(&book_2()), "{document}");
+    }
+    // Elsewhere such a service may be anything.
+    let mut document = book_2();
+    document["sequences"][0]["canvases"][0]["images"][0]["resource"] = json!({
+        "@id": tile("f1"), "@type": "dctypes:Image", "service": { "@id": "https://maps.test/geo", "profile": "custom" },
+    });
+    let (_, found) = walked(document.to_string().as_bytes());
+    assert_eq!(found, pairs_of(&book_2()));
+}
+
+#[test]
+fn white_space_around_a_url_is_no_part_of_it() {
+    let mut document = book_2();
+    let canvas = &mut document["sequences"][0]["canvases"][0];
+    canvas["@id"] = format!(" {}\n", canvas["@id"].as_str().expect("an id")).into();
+    let service = &mut canvas["images"][0]["resource"]["service"];
+    service["@id"] = format!("\t{IMAGES}f1 ").into();
+    let (_, found) = walked(document.to_string().as_bytes());
+    assert_eq!(found, pairs_of(&book_2()));
 }
 
 #[test]
