@@ -142,6 +142,12 @@ async fn a_missing_file_of_which_little_is_known_is_believed_for_seconds() {
     assert!(scene.missing.is_known(&scene.image));
     tokio::time::advance(Duration::from_secs(2)).await;
     assert!(!scene.missing.is_known(&scene.image));
+    // The service called it alive and the image server did not find it: with this canvas that is a proof.
+    let scene = Scene::new().building_beside(true).answering(Variant, [answer(Lacks)]);
+    scene.services.begin_doubt(&scene.image);
+    assert_eq!(scene.outcome().await, HealOutcome::Missing);
+    tokio::time::advance(Duration::from_secs(9)).await;
+    assert!(scene.missing.is_known(&scene.image) && scene.missing.is_proven(&scene.image));
 }
 
 #[tokio::test(start_paused = true)]
