@@ -305,3 +305,47 @@ fn the_first_probe_comes_soon_and_then_one_each_second() {
     let pauses: Vec<_> = ProbeBackoff::default().take(7).map(|pause| pause.as_millis()).collect();
     assert_eq!(pauses, [50, 100, 200, 400, 800, 1_000, 1_000]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stored_canvas_that_promised_the_image_in_vain_is_not_visited_again_for_half_a_minute() {
+    for (beside, rung, response, cools) in
+        [(false, Visit, Carries, true), (false, Visit, Unclear, false), (true, Variant, Carries, false)]
+    {
+        let scene = Scene::with("ladder = [\"variant\", \"visit\"]").building_beside(beside);
+        let scene = scene.answering(rung, [answer(response)]);
+        assert_eq!(scene.outcome().await, HealOutcome::Failed);
+        for (after, cools) in [(29, cools), (3, false)] {
+            tokio::time::advance(Duration::from_secs(after)).await;
+            scene.rungs();
+            let outcome = if cools { HealOutcome::Cooling } else { HealOutcome::Failed };
+            assert_eq!(scene.outcome().await, outcome, "{rung:?} {response:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_visit_that_helps_again_and_again_within_seconds_cools_down() {
+    let scene = Scene::new().building_beside(false).answering(Visit, [heals(Carries)]);
+    for _ in 0..5 {
+        scene.says(Registration::Expired);
+        assert_eq!(scene.outcome().await, HealOutcome::Healed(Visit));
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    scene.says(Registration::Expired);
+    assert_eq!(scene.outcome().await, HealOutcome::Cooling);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canvas_that_is_refused_while_others_are_built_cools_longer_each_time() {
+    for (response, longer) in [(Refused, true), (Unclear, false)] {
+        let scene = Scene::new().building_beside(true).answering(Variant, [answer(response)]);
+        scene.run().await;
+        tokio::time::advance(Duration::from_secs(3)).await;
+        scene.service().fault_tracker.builds();
+        scene.run().await;
+        let canvas = scene.services.asked_canvases(&scene.image)[0].1.clone();
+        let request = CanvasRequest::variant(&canvas).expect("it can be built beside").flight;
+        let left = scene.services.cooldowns.remaining(&request, None, tokio::time::Instant::now());
+        assert_eq!(left > Some(Duration::from_millis(1_500)), longer, "{response:?}: {left:?}");
+    }
+}
