@@ -225,13 +225,27 @@ mod tests {
         for same in ["/canvas/a?page=2", "/canvas/a"] {
             assert!(memory.remaining(&of(same), None, Instant::now()).is_some(), "{same}");
         }
+        for other in ["/canvas/b?page=1", "/canvas/a?allow=image/jpeg&page=1"] {
+            assert!(memory.remaining(&of(other), None, Instant::now()).is_none(), "{other}");
+            assert_ne!(of("/canvas/a?page=1"), of(other));
+        }
         memory.clear(&of("/canvas/a?page=3"));
         assert!(
             memory.remaining(&of("/canvas/a?page=1"), None, Instant::now()).is_none(),
             "forgotten for all of them"
         );
-        for other in ["/canvas/b?page=1", "/canvas/a?allow=image/jpeg&page=1"] {
-            assert!(memory.remaining(&of(other), None, Instant::now()).is_none(), "{other}");
+    }
+
+    #[test]
+    fn only_a_variant_of_something_else_than_a_canvas_is_a_whole_manifest() {
+        for (target, rung, is_book) in [
+            ("/s/presentation/a?disallow=none", Rung::Variant, true),
+            ("/s/canvas/a?disallow=none", Rung::Variant, false),
+            ("/s/image/a?disallow=none", Rung::Variant, false),
+            ("/s/presentation/a?update=true", Rung::Rebuild, false),
+        ] {
+            let request = CanvasRequestKey { service: 0, target: target.into(), rung };
+            assert_eq!(request.is_book(), is_book, "{target}");
         }
     }
 
@@ -253,6 +267,26 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_counts_until_its_longest_cool_down_has_passed_twice() {
+        let (memory, began) = (memory(), Instant::now());
+        let fails = |after: u64| {
+            let now = began + Duration::from_secs(after);
+            memory.record_failure(&rung(), now, Some(now), now).expect("it counts").as_secs_f64()
+        };
+        let (first, second, third) = (fails(0), fails(119), fails(119 + 120));
+        assert!(first < 1.2 && second > 1.7 && third < 1.2, "{first} {second} {third}");
+    }
+
+    #[test]
+    fn a_cool_down_that_another_node_tells_of_lasts_as_long_as_there() {
+        let (memory, now) = (memory(), Instant::now());
+        memory.record_success(&rung(), now, now);
+        memory.set_remaining(&rung(), Duration::from_secs(7), now);
+        assert_eq!(memory.remaining(&rung(), None, now), Some(Duration::from_secs(7)));
+        assert_eq!(memory.remaining(&rung(), Some(now), now), None, "it is one of a failure");
+    }
+
+    #[test]
     fn a_success_does_not_stop_the_next_heal_but_flapping_does() {
         let (memory, now) = (memory(), Instant::now());
         for _ in 1..FLAPPING {
@@ -262,6 +296,20 @@ mod tests {
         memory.record_success(&rung(), now + AFTER, now);
         assert!(memory.remaining(&rung(), None, now).is_some());
         assert_eq!(memory.remaining(&rung(), None, now + Duration::from_secs(10)), None);
+        assert!(memory.remaining(&rung(), Some(now + AFTER), now).is_some(), "a fault is not its reason");
+    }
+
+    #[test]
+    fn an_image_that_is_lost_now_and_then_does_not_flap() {
+        let (memory, now) = (memory(), Instant::now());
+        for _ in 1..FLAPPING {
+            memory.record_success(&rung(), now + AFTER, now);
+        }
+        let later = now + Duration::from_secs(10);
+        for _ in 1..FLAPPING {
+            memory.record_success(&rung(), later + AFTER, later);
+            assert_eq!(memory.remaining(&rung(), None, later), None);
+        }
     }
 
     #[test]
@@ -294,6 +342,23 @@ mod tests {
             memory.record_failure(&rung(), now, Some(now - Duration::from_mins(1)), now).expect("it counts")
         });
         assert!(pauses.all(|pause| pause <= UNPROVEN_LIFE));
+        // Those failures do not make the first proven one last longer, and proven ones no unproven one.
+        let later = now + Duration::from_mins(1);
+        let pause =
+            |well_at| memory.record_failure(&rung(), later + AFTER, well_at, later).expect("it counts");
+        for expected in [2.0, 4.0, 8.0, 16.0] {
+            let pause = pause(Some(later)).as_secs_f64();
+            assert!((0.9 * expected..=1.1 * expected).contains(&pause), "{pause} of {expected}");
+        }
+        assert!(pause(None) <= UNPROVEN_LIFE);
+    }
+
+    #[test]
+    fn the_first_failure_after_a_success_is_a_first_one() {
+        let (memory, now) = (memory(), Instant::now());
+        memory.record_success(&rung(), now + AFTER, now);
+        let pause = memory.record_failure(&rung(), now + AFTER, None, now).expect("it counts");
+        assert_eq!(pause.as_secs_f64().round(), 1.0);
     }
 
     #[test]
@@ -302,5 +367,11 @@ mod tests {
         memory.record_failure(&rung(), now + AFTER, None, now);
         assert!(memory.remaining(&rung(), None, now).is_some());
         assert_eq!(memory.remaining(&rung(), Some(now + AFTER), now), None);
+        let later = now + Duration::from_secs(5);
+        memory.record_failure(&rung(), later, None, later);
+        assert!(
+            memory.remaining(&rung(), Some(now), later).is_some(),
+            "it failed after the end of that fault"
+        );
     }
 }

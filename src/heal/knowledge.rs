@@ -179,3 +179,6 @@ impl ImageKnowledge {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

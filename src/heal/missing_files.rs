@@ -155,9 +155,10 @@ mod tests {
         };
         let unproven = Proof::Likely { well_at: None };
         assert_eq!([told(unproven, 0), told(unproven, 3), told(unproven, 6)], [2, 2, 2]);
+        assert_eq!(told(Proof::Likely { well_at: Some(now) }, 8), 2, "it was well before, and not since");
         assert!(!memory.is_proven(0, &key));
         let well = |at| Proof::Likely { well_at: Some(now + Duration::from_secs(at)) };
-        assert_eq!([told(well(7), 9), told(well(10), 20), told(Proof::Shown, 40)], [4, 8, 16]);
+        assert_eq!([told(well(8), 9), told(well(10), 20), told(Proof::Shown, 40)], [4, 8, 16]);
         assert!(memory.is_proven(0, &key) && !memory.is_proven(1, &key));
         assert_eq!(told(unproven, 60), 2);
         assert!(memory.is_proven(0, &key), "what was proven does not end because it seems so again");
@@ -173,7 +174,30 @@ mod tests {
         assert!(!memory.is_missing(1, &key, None, now));
         assert!(!memory.is_missing(0, &key, None, now + PROVEN_LIFE));
         assert!(!memory.is_missing(0, &key, Some(now), now));
+        assert!(memory.is_missing(0, &key, Some(now - PROVEN_LIFE), now), "that fault was over before");
         assert!(memory.clear_missing(0, &key) && !memory.clear_missing(0, &key));
         assert!(!memory.is_missing(0, &key, None, now));
+    }
+
+    #[test]
+    fn what_another_node_found_is_believed_for_as_long_as_there() {
+        let (memory, now) = (memory(), Instant::now());
+        let (unproven, proven): (Arc<str>, Arc<str>) = ("unproven".into(), "proven".into());
+        assert!(!memory.remembers_missing());
+        for (key, left) in [(&unproven, UNPROVEN_LIFE), (&proven, UNPROVEN_LIFE * 2)] {
+            memory.missing_elsewhere(0, key, left, now);
+            assert!(memory.remembers_missing() && memory.is_missing(0, key, None, now));
+            assert!(!memory.is_missing(0, key, None, now + left));
+        }
+        assert!(!memory.is_proven(0, &unproven) && memory.is_proven(0, &proven));
+        let known = |key| memory.is_remembered_missing(0, key);
+        assert!(known("proven") && !known("other") && !memory.is_remembered_missing(1, "proven"));
+    }
+
+    #[test]
+    fn one_missing_file_is_enough_for_a_closer_look_at_all() {
+        let (memory, key): (_, Arc<str>) = (memory(), "id".into());
+        memory.file_is_missing(0, &key, Proof::Likely { well_at: None }, Instant::now());
+        assert!(memory.remembers_missing());
     }
 }

@@ -33,6 +33,8 @@ mod parts;
 mod repair;
 mod report;
 mod respond;
+#[cfg(test)]
+mod scripted;
 mod server;
 #[cfg(test)]
 mod sim;

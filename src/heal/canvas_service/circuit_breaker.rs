@@ -178,4 +178,29 @@ mod tests {
         assert_eq!(breaker.try_acquire(third), Ok(()));
         assert_eq!(breaker.try_acquire(third + OPEN_FOR), Ok(()), "the trial was never heard of");
     }
+
+    #[test]
+    fn other_bounds_keep_the_state_and_equal_ones_are_known() {
+        let breaker = CircuitBreaker::new(3, OPEN_FOR);
+        assert!(breaker.has_limits(3, OPEN_FOR));
+        assert!(!breaker.has_limits(2, OPEN_FOR) && !breaker.has_limits(3, OPEN_FOR * 2));
+        let start = Instant::now();
+        while !breaker.record_failure(start) {}
+        let other = breaker.under(1, OPEN_FOR * 2);
+        assert!(other.has_limits(1, OPEN_FOR * 2));
+        assert_eq!(other.try_acquire(start), Err(OPEN_FOR), "as it was opened");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_opens_for_what_another_node_found_and_is_half_open_when_that_is_over() {
+        let (breaker, start) = (CircuitBreaker::new(3, OPEN_FOR), Instant::now());
+        breaker.force_open(start + OPEN_FOR / 2);
+        assert_eq!(breaker.state(start), BreakerState::Open);
+        assert_eq!(breaker.try_acquire(start), Err(OPEN_FOR / 2));
+        let later = start + OPEN_FOR / 2;
+        assert_eq!(breaker.state(later), BreakerState::HalfOpen);
+        assert_eq!(breaker.try_acquire(later), Ok(()));
+        breaker.force_open(later + OPEN_FOR);
+        assert_eq!(breaker.status(later).open_for, Some(OPEN_FOR / 2), "failing since the start");
+    }
 }

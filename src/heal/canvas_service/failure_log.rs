@@ -140,4 +140,18 @@ mod tests {
         remarks.answered("/canvas/a", StatusCode::TOO_MANY_REQUESTS, &fields);
         assert_eq!(remarks.retry_after(Instant::now()), None, "that is no time");
     }
+
+    #[test]
+    fn a_request_without_an_answer_may_go_well_the_next_time() {
+        let remarks = FailureLog::default();
+        remarks.record_error("/canvas/a", &UpstreamError::Busy);
+        let remark = remarks.last("/canvas/a").expect("a remark");
+        assert_eq!((remark.passing, remark.status), (true, None));
+        assert!(remark.text.starts_with("the canvas service: "), "{}", remark.text);
+        for (status, passing) in [(429, true), (503, true), (500, false), (404, false)] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            remarks.answered("/canvas/a", status, &HeaderMap::new());
+            assert_eq!(remarks.last("/canvas/a").expect("a remark").passing, passing, "{status}");
+        }
+    }
 }

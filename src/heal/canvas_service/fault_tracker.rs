@@ -81,3 +81,37 @@ impl FaultTracker {
         last.is_none_or(|fault| fault.elapsed() > FAULT_LASTS)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fault_counts_until_something_whole_comes_or_for_two_seconds() {
+        let tracker = FaultTracker::default();
+        assert!(tracker.is_healthy());
+        tracker.record_callback(StatusCode::NOT_FOUND);
+        assert!(!tracker.is_healthy() && tracker.well_at().is_none());
+        tracker.record_callback(StatusCode::OK);
+        assert!(tracker.is_healthy() && tracker.well_at() == Some(Instant::now()));
+        tracker.record_fault();
+        tokio::time::advance(FAULT_LASTS).await;
+        assert!(!tracker.is_healthy());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(tracker.is_healthy());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_canvas_is_a_build_and_a_whole_one_is_one_too() {
+        let tracker = FaultTracker::default();
+        assert_eq!(tracker.built_at(), None);
+        tracker.builds();
+        let built = Instant::now();
+        assert_eq!((tracker.built_at(), tracker.well_at()), (Some(built), None));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        tracker.record_success();
+        assert_eq!(tracker.built_at(), Some(Instant::now()));
+    }
+}

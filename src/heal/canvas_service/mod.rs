@@ -16,6 +16,8 @@ pub(in crate::heal) mod services;
 pub(in crate::heal) mod shared_heals;
 pub(in crate::heal) mod shared_request;
 pub(in crate::heal) mod status;
+#[cfg(test)]
+mod tests;
 pub(in crate::heal) mod variants;
 pub(in crate::heal) mod viewer_queue;
 pub(in crate::heal) mod viewer_request;

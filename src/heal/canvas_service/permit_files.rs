@@ -375,4 +375,20 @@ mod tests {
         drop(suspended);
         assert!(other.acquire(2, None, hang_after).await.held.is_some(), "it goes on");
     }
+
+    #[tokio::test]
+    async fn files_that_were_deleted_do_not_part_two_processes() {
+        let (folder, one, other) = two();
+        drop((one.place(2, None, LONG).await, one.place(2, None, LONG).await));
+        drop([one.place(2, None, LONG).await, one.place(2, None, LONG).await]);
+        for at in 0..2 {
+            let suffix = format!("-{at}");
+            let files = std::fs::read_dir(folder.path()).expect("a directory").filter_map(Result::ok);
+            for file in files.filter(|file| file.file_name().to_string_lossy().ends_with(&suffix)) {
+                std::fs::remove_file(file.path()).expect("a file");
+            }
+        }
+        let _held = [other.place(2, None, LONG).await, other.place(2, None, LONG).await];
+        assert!(!is_free(&one, None));
+    }
 }

@@ -339,4 +339,46 @@ mod tests {
         drop(held);
         assert_eq!(lanes.state.lock().free, 1);
     }
+
+    #[tokio::test]
+    async fn another_number_of_permits_counts_at_once_and_holders_keep_theirs() {
+        let lanes = PrioritySemaphore::new(3);
+        let held = [lanes.acquire(|_| Priority::Viewer).await, lanes.acquire(|_| Priority::Viewer).await];
+        lanes.resize(1);
+        assert_eq!(lanes.free(), 0);
+        let [first, second] = held;
+        drop(first);
+        assert_eq!(lanes.free(), 0, "two were held, and one is left");
+        drop(second);
+        assert_eq!(lanes.free(), 1);
+        lanes.resize(4);
+        assert_eq!(lanes.free(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_extra_runs_beside_permits_that_were_all_held_for_long() {
+        let (lanes, aged) = (PrioritySemaphore::new(2), Duration::from_secs(1));
+        let began = Instant::now();
+        let _first = lanes.acquire(|_| Priority::Viewer).await;
+        tokio::time::advance(Duration::from_millis(500)).await;
+        let second = lanes.acquire(|_| Priority::Viewer).await;
+        let extra = lanes.place_or_extra(Priority::Viewer, aged).await;
+        assert!(
+            extra.is_extra() && began.elapsed() >= Duration::from_millis(1_500),
+            "both are held for long"
+        );
+        let frees = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            drop(second);
+        };
+        let (other, ()) = tokio::join!(lanes.place_or_extra(Priority::Viewer, aged), frees);
+        assert!(!other.is_extra(), "one extra at a time");
+        assert_eq!(lanes.waiting(), [0, 0, 0]);
+        drop(extra);
+        // The permit that was given back a moment ago is held by another, and not for long.
+        let began = Instant::now();
+        let extra = lanes.place_or_extra(Priority::Viewer, aged).await;
+        assert!(extra.is_extra() && began.elapsed() >= Duration::from_millis(900));
+        assert_eq!(lanes.state.lock().held.len(), 2);
+    }
 }

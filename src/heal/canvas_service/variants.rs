@@ -128,7 +128,18 @@ mod tests {
         assert_eq!(asked("/c?disallow=x-iiif-mender/none"), "/c?update=true&disallow=x-iiif-mender/none");
         assert_eq!(asked("/c?page=2&disallow=x"), "/c?page=2&update=true&disallow=x");
         assert!(
-            is_honoured("https://a.test/c?disallow=x-iiif-mender/none") && !is_honoured("https://a.test/c")
+            is_honoured("https://a.test/c?disallow=x-iiif-mender/none")
+                && !is_honoured("https://a.test/c")
+                && !is_honoured("https://a.test/c?page=2")
         );
+    }
+
+    #[test]
+    fn other_nodes_are_told_once_and_again_before_they_forget() {
+        let (support, now) = (VariantSupport::default(), Instant::now());
+        assert!(support.is_to_be_shared(now) && !support.is_to_be_shared(now));
+        let later = now + RETRY_AFTER / 2;
+        assert!(!support.is_to_be_shared(later - Duration::from_millis(1)));
+        assert!(support.is_to_be_shared(later) && !support.is_to_be_shared(later));
     }
 }

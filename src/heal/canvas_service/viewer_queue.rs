@@ -185,4 +185,13 @@ mod tests {
         assert!(matches!(requests.wait(&name, until).await, Some(FirstState::Late(true))));
         assert_eq!(begun.elapsed(), Duration::from_secs(30));
     }
+
+    #[test]
+    fn so_many_viewers_wait_and_who_leaves_makes_room() {
+        let queue = ViewerRequests::new(1);
+        let viewers: Vec<_> = (0..2).map(|_| queue.wait(2).expect("there is room")).collect();
+        assert!(queue.wait(2).is_none() && queue.waiting_viewers() == 2);
+        drop(viewers);
+        assert!(queue.wait(1).is_some() && queue.waiting_viewers() == 0);
+    }
 }

@@ -17,7 +17,6 @@ use crate::heal::evidence::{Evidence, Probe};
 use crate::heal::image::IndexedImage;
 use crate::heal::ladder::{CanvasAttempt, HealRun, Ladder, StepResult, VisitResult};
 use crate::observe::EventKind;
-use crate::upstream::guard::CanvasTarget;
 
 /// info.json past the image server's own memory.
 const INFO_TRUTH: &str = "info.json?cache=nocache";
@@ -66,8 +65,10 @@ impl Ladder {
         };
         let step = self.try_rung(service, request, run).await;
         drop(alone);
+        // A rebuild comes only after a visit: with the visit cooling down, the next expiry would be healed by neither. (An
+        // image that is lost again and again keeps its rebuilds' cool-down.)
         if step == StepResult::Back {
-            self.clear_visit_cooldown(service, canvas);
+            self.services.clear_cooldown(service, &CanvasRequest::visit(canvas).flight);
         }
         // A service that builds a canvas writes the key first, unless there is no file to write it for.
         if step != StepResult::NoHelp(CanvasResponse::Lacks) {
@@ -123,16 +124,6 @@ impl Ladder {
                 return Err(StepResult::Alive);
             }
             return Ok(alone.filter(|_| is_a_trial));
-        }
-    }
-
-    /// Ends the visit's cool-down after a rebuild that helped. A rebuild comes only after a visit: with the visit cooling
-    /// down, the next expiry would be healed by neither. (An image that is lost again and again keeps its rebuilds'
-    /// cool-down.)
-    fn clear_visit_cooldown(&self, service: &CanvasService, canvas: &CanvasTarget) {
-        let visit = CanvasRequest::visit(canvas).flight;
-        if self.services.cools(service, &visit) {
-            self.services.clear_cooldown(service, &visit);
         }
     }
 

@@ -175,3 +175,26 @@ impl RepairResult {
 pub(in crate::heal) fn carries(canvases: &[Canvas], key: &str) -> bool {
     canvases.iter().flat_map(|canvas| &canvas.images).any(|own| identifier::same_image(own, key))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_rightly_lacks_images_that_are_gone() {
+        use NestedCheck::{Gone, Likely, Proven, Refused, SeemsGone, Unwell};
+        assert!([Gone, SeemsGone, Refused].into_iter().all(NestedCheck::is_gone));
+        assert!(![Proven, Likely, Unwell].into_iter().any(NestedCheck::is_gone));
+    }
+
+    #[test]
+    fn another_node_reads_the_result_that_this_one_writes() {
+        let shorter = RepairResult::Shorter(u64::MAX, Duration::from_secs(10));
+        for result in [RepairResult::Whole, shorter, RepairResult::Unwell, RepairResult::Failed] {
+            assert_eq!(RepairResult::from_words(&result.words()), result);
+        }
+        let for_ever = RepairResult::Shorter(1, BELIEVED * 2).words();
+        assert_eq!(RepairResult::from_words(&for_ever), RepairResult::Shorter(1, BELIEVED));
+        assert_eq!(RepairResult::from_words("shorter 1"), RepairResult::Failed);
+    }
+}

@@ -11,6 +11,8 @@ pub(in crate::heal) mod documents;
 mod nested;
 pub(in crate::heal) mod poisoned_images;
 pub(in crate::heal) mod result;
+#[cfg(test)]
+mod tests;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

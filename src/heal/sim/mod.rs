@@ -19,6 +19,7 @@ mod build_counter;
 mod canvas_service;
 mod case;
 mod check;
+mod cures;
 mod documents;
 mod drift;
 mod image_server;

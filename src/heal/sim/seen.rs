@@ -198,15 +198,6 @@ fn behind_a_login_an_info_json_goes_out_when_its_reader_sees_a_tile() {
 }
 
 #[test]
-fn a_canvas_that_the_first_variant_built_over_is_cured() {
-    let world = SimWorld { honours_disallow: false, ..SimWorld::plain() };
-    let fault = TimedFault { fault: SimFault::Nested, from: 8_270, to: 68_270 };
-    let info = SimAct::Ask { image: 14, want: ImageWant::Info, readers: 1, patience: 200_000, cookie: true };
-    let acts = [(7_877, SimAct::Flush), (11_307, info)];
-    keeps_every_promise(&Case { troubles: vec![fault], ..case(world, &acts, &[]) });
-}
-
-#[test]
 fn batch_does_not_believe_a_registration_that_nothing_confirms() {
     let world = SimWorld { files_known: true, resources: Resources::Closed, ..SimWorld::plain() };
     let gone = MissingPeriod { leaf: 3, from: 35_930, to: u64::MAX / 2 };

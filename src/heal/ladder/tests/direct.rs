@@ -97,6 +97,10 @@ async fn a_gateway_that_refuses_an_encoded_slash_is_left_alone_for_a_while() {
         assert_eq!(scene.forwarded().len(), 1, "{status}");
         assert!(matches!(scene.direct().await, DirectResult::NoWay), "{status}");
         assert!(scene.forwarded().is_empty(), "{status}");
+        let plain = Scene::new().image;
+        scene.index.learn_file_url(uuid_of_file_url(FILE), FILE).expect("it is true");
+        let answer = scene.ladder.direct(&plain, &tile(&plain.sent), &Caller::default()).await;
+        assert_eq!(scene.forwarded().len(), 1, "without a slash it is asked for: {answer:?}");
         tokio::time::advance(Duration::from_mins(1)).await;
     }
     scene.forwards(200);

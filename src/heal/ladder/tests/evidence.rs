@@ -113,9 +113,13 @@ async fn a_canvas_that_was_built_is_believed_without_a_look_once_the_service_sai
 async fn a_key_that_was_written_and_lost_again_is_no_missing_file() {
     // The service requested the image, so it has found the file.
     let echoed = Answer { has_echo: true, ..answer(Lacks) };
-    let scene = Scene::new().building_beside(true).answering(Variant, [echoed, heals(Built)]);
+    let scene = Scene::new().building_beside(true).answering(Variant, [echoed.clone(), heals(Built)]);
     assert_eq!(scene.outcome().await, HealOutcome::Healed(Variant));
     assert_eq!(scene.rungs(), [Variant, Variant]);
+    // Where it may have been a plain visit, the stored canvas may be without the image for any reason.
+    let scene = Scene::new().answering(Variant, [echoed, heals(Built)]);
+    scene.run().await;
+    assert_eq!(scene.rungs(), [Variant]);
     let scene = Scene::new().building_beside(true).answering(Variant, [answer(Lacks), heals(Built)]);
     assert_eq!(scene.outcome().await, HealOutcome::Missing);
     assert_eq!(scene.rungs(), [Variant]);
@@ -143,6 +147,12 @@ async fn a_missing_file_of_which_little_is_known_is_believed_for_seconds() {
     assert!(scene.missing.is_known(&scene.image));
     tokio::time::advance(Duration::from_secs(2)).await;
     assert!(!scene.missing.is_known(&scene.image));
+    // The service called it alive and the image server did not find it: with this canvas that is a proof.
+    let scene = Scene::new().building_beside(true).answering(Variant, [answer(Lacks)]);
+    scene.services.begin_doubt(&scene.image);
+    assert_eq!(scene.outcome().await, HealOutcome::Missing);
+    tokio::time::advance(Duration::from_secs(9)).await;
+    assert!(scene.missing.is_known(&scene.image) && scene.missing.is_proven(&scene.image));
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 mod direct;
 mod evidence;
+mod missing;
 mod order;
 mod rebuild;
 
@@ -17,7 +18,6 @@ use hyper::Response;
 use parking_lot::Mutex;
 
 use super::{FollowUp, HealOutcome, HealReport, Ladder, Visits};
-use crate::config::Settings;
 use crate::config::settings::{Rung, Timeouts};
 use crate::heal::canvas_service::ask::{AskCanvasService, CanvasOrder};
 use crate::heal::canvas_service::priority_semaphore::{Priority, PrioritySemaphore};
@@ -34,6 +34,7 @@ use crate::heal::image::IndexedImage;
 use crate::heal::image_server::AskImageServer;
 use crate::heal::missing_files::MissingFiles;
 use crate::heal::missing_images::MissingImages;
+use crate::heal::scripted::settings;
 use crate::heal::server::{ResponseFuture, SendRequest};
 use crate::heal::single_flight::{FlightHandle, SingleFlight};
 use crate::heal::timed_cache::TimedCache;
@@ -112,13 +113,15 @@ impl AskImageServer for FakeImages {
 #[derive(Debug, Clone)]
 struct Answer {
     response: CanvasResponse,
+    /// Wait for a permit, before the request is sent.
+    queued: Duration,
     takes: Duration,
     said: Option<(Duration, Registration)>,
     has_echo: bool,
 }
 
 fn answer(response: CanvasResponse) -> Answer {
-    Answer { response, takes: Duration::from_millis(20), said: None, has_echo: false }
+    Answer { response, queued: Duration::ZERO, takes: Duration::from_millis(20), said: None, has_echo: false }
 }
 
 /// The answer of a request that wrote the key.
@@ -159,6 +162,7 @@ impl AskCanvasService for FakeService {
             let next = next.unwrap_or_else(|| answer(CanvasResponse::Refused));
             let said = Arc::clone(&self.said);
             async move {
+                tokio::time::sleep(next.queued).await;
                 urgency.mark_sent();
                 if next.has_echo {
                     urgency.hears_echo();
@@ -198,20 +202,6 @@ struct Scene {
     index: Arc<Index>,
     image: IndexedImage,
     _folder: tempfile::TempDir,
-}
-
-/// The shipped settings with an image route and a presentation route, and these lines below `[heal]`.
-fn settings(index: &std::path::Path, heal: &str) -> Arc<Settings> {
-    let text = format!(
-        "[server]\nlisten = \"127.0.0.1:0\"\npublic_hosts = [\"lib.example\"]\n\
-         [[routes]]\nprefix = \"/iiif/2/\"\nupstream = \"http://images.invalid/iiif/2/\"\nkind = \"image\"\n\
-         [[routes]]\nprefix = \"/service/\"\nupstream = \"http://service.invalid/service/\"\nkind = \"presentation\"\n\
-         [index]\npath = \"{}\"\n[heal]\n{heal}\n",
-        index.display()
-    );
-    let nothing: [(&str, &str); 0] = [];
-    let settings = Settings::from_text(std::path::Path::new("config.toml"), &text, nothing);
-    Arc::new(settings.expect("in order"))
 }
 
 /// The image of [`FILE`] on this route, owned by canvas `a`.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::shared_heals::Freshness;
+use crate::heal::ladder::probe_backoff::ProbeBackoff;
 
 use CanvasResponse::{Built, Busy, Carries, Lacks, Needless, Refused, Unclear, Unwell, Withheld};
 use Rung::{Rebuild, Register, Variant, Visit};
@@ -95,6 +96,7 @@ async fn canvases_are_asked_for_newest_first_each_once_and_never_those_of_strang
     let mut scene = Scene::new().building_beside(true).owned_by(&["new", "old", "new", "oldest"]);
     let owners = std::iter::once(owner("elsewhere.example", "stray")).chain(scene.image.owners.to_vec());
     scene.image.owners = owners.collect();
+    assert_eq!(scene.services.asked_canvases(&scene.image).len(), 3);
     let scene = scene.answering(Variant, [answer(Refused), answer(Refused), heals(Built)]);
     assert_eq!(scene.outcome().await, HealOutcome::Healed(Variant));
     assert_eq!(scene.canvases(), ["new", "old", "oldest"]);
@@ -263,4 +265,102 @@ async fn what_nobody_waits_for_lets_another_find_out_whether_a_service_builds_be
     let _seat = begun(&scene, &CanvasRequest::rebuild(&canvas));
     let long = waits(&scene).await;
     assert!(long >= Duration::from_millis(300) && long < Duration::from_millis(700), "{long:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_file_is_registered_once_however_many_canvases_there_are_also_where_none_may_be_asked_for() {
+    let scene = Scene::new().with_file().building_beside(true).owned_by(&["a", "b"]);
+    let scene = scene.answering(Register, [answer(Unwell)]).answering(Variant, [answer(Refused)]);
+    assert_eq!(scene.outcome().await, HealOutcome::Failed);
+    assert_eq!(scene.rungs(), [Register, Variant, Variant]);
+    let mut scene = Scene::new().with_file().answering(Register, [heals(Built)]);
+    scene.image.owners = Arc::new([owner("elsewhere.example", "stray")]);
+    assert_eq!(scene.outcome().await, HealOutcome::Healed(Register));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_in_doubt_is_registered_only_where_no_canvas_is_built_beside() {
+    // Register writes a key whether the file is there or not, and would show nothing.
+    for (beside, is_doubted, first) in
+        [(true, true, Variant), (true, false, Register), (false, true, Register), (false, false, Register)]
+    {
+        let scene = Scene::new().with_file().building_beside(beside);
+        if is_doubted {
+            scene.services.begin_doubt(&scene.image);
+        }
+        scene.run().await;
+        assert_eq!(scene.rungs()[0], first, "beside: {beside}, in doubt: {is_doubted}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_and_met_a_fault_in_the_queue_waits_once_more() {
+    let scene = Scene::new().building_beside(false).answering(Visit, [answer(Withheld), heals(Carries)]);
+    let began = tokio::time::Instant::now();
+    let fails = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        scene.service().fault_tracker.record_fault();
+    };
+    let (report, ()) = tokio::join!(scene.run_for(Priority::Background), fails);
+    assert_eq!(report.outcome, HealOutcome::Healed(Visit));
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_probes_for_an_image_whose_request_still_waits_for_a_permit() {
+    let queued = Answer { queued: Duration::from_secs(20), ..heals(Built) };
+    let scene = Scene::new().building_beside(true).answering(Variant, [queued]);
+    assert_eq!(scene.outcome().await, HealOutcome::Healed(Variant));
+    let looks = scene.fake.registrations.load(Ordering::Relaxed);
+    assert!(looks <= 2, "{looks}");
+}
+
+#[test]
+fn the_first_probe_comes_soon_and_then_one_each_second() {
+    let pauses: Vec<_> = ProbeBackoff::default().take(7).map(|pause| pause.as_millis()).collect();
+    assert_eq!(pauses, [50, 100, 200, 400, 800, 1_000, 1_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stored_canvas_that_promised_the_image_in_vain_is_not_visited_again_for_half_a_minute() {
+    for (beside, rung, response, cools) in
+        [(false, Visit, Carries, true), (false, Visit, Unclear, false), (true, Variant, Carries, false)]
+    {
+        let scene = Scene::with("ladder = [\"variant\", \"visit\"]").building_beside(beside);
+        let scene = scene.answering(rung, [answer(response)]);
+        assert_eq!(scene.outcome().await, HealOutcome::Failed);
+        for (after, cools) in [(29, cools), (3, false)] {
+            tokio::time::advance(Duration::from_secs(after)).await;
+            scene.rungs();
+            let outcome = if cools { HealOutcome::Cooling } else { HealOutcome::Failed };
+            assert_eq!(scene.outcome().await, outcome, "{rung:?} {response:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_visit_that_helps_again_and_again_within_seconds_cools_down() {
+    let scene = Scene::new().building_beside(false).answering(Visit, [heals(Carries)]);
+    for _ in 0..5 {
+        scene.says(Registration::Expired);
+        assert_eq!(scene.outcome().await, HealOutcome::Healed(Visit));
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    scene.says(Registration::Expired);
+    assert_eq!(scene.outcome().await, HealOutcome::Cooling);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canvas_that_is_refused_while_others_are_built_cools_longer_each_time() {
+    for (response, longer) in [(Refused, true), (Unclear, false)] {
+        let scene = Scene::new().building_beside(true).answering(Variant, [answer(response)]);
+        scene.run().await;
+        tokio::time::advance(Duration::from_secs(3)).await;
+        scene.service().fault_tracker.builds();
+        scene.run().await;
+        let canvas = scene.services.asked_canvases(&scene.image)[0].1.clone();
+        let request = CanvasRequest::variant(&canvas).expect("it can be built beside").flight;
+        let left = scene.services.cooldowns.remaining(&request, None, tokio::time::Instant::now());
+        assert_eq!(left > Some(Duration::from_millis(1_500)), longer, "{response:?}: {left:?}");
+    }
 }

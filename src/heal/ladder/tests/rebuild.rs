@@ -58,6 +58,12 @@ async fn a_viewer_who_does_not_find_what_a_stored_canvas_promised_has_it_built_a
     let scene = Scene::new().building_beside(true).answering(Rung::Variant, [heals(Built)]);
     scene.ladder.visits_were_in_vain(&scene.image);
     assert_eq!(scene.outcome().await, HealOutcome::Healed(Rung::Variant), "beside, nothing is stored");
+    // No visit was made there. One is made before a rebuild, should the service turn out to build over.
+    let scene = super::rebuild::scene(Unclear).building_beside(true);
+    scene.ladder.visits_were_in_vain(&scene.image);
+    scene.service().heard_of_variants(false);
+    scene.run().await;
+    assert_eq!(scene.rungs(), [Visit, Rebuild]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -125,6 +131,22 @@ async fn what_is_alive_is_not_built_anew() {
     let (report, ()) = tokio::join!(scene.run(), says);
     assert_eq!(report.outcome, HealOutcome::Alive);
     assert_eq!(scene.rungs(), [Visit]);
+    // It was expired when the heal began, and its visit of a moment ago is not made again.
+    let scene = super::rebuild::scene(Unclear);
+    let sentence = format!("Resource with id {} not found!", scene.image.key);
+    let (uuid, now) = (uuid_of_file_url(FILE), tokio::time::Instant::now());
+    scene.service().registrations.hear(uuid, StatusCode::NOT_FOUND, &sentence.into(), now);
+    scene.ladder.visits_were_in_vain(&scene.image);
+    scene.says(super::alive());
+    assert_eq!(scene.outcome().await, HealOutcome::Alive);
+    assert!(scene.rungs().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_one_canvas_that_was_built_anew_without_its_image_no_other_is_built_over() {
+    let scene = scene(Unclear).owned_by(&["a", "b"]).answering(Rebuild, [answer(Lacks)]);
+    assert_eq!(scene.outcome().await, HealOutcome::Missing);
+    assert_eq!(scene.rungs(), [Visit, Visit, Rebuild]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,6 +179,10 @@ async fn a_canvas_that_came_without_the_image_is_repaired_where_the_heal_ends_at
     let report = scene.run().await;
     assert_eq!((report.outcome, repairs(&report)), (HealOutcome::Healed(Visit), 1));
     assert_eq!(scene.canvases(), ["a", "b"]);
+    let scene = super::rebuild::scene(Lacks).owned_by(&["a", "b"]);
+    let scene = scene.answering(Visit, [answer(Lacks), answer(CanvasResponse::Needless)]);
+    let report = scene.run().await;
+    assert_eq!((report.outcome, repairs(&report)), (HealOutcome::Alive, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -201,6 +227,12 @@ async fn an_image_that_is_alive_and_has_no_info_json_shows_that_info_json_is_bro
     assert_eq!(health(&[], Some(alive())).await, Unproven, "its own file is gone");
     assert_eq!(health(&[tile], Some(Registration::Expired)).await, Unproven, "it is expired, too");
     assert_eq!(health(&[("witness", INFO_UNCACHED, 0)], Some(alive())).await, Unwell);
+    // An image is no witness of itself.
+    let scene = Scene::new();
+    scene.services.set_canary(&scene.image);
+    scene.says(alive());
+    scene.images.set(&scene.image.sent, SMALL_TILE, 401);
+    assert_eq!(scene.ladder.health(scene.service(), &scene.image).await, Unproven);
     for (status, well) in [(200, true), (404, false), (503, false), (0, false)] {
         let scene = Scene::new();
         scene.images.set(&scene.image.sent, INFO_UNCACHED, status);
