@@ -133,6 +133,13 @@ pub(in crate::heal) struct ServiceContext {
     pub(in crate::heal) metrics: Arc<Metrics>,
 }
 
+/// `Host` of requests to the service of this route.
+fn host_of(settings: &Settings, route: usize) -> &str {
+    let route = &settings.routes[route];
+    let public = settings.server.public_hosts.first().filter(|_| route.preserve_host);
+    public.map_or(route.upstream.authority.as_str(), String::as_str)
+}
+
 impl CanvasService {
     /// Creates a canvas service. `before`: the service under the settings before, whose state is kept.
     pub(in crate::heal) fn new(
@@ -151,15 +158,11 @@ impl CanvasService {
             None => Arc::new(CircuitBreaker::new(failures, open_for)),
         };
         let base = format!("{}/", upstream.path.trim_end_matches('/'));
-        let host = match settings.server.public_hosts.first() {
-            Some(public) if settings.routes[route].preserve_host => public.as_str(),
-            _ => upstream.authority.as_str(),
-        };
         Self {
             route,
             mark: settings.routes[route].mark(),
             base,
-            host: host.to_owned(),
+            host: host_of(settings, route).to_owned(),
             name: settings.server.name.clone(),
             server,
             guard: CanvasGuard::new(Arc::clone(settings)),
@@ -178,7 +181,7 @@ impl CanvasService {
             breaker,
             registrations: before
                 .map(|before| &before.registrations)
-                .filter(|truth| truth.keeps_to(heal.alive_for, heal.resources_recheck))
+                .filter(|check| check.keeps_to(heal.alive_for, heal.resources_recheck))
                 .map_or_else(
                     || Arc::new(RegistrationCheck::new(heal.alive_for, heal.resources_recheck)),
                     Arc::clone,

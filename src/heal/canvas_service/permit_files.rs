@@ -379,8 +379,8 @@ mod tests {
     #[tokio::test]
     async fn files_that_were_deleted_do_not_part_two_processes() {
         let (folder, one, other) = two();
-        drop((one.place(2, None, LONG).await, one.place(2, None, LONG).await));
-        drop([one.place(2, None, LONG).await, one.place(2, None, LONG).await]);
+        drop((one.acquire(2, None, LONG).await, one.acquire(2, None, LONG).await));
+        drop([one.acquire(2, None, LONG).await, one.acquire(2, None, LONG).await]);
         for at in 0..2 {
             let suffix = format!("-{at}");
             let files = std::fs::read_dir(folder.path()).expect("a directory").filter_map(Result::ok);
@@ -388,7 +388,7 @@ mod tests {
                 std::fs::remove_file(file.path()).expect("a file");
             }
         }
-        let _held = [other.place(2, None, LONG).await, other.place(2, None, LONG).await];
+        let _held = [other.acquire(2, None, LONG).await, other.acquire(2, None, LONG).await];
         assert!(!is_free(&one, None));
     }
 }

@@ -362,7 +362,7 @@ mod tests {
         let _first = lanes.acquire(|_| Priority::Viewer).await;
         tokio::time::advance(Duration::from_millis(500)).await;
         let second = lanes.acquire(|_| Priority::Viewer).await;
-        let extra = lanes.place_or_extra(Priority::Viewer, aged).await;
+        let extra = lanes.acquire_or_extra(Priority::Viewer, aged).await;
         assert!(
             extra.is_extra() && began.elapsed() >= Duration::from_millis(1_500),
             "both are held for long"
@@ -371,13 +371,13 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(5)).await;
             drop(second);
         };
-        let (other, ()) = tokio::join!(lanes.place_or_extra(Priority::Viewer, aged), frees);
+        let (other, ()) = tokio::join!(lanes.acquire_or_extra(Priority::Viewer, aged), frees);
         assert!(!other.is_extra(), "one extra at a time");
         assert_eq!(lanes.waiting(), [0, 0, 0]);
         drop(extra);
         // The permit that was given back a moment ago is held by another, and not for long.
         let began = Instant::now();
-        let extra = lanes.place_or_extra(Priority::Viewer, aged).await;
+        let extra = lanes.acquire_or_extra(Priority::Viewer, aged).await;
         assert!(extra.is_extra() && began.elapsed() >= Duration::from_millis(900));
         assert_eq!(lanes.state.lock().held.len(), 2);
     }

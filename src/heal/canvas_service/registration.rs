@@ -279,73 +279,73 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn alive_is_believed_until_it_is_too_old_or_a_404_speaks_against_it() {
-        let truth = truth();
-        hear(&truth, 200, FILE);
+        let check = check();
+        hear(&check, 200, FILE);
         let said = Instant::now();
-        assert!(truth.is_known_registered(UUID, Some(said)));
-        assert!(!truth.is_known_registered(UUID, Some(said + Duration::from_millis(1))));
-        truth.invalidate(UUID);
-        assert!(!truth.is_known_registered(UUID, None) && truth.was_confirmed(said));
-        assert!(!truth.was_confirmed(said + Duration::from_mins(1)));
+        assert!(check.is_known_registered(UUID, Some(said)));
+        assert!(!check.is_known_registered(UUID, Some(said + Duration::from_millis(1))));
+        check.invalidate(UUID);
+        assert!(!check.is_known_registered(UUID, None) && check.was_confirmed(said));
+        assert!(!check.was_confirmed(said + Duration::from_mins(1)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_images_of_a_manifest_that_was_built_are_alive() {
-        let truth = truth();
-        hear(&truth, 404, FORGOTTEN);
-        truth.has_built([UUID.to_string(), "no-uuid".to_owned()].iter(), Instant::now());
-        assert!(truth.is_known_registered(UUID, None) && !truth.remembers_expired(UUID));
+        let check = check();
+        hear(&check, 404, FORGOTTEN);
+        check.has_built([UUID.to_string(), "no-uuid".to_owned()].iter(), Instant::now());
+        assert!(check.is_known_registered(UUID, None) && !check.remembers_expired(UUID));
     }
 
     #[test]
     fn the_pause_doubles_up_to_the_recheck_and_an_answer_ends_it() {
-        let (truth, now) = (truth(), Instant::now());
+        let (check, now) = (check(), Instant::now());
         for seconds in [2, 4, 8, 16, 32, 60, 60] {
-            truth.record_timeout(now);
+            check.record_timeout(now);
             let until = now + Duration::from_secs(seconds);
-            assert!(truth.is_available(until) && !truth.is_available(until - Duration::from_millis(1)));
+            assert!(check.is_available(until) && !check.is_available(until - Duration::from_millis(1)));
         }
-        hear(&truth, 404, FORGOTTEN);
-        assert!(truth.is_available(now), "it answers");
-        truth.record_timeout(now);
-        assert!(!truth.is_available(now + FIRST_LIFE), "only \"alive\" shows that its answers are right");
-        hear(&truth, 200, FILE);
-        truth.record_timeout(now);
-        assert!(truth.is_available(now + FIRST_LIFE));
-        assert!(truth.keeps_to(Duration::from_mins(1), Duration::from_mins(1)));
-        assert!(!truth.keeps_to(Duration::from_mins(1), Duration::from_mins(2)));
+        hear(&check, 404, FORGOTTEN);
+        assert!(check.is_available(now), "it answers");
+        check.record_timeout(now);
+        assert!(!check.is_available(now + FIRST_LIFE), "only \"alive\" shows that its answers are right");
+        hear(&check, 200, FILE);
+        check.record_timeout(now);
+        assert!(check.is_available(now + FIRST_LIFE));
+        assert!(check.keeps_to(Duration::from_mins(1), Duration::from_mins(1)));
+        assert!(!check.keeps_to(Duration::from_mins(1), Duration::from_mins(2)));
     }
 
     /// An answer after this time, and when it came.
-    async fn waits(truth: &RegistrationCheck, millis: u64) -> (bool, u128) {
+    async fn waits(check: &RegistrationCheck, millis: u64) -> (bool, u128) {
         let began = Instant::now();
-        let answer = truth.patiently(async { tokio::time::sleep(Duration::from_millis(millis)).await }).await;
+        let answer = check.patiently(async { tokio::time::sleep(Duration::from_millis(millis)).await }).await;
         (answer.is_some(), began.elapsed().as_millis())
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_waits_for_a_slow_answer_and_the_others_go_on() {
-        let truth = truth();
-        hear(&truth, 200, FILE);
+        let check = check();
+        hear(&check, 200, FILE);
         let late = async {
             tokio::time::sleep(Duration::from_millis(600)).await;
-            waits(&truth, 100).await
+            waits(&check, 100).await
         };
-        let (first, second, late) = tokio::join!(waits(&truth, 1_000), waits(&truth, 1_000), late);
+        let (first, second, late) = tokio::join!(waits(&check, 1_000), waits(&check, 1_000), late);
         // Either of the two is the one that waits.
         assert_eq!([first.min(second), first.max(second), late], [(false, 250), (true, 1_000), (false, 0)]);
-        assert_eq!(waits(&truth, 100).await, (true, 100), "the slow answer has come");
+        assert_eq!(waits(&check, 100).await, (true, 100), "the slow answer has come");
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_at_a_time_asks_until_the_service_has_answered_lately() {
-        let truth = truth();
+        let check = check();
         let both = async || {
-            let (one, other) = tokio::join!(waits(&truth, 200), waits(&truth, 200));
+            let (one, other) = tokio::join!(waits(&check, 200), waits(&check, 200));
             [one.min(other), one.max(other)]
         };
         assert_eq!(both().await, [(true, 200), (true, 400)]);
-        hear(&truth, 404, FORGOTTEN);
+        hear(&check, 404, FORGOTTEN);
         assert_eq!(both().await, [(true, 200), (true, 200)]);
         tokio::time::advance(ANSWERS_FOR).await;
         assert_eq!(both().await, [(true, 200), (true, 400)]);

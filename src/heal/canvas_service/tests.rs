@@ -1,5 +1,7 @@
 //! Tests of one canvas service that answers by a script: what its answers prove.
 
+use http::{HeaderValue, header};
+
 use super::*;
 use crate::heal::canvas_service::circuit_breaker::BreakerState;
 use crate::heal::canvas_service::priority_semaphore::Priority;
@@ -40,7 +42,7 @@ impl Scene {
     /// Requests this target, which is answered with this status and body.
     async fn gets(&self, target: &str, status: u16, body: &str, made: CacheStatus) -> CanvasResponse {
         self.server.set(target, status, body);
-        self.service.get_canvas(target, KEY, &RequestTrace::generate(), made).await
+        self.service.get_canvas(target, KEY, &RequestTrace::generate(), made).await.0
     }
 
     fn opens_breaker(&self) {

@@ -3,7 +3,6 @@
 use super::*;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::shared_heals::Freshness;
-use crate::heal::ladder::probe_backoff::ProbeBackoff;
 
 use CanvasResponse::{Built, Busy, Carries, Lacks, Needless, Refused, Unclear, Unwell, Withheld};
 use Rung::{Rebuild, Register, Variant, Visit};
@@ -313,12 +312,6 @@ async fn nobody_probes_for_an_image_whose_request_still_waits_for_a_permit() {
     assert_eq!(scene.outcome().await, HealOutcome::Healed(Variant));
     let looks = scene.fake.registrations.load(Ordering::Relaxed);
     assert!(looks <= 2, "{looks}");
-}
-
-#[test]
-fn the_first_probe_comes_soon_and_then_one_each_second() {
-    let pauses: Vec<_> = ProbeBackoff::default().take(7).map(|pause| pause.as_millis()).collect();
-    assert_eq!(pauses, [50, 100, 200, 400, 800, 1_000, 1_000]);
 }
 
 #[tokio::test(start_paused = true)]

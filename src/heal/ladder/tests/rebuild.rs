@@ -135,7 +135,7 @@ async fn what_is_alive_is_not_built_anew() {
     let scene = super::rebuild::scene(Unclear);
     let sentence = format!("Resource with id {} not found!", scene.image.key);
     let (uuid, now) = (uuid_of_file_url(FILE), tokio::time::Instant::now());
-    scene.service().registrations.hear(uuid, StatusCode::NOT_FOUND, &sentence.into(), now);
+    scene.service().registrations.record_response(uuid, StatusCode::NOT_FOUND, &sentence.into(), now);
     scene.ladder.visits_were_in_vain(&scene.image);
     scene.says(super::alive());
     assert_eq!(scene.outcome().await, HealOutcome::Alive);
