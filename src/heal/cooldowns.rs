@@ -133,9 +133,9 @@ impl Cooldowns {
         past.until.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
-    /// Failures in a row of this rung, as far as they are remembered.
-    pub(in crate::heal) fn failures(&self, rung: &CanvasRequestKey) -> u32 {
-        self.rungs.get(rung).map_or(0, |past| past.failures)
+    /// Time of the last failure of this rung, if it did not help since and the failure is remembered.
+    pub(in crate::heal) fn failed_at(&self, rung: &CanvasRequestKey) -> Option<Instant> {
+        self.rungs.get(rung).filter(|past| past.failures > 0).map(|past| past.noted)
     }
 
     /// Begins the cool-down of a rung that did not help: short at first, twice as long each time, with jitter. The limit is

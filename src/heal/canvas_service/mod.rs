@@ -182,10 +182,8 @@ impl CanvasService {
             registrations: before
                 .map(|before| &before.registrations)
                 .filter(|check| check.keeps_to(heal.alive_for, heal.resources_recheck))
-                .map_or_else(
-                    || Arc::new(RegistrationCheck::new(heal.alive_for, heal.resources_recheck)),
-                    Arc::clone,
-                ),
+                .cloned()
+                .unwrap_or_else(|| Arc::new(RegistrationCheck::new(heal.alive_for, heal.resources_recheck))),
             variants: before.map(|before| Arc::clone(&before.variants)).unwrap_or_default(),
             viewers: before.map_or_else(
                 || Arc::new(ViewerRequests::new(heal.document_concurrency)),

@@ -255,8 +255,8 @@ impl Ladder {
         }
     }
 
-    /// Canvases that may be requested, each once: newest first, and those that failed before behind the others. So every
-    /// canvas has its turn, however many newer ones were in vain.
+    /// Canvases that may be requested, each once: newest first, and behind them those that failed, the last one last. So
+    /// every canvas has its turn, however many newer ones were in vain.
     fn turns(&self, image: &IndexedImage) -> Vec<CanvasAttempt> {
         let canvases = self.services.asked_canvases(image).into_iter();
         let turn = |(service, canvas)| CanvasAttempt {
@@ -266,14 +266,14 @@ impl Ladder {
             overwrites: false,
         };
         let mut turns: Vec<CanvasAttempt> = canvases.map(turn).collect();
-        turns.sort_by_cached_key(|turn| self.failures(&turn.canvas));
+        turns.sort_by_cached_key(|turn| self.failed_at(&turn.canvas));
         turns
     }
 
-    /// Failures in a row of the requests for this canvas, of the rung that has most.
-    fn failures(&self, canvas: &CanvasTarget) -> u32 {
+    /// Time of the last failure of the requests for this canvas; `None`, which comes first: there is none.
+    fn failed_at(&self, canvas: &CanvasTarget) -> Option<Instant> {
         let requests = CanvasRequest::variant(canvas).into_iter().chain([CanvasRequest::visit(canvas)]);
-        requests.map(|request| self.services.cooldowns.failures(&request.flight)).max().unwrap_or(0)
+        requests.map(|request| self.services.cooldowns.failed_at(&request.flight)).max().flatten()
     }
 
     async fn canvas_step(&self, rung: Rung, turn: &mut CanvasAttempt, run: &mut HealRun<'_>) -> StepResult {
