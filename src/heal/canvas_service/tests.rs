@@ -15,14 +15,14 @@ const BESIDE: &str = "/service/fedora/canvas/obj/a?disallow=x-iiif-mender/none";
 const BOOK: &str = "/service/fedora/presentation/obj";
 const KEY: &str = "13c09e7b-ddb5-30f5-a4ce-eecebd330564";
 
-/// `Scene` is one canvas service.
-struct Scene {
+/// `ServiceScene` is one canvas service.
+struct ServiceScene {
     service: CanvasService,
     server: Arc<ScriptedServer>,
     _folder: tempfile::TempDir,
 }
 
-impl Scene {
+impl ServiceScene {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("index.sqlite3");
@@ -68,7 +68,7 @@ fn canvas(path: &str, image: Option<&str>) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_canvas_proves_what_it_shows_of_the_image() {
-    let scene = Scene::new();
+    let scene = ServiceScene::new();
     let (with, without) = (canvas(CANVAS, Some(KEY)), canvas(CANVAS, None));
     let strange = canvas("/service/fedora/canvas/obj/other", None);
     for (status, body, now, long_ago) in [
@@ -92,7 +92,7 @@ async fn a_canvas_proves_what_it_shows_of_the_image() {
 
 #[tokio::test(start_paused = true)]
 async fn only_the_canvas_that_was_asked_for_tells_whether_it_was_built_beside() {
-    let scene = Scene::new();
+    let scene = ServiceScene::new();
     let known = || scene.service.variants.known(Instant::now());
     scene.gets(CANVAS, 200, &canvas(CANVAS, Some(KEY)), CacheStatus::Now).await;
     scene.gets(BESIDE, 200, &canvas("/service/fedora/canvas/obj/b", None), CacheStatus::Now).await;
@@ -112,7 +112,7 @@ async fn a_manifest_that_was_built_shows_its_images_alive_and_nothing_else_does(
         (BOOK, "/service/fedora/presentation/other", CacheStatus::Now, false),
         (CANVAS, CANVAS, CacheStatus::Now, false),
     ] {
-        let scene = Scene::new();
+        let scene = ServiceScene::new();
         let answer = scene.gets(target, 200, &canvas(path, Some(KEY)), made).await;
         assert_eq!(answer == Refused, path != target, "another manifest is no answer: {answer:?}");
         assert_eq!(
@@ -121,14 +121,14 @@ async fn a_manifest_that_was_built_shows_its_images_alive_and_nothing_else_does(
             "{target} {made:?}"
         );
     }
-    let scene = Scene::new();
+    let scene = ServiceScene::new();
     assert_eq!(scene.gets(BOOK, 200, "<html>", CacheStatus::Now).await, Refused);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_registration_is_one_request_and_its_status_tells() {
     for (status, answer) in [(200, Built), (500, Refused), (503, Unwell), (429, Busy), (0, Unwell)] {
-        let scene = Scene::new();
+        let scene = ServiceScene::new();
         scene.server.set("fedora/image/obj/a?update=true", status, "");
         let answered = scene.service.register("fedora/image/obj/a", &RequestTrace::generate()).await;
         assert_eq!((answered, scene.service.requests_sent()), (answer, 1), "{status}");
@@ -139,7 +139,7 @@ async fn a_registration_is_one_request_and_its_status_tells() {
 #[tokio::test(start_paused = true)]
 async fn a_document_is_its_body_and_other_answers_speak_for_themselves() {
     for (status, expected) in [(200, Ok("text")), (500, Err(Refused)), (503, Err(Unwell)), (0, Err(Unwell))] {
-        let scene = Scene::new();
+        let scene = ServiceScene::new();
         scene.server.set(BOOK, status, "text");
         let answer = scene.service.document(BOOK, &RequestTrace::generate()).await;
         assert_eq!(answer.as_deref().map_err(|answer| *answer), expected.map(str::as_bytes), "{status}");
@@ -159,8 +159,8 @@ async fn answers_tell_whether_the_service_is_well() {
         (Needless, false, true, false),
         (Busy, false, true, false),
     ] {
-        let Scene { service, .. } = &Scene::new();
-        let scene = Scene::new();
+        let ServiceScene { service, .. } = &ServiceScene::new();
+        let scene = ServiceScene::new();
         scene.opens_breaker();
         scene.service.record(answer);
         assert_eq!(scene.service.breaker_is_closed(), closes, "{answer:?}");
@@ -171,7 +171,7 @@ async fn answers_tell_whether_the_service_is_well() {
         assert_eq!((tracker.is_healthy(), tracker.built_at().is_some()), (is_healthy, builds), "{answer:?}");
         assert_eq!(tracker.well_at().is_some(), answer == Built, "{answer:?}");
     }
-    let scene = Scene::new();
+    let scene = ServiceScene::new();
     scene.opens_breaker();
     assert_eq!(scene.service.breaker.state(Instant::now()), BreakerState::Open);
     scene.service.close_breaker();
@@ -180,7 +180,7 @@ async fn answers_tell_whether_the_service_is_well() {
 
 #[tokio::test(start_paused = true)]
 async fn the_time_of_a_build_is_that_of_canvases_which_were_built() {
-    let Scene { service, .. } = &Scene::new();
+    let ServiceScene { service, .. } = &ServiceScene::new();
     let (short, long) = (Duration::from_millis(1), Duration::from_secs(4));
     for (target, answer, took) in
         [(BOOK, Built, long), (CANVAS, Lacks, long), (CANVAS, Refused, long), (CANVAS, Carries, short)]
@@ -196,7 +196,7 @@ async fn the_time_of_a_build_is_that_of_canvases_which_were_built() {
 
 #[tokio::test(start_paused = true)]
 async fn only_what_nobody_waits_for_keeps_the_pause_that_the_service_asked_for() {
-    let Scene { service, .. } = &Scene::new();
+    let ServiceScene { service, .. } = &ServiceScene::new();
     let rests = |lane| service.rests_from(&FlightPriority::new(lane));
     assert!(Priority::ALL.iter().all(|lane| !rests(*lane)));
     let mut fields = http::HeaderMap::new();
@@ -209,7 +209,7 @@ async fn only_what_nobody_waits_for_keeps_the_pause_that_the_service_asked_for()
 
 #[tokio::test(start_paused = true)]
 async fn the_failure_of_a_variant_is_that_of_its_last_request() {
-    let scene = Scene::new();
+    let scene = ServiceScene::new();
     let request = |rung| CanvasRequestKey { service: scene.service.mark, target: BESIDE.into(), rung };
     let (variant, visit) = (request(Rung::Variant), request(Rung::Visit));
     assert_eq!(scene.service.failure(&variant), None);

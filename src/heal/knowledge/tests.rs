@@ -15,8 +15,8 @@ const FILE: &str = "https://lib.example/fcrepo/rest/obj/a/files/a.jpg";
 const TILE: &str = "full/16,/0/default.jpg";
 const INFO: &str = "info.json?cache=nocache";
 
-/// `Scene` is one image of a canvas service and an image server.
-struct Scene {
+/// `ImageScene` is one image of a canvas service and an image server.
+struct ImageScene {
     knowledge: ImageKnowledge,
     images: Arc<ScriptedServer>,
     service: Arc<ScriptedServer>,
@@ -24,7 +24,7 @@ struct Scene {
     _folder: tempfile::TempDir,
 }
 
-impl Scene {
+impl ImageScene {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("index.sqlite3");
@@ -94,7 +94,7 @@ impl Scene {
 
 #[tokio::test(start_paused = true)]
 async fn an_image_that_is_alive_and_404_is_in_doubt_first_and_missing_the_second_time() {
-    let scene = Scene::in_doubt();
+    let scene = ImageScene::in_doubt();
     for told in [None, Some(false)] {
         assert!(!scene.is_missing(told).await && !scene.knowledge.missing.is_known(&scene.image));
         assert!(scene.knowledge.services.end_doubt(&scene.image), "{told:?}");
@@ -112,12 +112,12 @@ async fn an_image_that_is_alive_and_404_is_in_doubt_first_and_missing_the_second
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_missing_that_is_expired_or_that_the_image_server_has_or_fails_to_look_for() {
-    let scene = Scene::in_doubt();
+    let scene = ImageScene::in_doubt();
     for status in [200, 503] {
         scene.images.set(TILE, status, "");
         assert!(!scene.is_missing(Some(true)).await, "{status}");
     }
-    let expired = Scene::new();
+    let expired = ImageScene::new();
     expired.says_expired();
     assert!(!expired.is_missing(Some(true)).await);
     for scene in [scene, expired] {
@@ -128,7 +128,7 @@ async fn nothing_is_missing_that_is_expired_or_that_the_image_server_has_or_fail
 
 #[tokio::test(start_paused = true)]
 async fn an_image_that_a_reader_had_healed_meanwhile_is_not_in_doubt() {
-    let scene = Scene::in_doubt();
+    let scene = ImageScene::in_doubt();
     let looks = async {
         scene.images.set(TILE, 200, "");
         None
@@ -139,17 +139,17 @@ async fn an_image_that_a_reader_had_healed_meanwhile_is_not_in_doubt() {
 
 #[tokio::test(start_paused = true)]
 async fn where_no_canvas_can_be_built_beside_the_service_s_word_is_enough() {
-    let scene = Scene::in_doubt();
+    let scene = ImageScene::in_doubt();
     scene.may_build_beside(false);
     assert!(scene.is_missing(None).await && scene.knowledge.missing.is_known(&scene.image));
-    let scene = Scene::in_doubt();
+    let scene = ImageScene::in_doubt();
     scene.may_build_beside(true);
     assert!(!scene.is_missing(None).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_the_service_says_is_believed_for_a_while_and_not_from_before_a_given_time() {
-    let scene = Scene::new();
+    let scene = ImageScene::new();
     scene.says_alive();
     for requests in [1, 0] {
         assert!(matches!(scene.registration(None).await, Registration::Alive(_)));
@@ -173,7 +173,7 @@ async fn what_the_service_says_is_believed_for_a_while_and_not_from_before_a_giv
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_saw_the_image_is_believed_for_a_while_and_one_that_did_not_is_not() {
-    let scene = Scene::by_probes();
+    let scene = ImageScene::by_probes();
     assert!(!scene.is_expired(None).await);
     assert!(scene.images.asked() > 0);
     assert!(!scene.is_expired(None).await);
@@ -195,7 +195,7 @@ async fn a_probe_that_saw_the_image_is_believed_for_a_while_and_one_that_did_not
 #[tokio::test(start_paused = true)]
 async fn an_image_that_is_found_ends_what_spoke_against_it() {
     for is_missing in [true, false] {
-        let scene = Scene::new();
+        let scene = ImageScene::new();
         let (services, image) = (&scene.knowledge.services, &scene.image);
         scene.says_expired();
         scene.registration(None).await;
@@ -213,7 +213,7 @@ async fn an_image_that_is_found_ends_what_spoke_against_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_service_without_an_answer_is_not_asked_again_for_two_seconds() {
-    let scene = Scene::new();
+    let scene = ImageScene::new();
     scene.service.set(&format!("/resources/{}", scene.image.key), 0, "");
     for requests in [1, 0] {
         assert_eq!(scene.knowledge.services.ask(&scene.image).await, Registration::Nothing);
@@ -230,7 +230,7 @@ async fn a_service_without_an_answer_is_not_asked_again_for_two_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_canvas_cools_longer_once_the_service_built_another_one() {
-    let scene = Scene::new();
+    let scene = ImageScene::new();
     let services = &scene.knowledge.services;
     let (service, canvas) = services.asked_canvases(&scene.image).remove(0);
     let visit = CanvasRequest::visit(&canvas).flight;

@@ -13,16 +13,16 @@ use crate::observe::{Metrics, RequestTrace};
 const FILE: &str = "https://lib.example/fcrepo/rest/obj/a/files/a.jpg";
 const BOOK: &str = "/service/fedora/presentation/obj";
 
-/// `Scene` is a manifest of one page, whose file is gone. (The canvas service knows the file, and the image server does not
+/// `BookScene` is a manifest of one page, whose file is gone. (The canvas service knows the file, and the image server does not
 /// find it.)
-struct Scene {
+struct BookScene {
     healer: Healer,
     service: Arc<ScriptedServer>,
     poisoned: PoisonedDocument,
     _folder: tempfile::TempDir,
 }
 
-impl Scene {
+impl BookScene {
     fn new(heal: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("index.sqlite3");
@@ -74,7 +74,7 @@ impl Scene {
 
 #[tokio::test(start_paused = true)]
 async fn a_document_without_pages_whose_files_are_gone_is_right_for_a_day_and_costs_nothing() {
-    let mut scene = Scene::new("");
+    let mut scene = BookScene::new("");
     assert_eq!(scene.mend().await, DocumentRepair::Truth);
     assert!(scene.service.asked() > 0 && !scene.is_poisoned());
     assert_eq!(scene.mend().await, DocumentRepair::Truth);
@@ -89,7 +89,7 @@ async fn a_document_without_pages_whose_files_are_gone_is_right_for_a_day_and_co
 
 #[tokio::test(start_paused = true)]
 async fn a_document_that_lacks_more_than_is_known_is_not_taken_for_right() {
-    let mut scene = Scene::new("");
+    let mut scene = BookScene::new("");
     scene.poisoned.is_cut_short = true;
     assert_eq!(scene.mend().await, DocumentRepair::Failed);
     assert!(scene.is_poisoned());
@@ -98,11 +98,11 @@ async fn a_document_that_lacks_more_than_is_known_is_not_taken_for_right() {
 #[tokio::test(start_paused = true)]
 async fn nobody_is_asked_where_nothing_may_be_rebuilt_or_a_rebuild_cools_down() {
     for heal in ["ladder = [\"variant\"]", "enabled = false"] {
-        let scene = Scene::new(heal);
+        let scene = BookScene::new(heal);
         assert_eq!(scene.mend().await, DocumentRepair::Off, "{heal}");
         assert!(scene.service.asked() == 0 && scene.is_poisoned());
     }
-    let scene = Scene::new("");
+    let scene = BookScene::new("");
     let cooldowns = &scene.healer.parts.services.cooldowns;
     cooldowns.set_remaining(&scene.poisoned.rebuild(), Duration::from_secs(9), Instant::now());
     assert_eq!(scene.mend().await, DocumentRepair::Cooling);
