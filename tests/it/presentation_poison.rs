@@ -129,7 +129,7 @@ async fn a_book_that_lost_a_file_is_served_as_it_is_and_never_rebuilt() {
 }
 
 #[tokio::test]
-async fn a_book_that_lost_a_page_whose_file_is_still_there_is_built_beside_once_and_then_believed() {
+async fn a_book_that_lost_a_page_whose_file_is_still_there_is_built_beside_twice_and_then_believed() {
     let world = book("heal.ahead = 0\nindex.learn = true").await;
     let page = world.bed.page();
     let name = knows_a_page_more(&world);
@@ -138,7 +138,8 @@ async fn a_book_that_lost_a_page_whose_file_is_still_there_is_built_beside_once_
         assert_eq!((shorter.status, canvases(&shorter), shorter.header("heal-status")), (200, 3, ""));
     }
     let beside = world.bed.targets(Kind::BookVariant).len();
-    assert_eq!((rebuilds(&world), beside), (0, 1), "what is stored is as good as what is built beside");
+    // Before and after the missing page was proven to be there: a fault may have been there for one build.
+    assert_eq!((rebuilds(&world), beside), (0, 2), "what is stored is as good as what is built beside");
     assert_eq!(world.events("poison_refuted"), 1.0);
     assert_eq!(
         world.app.index.manifest_canvases(&name).expect("an index").len(),

@@ -282,10 +282,13 @@ impl Repairs {
             match read {
                 Some(read) if carries(&read.canvases, &image.key) => {}
                 Some(read) => {
-                    // The effect of a fault that has begun since must not be taken for the truth.
+                    // The effect of a fault that has begun since must not be taken for the truth. A fault that comes and goes
+                    // may have been there for this one build: most often it leaves no image at all.
                     let built = fingerprint(&read.canvases);
                     let is_proven = nested == NestedCheck::Proven
-                        && self.are_rightly_lacking(order, &read.canvases).await;
+                        && read.canvases.iter().any(|canvas| !canvas.images.is_empty())
+                        && self.are_rightly_lacking(order, &read.canvases).await
+                        && self.is_built_so_again(order, image, built).await;
                     if !is_proven {
                         return self.built_in_vain(key, built);
                     }

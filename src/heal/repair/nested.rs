@@ -18,10 +18,10 @@ use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image::IndexedImage;
 use crate::heal::ladder::HealOutcome;
 use crate::heal::ladder::rebuild::ServiceHealth;
-use crate::heal::repair::Repairs;
 use crate::heal::repair::documents::{
     BELIEVED, DocumentOrder, LackingImages, NestedCheck, RebuildEffect, RepairResult, carries,
 };
+use crate::heal::repair::{Repairs, fingerprint};
 use crate::iiif::IdentifierKind;
 use crate::iiif::canvas::rebuild_target;
 use crate::iiif::manifest::Canvas;
@@ -101,19 +101,7 @@ impl Repairs {
         image: &IndexedImage,
     ) -> RebuildEffect {
         let DocumentOrder { service, poisoned, urgency, .. } = order;
-        // A document requested with `allow` or `disallow` has no variant.
-        if poisoned.target.contains("allow=") {
-            return RebuildEffect::Unknown;
-        }
-        if self.services.honours_variants(service).await.is_none() {
-            // A canvas tells whether the service builds beside: its first request is a plain GET where it does not.
-            self.nested_by_canvas(image, urgency, NestedCheck::Likely).await;
-        }
-        if self.services.honours_variants(service).await != Some(true) {
-            return RebuildEffect::Unknown;
-        }
-        let target = format!("{}&disallow=x-iiif-mender/none", rebuild_target(&poisoned.target));
-        let beside = CanvasRequestKey { service: poisoned.mark, target: target.into(), rung: Rung::Variant };
+        let Some(beside) = self.beside(order, image).await else { return RebuildEffect::Unknown };
         let Some(built) = self.document(service, &beside, image, urgency).await else {
             return RebuildEffect::Worse;
         };
@@ -128,6 +116,40 @@ impl Repairs {
         }
         let is_better = images(&built).any(|key| !carries(&stored.canvases, key));
         if is_better { RebuildEffect::Better } else { RebuildEffect::NoBetter }
+    }
+
+    /// The request that builds the document beside the stored one. `None`: the service cannot do that.
+    async fn beside(
+        self: &Arc<Self>,
+        order: DocumentOrder<'_>,
+        image: &IndexedImage,
+    ) -> Option<CanvasRequestKey> {
+        let DocumentOrder { service, poisoned, urgency, .. } = order;
+        // A document requested with `allow` or `disallow` has no variant.
+        if poisoned.target.contains("allow=") {
+            return None;
+        }
+        if self.services.honours_variants(service).await.is_none() {
+            // A canvas tells whether the service builds beside: its first request is a plain GET where it does not.
+            self.nested_by_canvas(image, urgency, NestedCheck::Likely).await;
+        }
+        if self.services.honours_variants(service).await != Some(true) {
+            return None;
+        }
+        let target = format!("{}&disallow=x-iiif-mender/none", rebuild_target(&poisoned.target));
+        Some(CanvasRequestKey { service: poisoned.mark, target: target.into(), rung: Rung::Variant })
+    }
+
+    /// True if the document comes with the same images once more, or cannot be built beside.
+    pub(in crate::heal) async fn is_built_so_again(
+        self: &Arc<Self>,
+        order: DocumentOrder<'_>,
+        image: &IndexedImage,
+        built: u64,
+    ) -> bool {
+        let Some(beside) = self.beside(order, image).await else { return true };
+        let again = self.document(order.service, &beside, image, order.urgency).await;
+        again.is_some_and(|again| fingerprint(&again.canvases) == built)
     }
 
     /// Checks the service by another page: a page that the document has is built beside, with its image.
