@@ -63,7 +63,7 @@ pub struct Images {
     delays: Mutex<HashMap<String, Duration>>,
 }
 
-/// The handle. What every stand-in can be switched to is at [`Server`].
+/// The handle. What every stand-in can be switched to is at `Server`.
 #[derive(Debug)]
 pub struct ImageServer {
     server: Server<Images>,
@@ -375,14 +375,14 @@ impl ImageServer {
         self.images.info_gate.shut();
     }
 
-    /// Opens every gate and ends [`ImageServer::hangs`].
+    /// Opens every gate and ends `hangs`.
     pub fn releases(&self) {
         self.images.gate.open();
         self.images.info_gate.open();
         self.server.goes_on();
     }
 
-    /// Ends all misbehaviour but [`ImageServer::goes_down`], delays included.
+    /// Ends all misbehaviour but `goes_down`, delays included.
     pub fn recovers(&self) {
         self.releases();
         self.server.behaves();

@@ -36,7 +36,7 @@ pub struct Routes {
     pub(crate) shop: Workshop,
 }
 
-/// The handle. What every stand-in can be switched to is at [`Server`].
+/// The handle. What every stand-in can be switched to is at `Server`.
 #[derive(Debug)]
 pub struct Service {
     server: Server<Routes>,
@@ -296,7 +296,7 @@ impl Service {
         self.shop().key_gate.shut();
     }
 
-    /// Opens every gate and ends [`Service::hangs`].
+    /// Opens every gate and ends `hangs`.
     pub fn releases(&self) {
         self.shop().canvas_gate.open();
         self.shop().key_gate.open();
@@ -375,7 +375,7 @@ impl Service {
         self.shop().switches().broken_json = true;
     }
 
-    /// Ends all misbehaviour but [`Service::goes_down`], delays included.
+    /// Ends all misbehaviour but `goes_down`, delays included.
     pub fn recovers(&self) {
         self.releases();
         self.server.behaves();
