@@ -163,12 +163,7 @@ async fn a_flush_of_two_thousand(json_kept: bool, closed: bool) {
     if closed {
         world.bed.service.closes_resources();
     }
-    if json_kept {
-        world.bed.caches_everything();
-        world.bed.redis.evict_keys();
-    } else {
-        world.bed.expires_everything();
-    }
+    world.bed.expires_all(json_kept);
     world.bed.ledger.clear();
     let pages = world.bed.pages();
     let (began, part) = (Instant::now(), pages.len().div_ceil(READERS));
@@ -278,12 +273,7 @@ async fn what_one_heal_asks_for() {
         }
         let mut worst = 0;
         for (turn, page) in world.bed.pages().iter().enumerate() {
-            if json_kept {
-                world.bed.caches_everything();
-                world.bed.redis.evict_keys();
-            } else {
-                world.bed.expires_everything();
-            }
+            world.bed.expires_all(json_kept);
             world.bed.ledger.clear();
             assert_eq!(timed(&world.client, &world.url(&page.image_path(TILE))).await.0, 200);
             world.settles().await;
@@ -320,12 +310,7 @@ async fn how_soon_all_is_back() {
         for json_kept in [true, false] {
             let world = healing_world::book(20, "").await;
             let pages = world.bed.pages();
-            world.bed.caches_everything();
-            if json_kept {
-                world.bed.redis.evict_keys();
-            } else {
-                world.bed.expires_everything();
-            }
+            world.bed.expires_all(json_kept);
             let before = world.bed.redis.stored();
             begins(&world.bed);
             healing_world::read_for(&world, &pages, Duration::from_secs(3)).await;

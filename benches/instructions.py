@@ -134,6 +134,7 @@ def measured(binary, folder, fewer):
     serve = subprocess.Popen(valgrind(folder, "serve", [*command, "serve"]), stderr=subprocess.DEVNULL)
     try:
         connection = connected(port)
+        wait_until_idle(serve.pid)
         lines = connection.makefile("rb")
         paths = {
             "image": (1000 // fewer, lambda n: f"/iiif/2/{uuid.UUID(int=n)}/full/100,/0/default.jpg"),
@@ -164,6 +165,21 @@ def connected(port):
             if time.monotonic() > deadline:
                 sys.exit("it does not start in valgrind")
             time.sleep(0.2)
+
+
+def wait_until_idle(pid):
+    """Waits until start-up work is done: the filter of the index is filled from a second after the start on."""
+    def processor_time():
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    deadline = time.monotonic() + 60
+    before, now = -1, processor_time()
+    while now - before > 0.1:
+        if time.monotonic() > deadline:
+            sys.exit("it is never idle")
+        time.sleep(3)
+        before, now = now, processor_time()
 
 
 def main():

@@ -119,14 +119,16 @@ impl AdminClient {
 
     /// Images that readers do not get, as they came: all pages of the list.
     pub(super) async fn broken(&self) -> Result<Vec<serde_json::Value>, AdminClientError> {
-        let (mut all, mut last) = (Vec::new(), i64::MAX);
+        let (mut all, mut last) = (Vec::new(), None);
         loop {
-            let before = if last == i64::MAX { String::new() } else { format!("?before={last}") };
+            let before = last.map_or_else(String::new, |last| format!("?before={last}"));
             let page: BrokenList = self.get(&format!("broken{before}")).await?;
             all.extend(page.items);
             // Each page is older than the one before it: a list without an end is none.
-            let Some(next) = page.next.filter(|next| *next < last) else { return Ok(all) };
-            last = next;
+            let Some(next) = page.next.filter(|next| last.is_none_or(|last| *next < last)) else {
+                return Ok(all);
+            };
+            last = Some(next);
         }
     }
 

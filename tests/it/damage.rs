@@ -78,7 +78,7 @@ impl Place {
     async fn heals(&self, serving: &mut Serving, what: &str) {
         let (client, began) = (Client::default(), Instant::now());
         loop {
-            assert!(serving.child.try_wait().expect("a child").is_none(), "{what}: it is gone");
+            assert!(serving.child.0.try_wait().expect("a child").is_none(), "{what}: it is gone");
             if self.healed(serving, &client).await == self.bed.pages().len() {
                 return;
             }
@@ -232,7 +232,7 @@ async fn damage_that_is_found_while_serving_is_mended() {
         }
         let began = Instant::now();
         while fs::canonicalize(place.path("index.sqlite3")).is_ok_and(|now| now == before) {
-            assert!(serving.child.try_wait().expect("a child").is_none(), "{damage}: it is gone");
+            assert!(serving.child.0.try_wait().expect("a child").is_none(), "{damage}: it is gone");
             assert!(began.elapsed() < Duration::from_mins(1), "{damage}: it is never found");
             place.healed(&serving, &Client::default()).await;
         }

@@ -124,7 +124,7 @@ async fn twenty_successors_under_load_lose_no_request() {
     let folder = folder(&origin.url());
     let mut serving = Serving::start(folder.path());
     let load = Load::on(serving.viewers);
-    let mut last = Last(u64::from(serving.child.id()));
+    let mut last = Last(u64::from(serving.child.0.id()));
     for _ in 0..TIMES {
         sends("-USR2", last.0);
         let process = serving.says("the successor serves")["process"].as_u64().expect("a process");

@@ -80,12 +80,7 @@ async fn gone(json_kept: bool, ignores_disallow: bool) -> (World, Vec<Page>) {
         world.bed.service.ignores_disallow();
     }
     let pages = world.bed.pages();
-    world.bed.caches_everything();
-    if json_kept {
-        world.bed.redis.evict_keys();
-    } else {
-        world.bed.expires_everything();
-    }
+    world.bed.expires_all(json_kept);
     (world, pages)
 }
 

@@ -70,12 +70,7 @@ async fn a_gateway_that_refuses_the_parameter_of_a_variant_keeps_no_image_from_b
             }
             let world = book(6, "").await;
             let pages = world.bed.pages();
-            world.bed.caches_everything();
-            if json_kept {
-                world.bed.redis.evict_keys();
-            } else {
-                world.bed.expires_everything();
-            }
+            world.bed.expires_all(json_kept);
             let before = Before::of(&world);
             let is_variant =
                 |seen: &Seen| is_canvas(seen) && seen.query().is_some_and(|query| query.contains("disallow"));
@@ -101,12 +96,7 @@ async fn a_canvas_that_moved_within_its_service_is_followed() {
         for json_kept in [false, true] {
             let world = book(6, "").await;
             let pages = world.bed.pages();
-            world.bed.caches_everything();
-            if json_kept {
-                world.bed.redis.evict_keys();
-            } else {
-                world.bed.expires_everything();
-            }
+            world.bed.expires_all(json_kept);
             let before = Before::of(&world);
             world.bed.service.answers(move |seen| {
                 let has_moved = is_canvas(seen) && !seen.target.contains("moved=");

@@ -1,11 +1,11 @@
 //! The log of the real program: which requests have a line, what stands in it, and what cannot.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use testbed::Origin;
 
-use crate::support::program::{Serving, folder, program};
+use crate::support::program::{KilledOnDrop, Serving, folder, program};
 use crate::support::world::patiently;
 
 /// The program with `[log]` keys of the test's choice.
@@ -72,16 +72,6 @@ async fn which_requests_have_a_line_is_configured() {
     }
 }
 
-/// Killed with the test.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _gone_already = self.0.kill();
-        let _ended = self.0.wait();
-    }
-}
-
 #[test]
 fn a_file_with_a_line_break_in_its_name_cannot_write_a_line_of_its_own() {
     let folder = folder("http://127.0.0.1:9");
@@ -89,7 +79,7 @@ fn a_file_with_a_line_break_in_its_name_cannot_write_a_line_of_its_own() {
     std::fs::write(evil, "{").expect("a file");
     let mut text = program(folder.path(), &["serve"]);
     text.env("IIIF_MENDER__LOG__FORMAT", "text").stderr(Stdio::piped());
-    let mut child = Killed(text.spawn().expect("it starts"));
+    let mut child = KilledOnDrop(text.spawn().expect("it starts"));
     let stderr = BufReader::new(child.0.stderr.take().expect("a pipe"));
     let line = stderr.lines().map_while(Result::ok).find(|line| line.contains("forged")).expect("it is told");
     assert!(line.contains("WARN") && line.contains("a source has a problem"), "{line}");
@@ -107,7 +97,7 @@ async fn a_log_that_nobody_reads_stops_no_request_and_its_lost_lines_are_counted
     command.env("IIIF_MENDER__SERVER__LISTEN", viewers.to_string());
     command.env("IIIF_MENDER__ADMIN__LISTEN", admin.to_string());
     // A pipe holds 64 KiB; nobody ever reads this one.
-    let child = Killed(command.stderr(Stdio::piped()).spawn().expect("it starts"));
+    let child = KilledOnDrop(command.stderr(Stdio::piped()).spawn().expect("it starts"));
     let client = testbed::Client::default();
     let url = format!("http://{viewers}/{}", "x".repeat(2000));
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
@@ -208,7 +198,7 @@ async fn the_expression_for_fail2ban_finds_who_is_refused_in_real_lines() {
     command.env("IIIF_MENDER__LOG__CLIENT", "full").env("IIIF_MENDER__LOG__ACCESS", "errors");
     let viewers = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
     command.env("IIIF_MENDER__SERVER__LISTEN", viewers.to_string());
-    let mut child = Killed(command.stderr(Stdio::piped()).spawn().expect("it starts"));
+    let mut child = KilledOnDrop(command.stderr(Stdio::piped()).spawn().expect("it starts"));
     let stderr = BufReader::new(child.0.stderr.take().expect("a pipe"));
     #[expect(clippy::disallowed_methods, reason = "a raw client, in a test")]
     let is_there = || std::net::TcpStream::connect(viewers).is_ok();

@@ -326,9 +326,9 @@ impl CanvasService {
             return nonsense;
         }
         if let (Some(began), true) = (built_since, is_book) {
-            self.registrations.has_built(read.canvases.iter().flat_map(|canvas| &canvas.images), began);
+            self.registrations.has_built(read.images(), began);
         }
-        let mut images = read.canvases.iter().flat_map(|canvas| &canvas.images).peekable();
+        let mut images = read.images().peekable();
         if !read.canvases.is_empty() && images.peek().is_none() && !is_another {
             CanvasResponse::Lacks
         } else if !images.any(|own| identifier::same_file(own, image)) {

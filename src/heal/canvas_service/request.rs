@@ -222,8 +222,7 @@ impl CanvasRequests {
         }
         let (key, trace) = (&image.key, &image.trace);
         let (answer, _) = service.get_canvas(visit, key, trace, CacheStatus::NowOrLongAgo).await;
-        let is_canvas = matches!(answer, CanvasResponse::Carries | CanvasResponse::Lacks);
-        if is_canvas && is_clear {
+        if is_clear && matches!(answer, CanvasResponse::Carries | CanvasResponse::Lacks) {
             service.heard_of_variants(false);
             self.share_variants(service);
         }

@@ -32,7 +32,7 @@ impl Healer {
     pub async fn rebuild(&self, canvas: &str) -> Result<Bytes, DocumentError> {
         let document = self.document(canvas, true).await?;
         if let Ok(read) = self.parts.lookup.index().read_document(&document) {
-            let keys = read.canvases.iter().flat_map(|canvas| &canvas.images).map(String::as_str);
+            let keys = read.images().map(String::as_str);
             self.parts.repairs.state.poisoned_images.note(keys, false);
         }
         Ok(document)

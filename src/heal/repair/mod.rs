@@ -286,7 +286,7 @@ impl Repairs {
                     // may have been there for this one build: most often it leaves no image at all.
                     let built = fingerprint(&read.canvases);
                     let is_proven = nested == NestedCheck::Proven
-                        && read.canvases.iter().any(|canvas| !canvas.images.is_empty())
+                        && read.images().next().is_some()
                         && self.are_rightly_lacking(order, &read.canvases).await
                         && self.is_built_so_again(order, image, built).await;
                     if !is_proven {

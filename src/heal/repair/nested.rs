@@ -32,10 +32,6 @@ use crate::upstream::guard::CanvasTarget;
 /// Time for which files that seem gone are believed gone. (Each file is remembered by itself, and for longer.)
 const SEEMS: Duration = Duration::from_secs(10);
 
-fn images(document: &DocumentContent) -> impl Iterator<Item = &String> {
-    document.canvases.iter().flat_map(|canvas| &canvas.images)
-}
-
 impl Repairs {
     /// Finds the first missing image whose file is there. `Err`: not now.
     pub(in crate::heal) async fn first_existing_image(
@@ -106,7 +102,7 @@ impl Repairs {
             return RebuildEffect::Worse;
         };
         let Some(route) = self.lookup.image_route() else { return RebuildEffect::Worse };
-        for key in images(stored).filter(|key| !carries(&built.canvases, key)) {
+        for key in stored.images().filter(|key| !carries(&built.canvases, key)) {
             let Some(lost) = self.lookup.find(route, key, &poisoned.trace) else {
                 return RebuildEffect::Worse;
             };
@@ -114,7 +110,7 @@ impl Repairs {
                 return RebuildEffect::Worse;
             }
         }
-        let is_better = images(&built).any(|key| !carries(&stored.canvases, key));
+        let is_better = built.images().any(|key| !carries(&stored.canvases, key));
         if is_better { RebuildEffect::Better } else { RebuildEffect::NoBetter }
     }
 
@@ -265,9 +261,6 @@ impl Repairs {
     ) -> bool {
         let visit = CanvasRequest::visit(canvas).flight;
         let read = self.document(service, &visit, image, urgency).await;
-        read.is_some_and(|read| {
-            read.canvases.iter().any(|canvas| !canvas.images.is_empty())
-                && !carries(&read.canvases, &image.key)
-        })
+        read.is_some_and(|read| read.images().next().is_some() && !carries(&read.canvases, &image.key))
     }
 }

@@ -160,7 +160,7 @@ fn publish(cluster: &Cluster, passed: &ObservedDocument) {
 }
 
 /// True if the head announces JSON. (RFC 8259, RFC 6839 section 3.1)
-pub fn is_json(fields: &HeaderMap) -> bool {
+pub(crate) fn is_json(fields: &HeaderMap) -> bool {
     let kind = media_type(fields);
     let suffix = kind.len().checked_sub("+json".len()).and_then(|at| kind.get(at..));
     kind.eq_ignore_ascii_case("application/json")
@@ -169,14 +169,15 @@ pub fn is_json(fields: &HeaderMap) -> bool {
 
 /// True if the answer may be a document: viewers read the JSON of servers that announce text, bytes, or nothing at all, as
 /// servers of plain files do where a name has no ending.
-pub fn may_be_document(fields: &HeaderMap) -> bool {
+pub(crate) fn may_be_document(fields: &HeaderMap) -> bool {
     const UNDECLARED: [&str; 5] =
         ["", "text/plain", "text/json", "application/octet-stream", "binary/octet-stream"];
-    is_json(fields) || UNDECLARED.iter().any(|kind| media_type(fields).eq_ignore_ascii_case(kind))
+    let kind = media_type(fields);
+    is_json(fields) || UNDECLARED.iter().any(|undeclared| kind.eq_ignore_ascii_case(undeclared))
 }
 
 /// True if a document that nobody announced as JSON begins like JSON, after blanks and the marks of an encoding.
-pub fn begins_like_json(plain: &[u8]) -> bool {
+pub(crate) fn begins_like_json(plain: &[u8]) -> bool {
     let is_before =
         |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0 | 0xef | 0xbb | 0xbf | 0xfe | 0xff);
     matches!(plain.iter().find(|byte| !is_before(byte)), Some(b'{' | b'['))

@@ -29,6 +29,13 @@ pub struct DocumentContent {
     names: Arc<KeyRules>,
 }
 
+impl DocumentContent {
+    /// Lookup keys of the images, canvas by canvas.
+    pub fn images(&self) -> impl Iterator<Item = &String> {
+        self.canvases.iter().flat_map(|canvas| &canvas.images)
+    }
+}
+
 impl Index {
     /// Reads a document, with the images' lookup keys as the routes tell them.
     ///

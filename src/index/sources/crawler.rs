@@ -167,7 +167,6 @@ impl<'a> Crawler<'a> {
             let problem = SourceProblem::answer(&self.asker.shown(&link.url), message, hint);
             return self.emit(SourceEvent::Failed(link.url, problem)).await;
         }
-        let base = link.url.clone();
         let mut links = reading.document.members.clone();
         if let Some(body) =
             reading.body.as_deref().filter(|_| reading.document.kind == DocumentKind::Collection)
@@ -177,7 +176,7 @@ impl<'a> Crawler<'a> {
         self.document(reading).await?;
         for url in links {
             // Links are read against the URL of their document (JSON-LD 1.1 section 4.1.3).
-            let url = join(&base, &url).unwrap_or(url);
+            let url = join(&link.url, &url).unwrap_or(url);
             self.enqueue(&url, link.depth + 1).await?;
         }
         Ok(())

@@ -8,13 +8,15 @@ use std::fmt;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// A running `serve`. Killed with the test.
+use super::program::KilledOnDrop;
+
+/// A running `serve`.
 pub(crate) struct Process {
-    child: Child,
+    child: KilledOnDrop,
     pub(crate) viewers: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
@@ -38,13 +40,6 @@ impl fmt::Display for Usage {
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _gone_already = self.child.kill();
-        let _ended = self.child.wait();
-    }
-}
-
 impl Process {
     /// Starts it in a folder that holds `config.toml`, and waits for its addresses.
     pub(crate) fn start(folder: &Path) -> Self {
@@ -62,9 +57,9 @@ impl Process {
             .spawn()
             .expect("it starts");
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut process = Self { child, viewers: nowhere, admin: nowhere };
+        let mut process = Self { child: KilledOnDrop(child), viewers: nowhere, admin: nowhere };
         let (told, lines) = mpsc::channel();
-        let stderr = BufReader::new(process.child.stderr.take().expect("a pipe"));
+        let stderr = BufReader::new(process.child.0.stderr.take().expect("a pipe"));
         // Read to the end, so that it never waits for us; only the first lines are looked at.
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
@@ -91,12 +86,12 @@ impl Process {
 
     /// Sends it a signal (`-HUP`).
     pub(crate) fn gets(&self, signal: &str) {
-        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        let sent = Command::new("kill").args([signal, &self.child.0.id().to_string()]).status();
         assert!(sent.expect("kill").success());
     }
 
     pub(crate) fn usage(&self) -> Usage {
-        let about = format!("/proc/{}", self.child.id());
+        let about = format!("/proc/{}", self.child.0.id());
         let status = std::fs::read_to_string(format!("{about}/status")).expect("it runs");
         let number = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of status");

@@ -45,21 +45,24 @@ pub(crate) fn program(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// A running `serve`. Killed with the test.
+/// A process that is killed with the test.
+pub(crate) struct KilledOnDrop(pub(crate) Child);
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        let _gone_already = self.0.kill();
+        let _ended = self.0.wait();
+    }
+}
+
+/// A running `serve`.
 pub(crate) struct Serving {
-    pub(crate) child: Child,
+    pub(crate) child: KilledOnDrop,
     lines: mpsc::Receiver<String>,
     /// Lines that were passed over.
     passed: RefCell<Vec<serde_json::Value>>,
     pub(crate) viewers: SocketAddr,
     pub(crate) admin: SocketAddr,
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _gone_already = self.child.kill();
-        let _ended = self.child.wait();
-    }
 }
 
 impl Serving {
@@ -81,7 +84,7 @@ impl Serving {
         let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| told.send(line)));
         let mut serving = Self {
-            child,
+            child: KilledOnDrop(child),
             lines,
             passed: RefCell::default(),
             viewers: ([0, 0, 0, 0], 0).into(),
@@ -129,14 +132,14 @@ impl Serving {
     }
 
     pub(crate) fn gets(&self, signal: &str) {
-        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        let sent = Command::new("kill").args([signal, &self.child.0.id().to_string()]).status();
         assert!(sent.expect("kill").success());
     }
 
     pub(crate) async fn ends(&mut self) -> ExitStatus {
         let mut ended = None;
         patiently("it ends", || {
-            ended = self.child.try_wait().expect("a child");
+            ended = self.child.0.try_wait().expect("a child");
             ended.is_some()
         })
         .await;

@@ -2,13 +2,14 @@
 #![allow(clippy::print_stdout, reason = "figures, for those who ask with --nocapture")]
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::program::KilledOnDrop;
 use crate::hostile::{Back, Case, sends};
 
 /// What arrived since it was last asked.
@@ -159,22 +160,13 @@ fn chunks(bytes: &[u8]) -> Result<Option<usize>, &'static str> {
     }
 }
 
-struct Other(Child);
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        let _gone_already = self.0.kill();
-        let _ended = self.0.wait();
-    }
-}
-
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
 }
 
 /// nginx and HAProxy in their own foreground, before the recorder, with nothing but what forwarding takes.
-fn others(folder: &std::path::Path, upstream: SocketAddr) -> Vec<(&'static str, Other, SocketAddr)> {
+fn others(folder: &std::path::Path, upstream: SocketAddr) -> Vec<(&'static str, KilledOnDrop, SocketAddr)> {
     let (nginx, haproxy) = (free_port(), free_port());
     let at = folder.display();
     let written = [
@@ -206,7 +198,7 @@ fn others(folder: &std::path::Path, upstream: SocketAddr) -> Vec<(&'static str, 
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        Other(command.unwrap_or_else(|error| panic!("{program}: {error}")))
+        KilledOnDrop(command.unwrap_or_else(|error| panic!("{program}: {error}")))
     };
     let config = folder.join("nginx.conf");
     vec![

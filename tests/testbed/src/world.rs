@@ -374,6 +374,19 @@ impl Testbed {
         self.redis.flush();
     }
 
+    /// Redis lost every key. `keeps_json`: it has the JSON of every canvas, so that a plain visit heals nothing.
+    ///
+    /// # Panics
+    /// While Redis is down or full.
+    pub fn expires_all(&self, keeps_json: bool) {
+        if keeps_json {
+            self.caches_everything();
+            self.redis.evict_keys();
+        } else {
+            self.expires_everything();
+        }
+    }
+
     /// The image server's heap is gone: info.json 404s too.
     pub fn restart_image_server(&self) {
         self.images.restarts();
