@@ -110,7 +110,8 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens the index, or makes an empty one. `cache`: identifiers, known and unknown, kept in memory.
+    /// Opens the index, or makes an empty one. `cache`: identifiers, known and unknown, kept in memory; one
+    /// counts once for each of its canvases.
     pub fn open(path: &Path, cache: u64) -> Result<Self, IndexError> {
         let (path, recovery) = (IndexPath::new(path), Recovery::default());
         let store = Store::open(&path, recovery.bell())?;
@@ -124,7 +125,12 @@ impl Index {
             web: ArcSwapOption::empty(),
             store: RwLock::new(Arc::new(store)),
             recovery,
-            memory: moka::sync::Cache::new(cache),
+            memory: moka::sync::Cache::builder()
+                .max_capacity(cache)
+                .weigher(|_, (_, record): &(u64, ImageRecord)| {
+                    u32::try_from(record.owners.len()).unwrap_or(u32::MAX).max(1)
+                })
+                .build(),
             sizes: canvas_sizes::CanvasSizes::default(),
             epoch: AtomicU64::new(0),
             last_read: ArcSwapOption::empty(),
@@ -209,7 +215,7 @@ impl Index {
             && let Some(canvas) = names.derive(&file_url, page)
             && owners.iter().all(|owner| owner.canvas != canvas)
         {
-            owners.truncate(queries::MAX_OWNERS - 1);
+            owners.truncate(usize::from(queries::MAX_ROWS) - 1);
             let (manifest, label) = match owners.first() {
                 Some(first) => (first.manifest.clone(), first.label.clone()),
                 None => (file_url, None),

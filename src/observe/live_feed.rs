@@ -53,7 +53,7 @@ pub struct PublishedEvent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum LiveEvent {
-    /// A climb began.
+    /// A heal began.
     HealStarted {
         /// Id of the request that began the heal.
         request: String,
@@ -77,7 +77,7 @@ pub enum LiveEvent {
         /// Duration in milliseconds.
         duration_ms: u64,
     },
-    /// A climb ended.
+    /// A heal ended.
     HealEnded {
         /// Id of the request that began the heal.
         request: String,

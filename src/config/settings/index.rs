@@ -28,7 +28,7 @@ pub struct IndexSettings {
     /// Learn from manifests and canvases that pass through.
     #[default(true)]
     pub learn: bool,
-    /// How many identifiers (known and unknown) are remembered in memory.
+    /// How many identifiers (known and unknown) are remembered in memory; one on several canvases counts once for each.
     #[default(100_000)]
     #[serde(with = "As::<WholeNumber>")]
     #[schemars(extend("x-reload" = "restart"))]

@@ -151,9 +151,9 @@ impl Ladder {
         image: &IndexedImage,
         urgency: &Arc<FlightPriority>,
     ) -> HealReport {
-        let mut climb = HealRun { image, urgency, follow_ups: Vec::new() };
-        let outcome = self.try_rungs(&mut climb).await;
-        HealReport { outcome, follow_ups: climb.follow_ups }
+        let mut run = HealRun { image, urgency, follow_ups: Vec::new() };
+        let outcome = self.try_rungs(&mut run).await;
+        HealReport { outcome, follow_ups: run.follow_ups }
     }
 
     async fn try_rungs(&self, run: &mut HealRun<'_>) -> HealOutcome {

@@ -10,11 +10,9 @@ use crate::index::store::keys::KeyRules;
 use crate::index::store::{Store, keys, writer};
 use crate::index::{Neighbour, Owner};
 
-/// Owners of one image that are returned at most; a placeholder picture can be on a million canvases.
-pub(crate) const MAX_OWNERS: usize = 8;
-
-/// Rows read for one key: the same canvas may stand in several manifests.
-pub(crate) const MAX_ROWS: i64 = 64;
+/// Rows read for one key, and so the owners of one image at most: a placeholder picture can be on a million canvases. The
+/// canvases of the newest rows may all be gone, and a heal asks for the next ones then.
+pub(crate) const MAX_ROWS: u8 = 64;
 
 /// The rows of a hash, in the order of the table: to sort them by manifest SQLite would make a temporary table for each
 /// look-up, which costs four times as much as an empty result. Newer manifests have larger canvases.
@@ -44,7 +42,7 @@ impl Store {
             let mut found: Vec<OwnerRow> = Vec::new();
             for (_, _, owned) in all {
                 let is_new = !found.iter().any(|other| other.owner.canvas == owned.owner.canvas);
-                if found.len() < MAX_OWNERS && is_new {
+                if is_new {
                     found.push(owned);
                 }
             }
@@ -63,7 +61,7 @@ impl Store {
             )?;
             let mut rows = select.query(params![keys::hash(url), MAX_ROWS])?;
             while let Some(row) = rows.next()? {
-                if found.len() < MAX_OWNERS && keys::canvas_name(row.get_ref(0)?.as_str()?) == url {
+                if keys::canvas_name(row.get_ref(0)?.as_str()?) == url {
                     found.push(owner(row)?);
                 }
             }

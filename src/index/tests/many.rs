@@ -173,7 +173,7 @@ fn a_damaged_file_is_told_with_its_cure_and_a_build_makes_a_new_one() {
     let (index, aside) = Index::open_for_build(&bench.path(), 1000).unwrap();
     assert!(aside.unwrap().exists());
     bench.build(&index);
-    assert_eq!(canvases_of(&index, "x").len(), 8);
+    assert_eq!(canvases_of(&index, "x").len(), 64);
 }
 
 #[test]
