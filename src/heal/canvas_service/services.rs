@@ -286,9 +286,14 @@ impl CanvasServices {
         let Some(cluster) = self.fleet.connected() else { return Ok(SharedFlight::default()) };
         match cluster.join(name, true, || {}).await {
             JoinResult::Ours(own) => Ok(own),
-            JoinResult::Landed { answer, .. } => Err(answer),
+            JoinResult::Landed(answer) => Err(answer),
             JoinResult::Cooling(_) => Err(String::new()),
         }
+    }
+
+    /// True if other nodes may have heard what this node did not.
+    pub(in crate::heal) fn has_other_nodes(&self) -> bool {
+        self.fleet.connected().is_some()
     }
 
     /// True if this service builds beside. Where this node does not know, another may.

@@ -112,7 +112,7 @@ impl CanvasRequests {
             return self.send(order, &SharedFlight::default()).await;
         };
         let name = order.service.name_of(order.request);
-        let mut anew = order.wanted == Freshness::Anew;
+        let (mut anew, mut is_second) = (order.wanted == Freshness::Anew, false);
         loop {
             match cluster.join(&name, anew, || order.urgency.mark_sent()).await {
                 JoinResult::Ours(own) => {
@@ -123,11 +123,12 @@ impl CanvasRequests {
                     }
                     return answer;
                 }
-                JoinResult::Landed { answer, before } => {
+                JoinResult::Landed(answer) => {
                     let answer = CanvasResponse::from_word(&answer);
-                    // The answer of a moment ago helped, and the image is gone again.
-                    if before && answer.may_help() && self.evidence(order.image).await != Evidence::Alive {
-                        anew = true;
+                    // The other node's request began before this order, and the image is gone again, or still.
+                    if !is_second && answer.may_help() && self.evidence(order.image).await != Evidence::Alive
+                    {
+                        (anew, is_second) = (true, true);
                         continue;
                     }
                     self.metrics.event(EventKind::ClusterShared);

@@ -37,8 +37,8 @@ const FIRST_LOOK: Duration = Duration::from_millis(5);
 struct CanvasRequestAttempt<'a> {
     service: &'a Arc<CanvasService>,
     request: &'a CanvasRequest,
-    /// True if the request began with this heal.
-    is_leader: bool,
+    /// True if the request began with this heal, and its answer holds for all who wait.
+    holds_for_all: bool,
     boarded: Instant,
 }
 
@@ -78,7 +78,7 @@ impl Ladder {
     ) -> (StepResult, bool) {
         let (image, urgency) = (run.image, run.urgency);
         let order = CanvasOrder { service, request: &request.flight, image, urgency, wanted };
-        let (answer, leader, attempt) = loop {
+        let (answer, leader, mut attempt) = loop {
             if !self.waits_until_well(service, urgency).await {
                 return (StepResult::Cooling, true);
             }
@@ -88,7 +88,7 @@ impl Ladder {
             }
             let (mut handle, is_leader) = Arc::clone(&self.canvases).request(&order);
             let leader = Arc::clone(&handle.urgency);
-            let attempt = CanvasRequestAttempt { service, request, is_leader, boarded };
+            let attempt = CanvasRequestAttempt { service, request, holds_for_all: is_leader, boarded };
             let answer = tokio::select! {
                 // The request's end first: when both are ready, the answer proves more than the probe.
                 biased;
@@ -107,10 +107,11 @@ impl Ladder {
             urgency.is_answered();
             break (answer, leader, attempt);
         };
-        let is_lost =
-            answer == Some(CanvasResponse::Lacks) && may_have_been_lost(service, request, &leader, urgency);
-        let holds_for_all = attempt.is_leader && !is_lost;
-        (self.evaluate(&attempt, answer, run).await, holds_for_all)
+        let is_lost = answer == Some(CanvasResponse::Lacks)
+            && self.may_have_been_lost(service, request, &leader, urgency);
+        // A key that was lost is no failure of the request: a cool-down would keep it from being sent again.
+        attempt.holds_for_all &= !is_lost;
+        (self.evaluate(&attempt, answer, run).await, attempt.holds_for_all)
     }
 
     /// Waits until a seen fault is over, if no viewer waits for the request and its canvas would be stored without its
@@ -174,7 +175,7 @@ impl Ladder {
         let is_back = match answer {
             // The key is written before the canvas is built: no probe is needed, as long as `/resources` is known to tell
             // the truth.
-            CanvasResponse::Built if attempt.is_leader && !must_confirm(service) => true,
+            CanvasResponse::Built if attempt.holds_for_all && !must_confirm(service) => true,
             _ => self.is_back_after(service, answer, run.image).await,
         };
         if is_back {
@@ -182,7 +183,7 @@ impl Ladder {
         } else if answer == CanvasResponse::Carries && request.flight.rung == Rung::Visit {
             // The canvas is stored, and a second visit changes nothing.
             self.services.cooldowns.set_remaining(&request.flight, VISITED_FOR, Instant::now());
-        } else if attempt.is_leader && !answer.is_about_the_service() {
+        } else if attempt.holds_for_all && !answer.is_about_the_service() {
             let was_refused = answer == CanvasResponse::Refused;
             self.services.request_failed(service, &request.flight, attempt.boarded, was_refused);
         }
@@ -230,25 +231,29 @@ impl Ladder {
         }
         true
     }
+
+    /// True if the key of a canvas that was built beside without its image may have been written and lost again, with the
+    /// file still there. The service writes the key before it requests the image. Where its requests do not come through
+    /// this node, a viewer who came while the canvas was built may have seen the image in between two probes. (Nothing is
+    /// overwritten: one request more does no harm.)
+    fn may_have_been_lost(
+        &self,
+        service: &CanvasService,
+        request: &CanvasRequest,
+        leader: &FlightPriority,
+        urgency: &FlightPriority,
+    ) -> bool {
+        let came_later = |departed| urgency.viewer_came_after(departed + A_MOMENT);
+        let may_be_seen = leader.has_echo()
+            || self.services.has_other_nodes()
+            || leader.departed_at().is_some_and(came_later);
+        request.flight.rung == Rung::Variant
+            && service.variants.known(Instant::now()) == Some(true)
+            && may_be_seen
+    }
 }
 
 /// True if `/resources` must first be seen to report any identifier alive.
 fn must_confirm(service: &CanvasService) -> bool {
     service.registrations.is_available(Instant::now()) && !service.registrations.was_confirmed(Instant::now())
-}
-
-/// True if the key of a canvas that was built beside without its image may have been written and lost again, with the file
-/// still there. The service writes the key before it requests the image. Where its requests do not come through us, a
-/// viewer who came while the canvas was built may have seen the image in between two probes. (Nothing is overwritten: one
-/// request more does no harm.)
-fn may_have_been_lost(
-    service: &CanvasService,
-    request: &CanvasRequest,
-    leader: &FlightPriority,
-    urgency: &FlightPriority,
-) -> bool {
-    let came_later = |departed| urgency.viewer_came_after(departed + A_MOMENT);
-    request.flight.rung == Rung::Variant
-        && service.variants.known(Instant::now()) == Some(true)
-        && (leader.has_echo() || leader.departed_at().is_some_and(came_later))
 }
