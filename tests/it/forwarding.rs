@@ -124,26 +124,34 @@ async fn preserve_host_and_connect_put_us_under_the_upstreams_old_name() {
 #[tokio::test]
 async fn what_belongs_to_one_connection_stays_there_in_both_directions() {
     let answer = "HTTP/1.1 200 OK\r\nConnection: X-Hop, close\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n\
-                  Proxy-Authenticate: Basic\r\nUpgrade: h2c\r\nX-Stays: 1\r\nContent-Length: 2\r\n\r\nok";
+                  Proxy-Authenticate: Basic\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\nX-Stays: 1\r\n\
+                  Content-Length: 2\r\n\r\nok";
     let peer = Peer::start(answers(answer)).await;
     let edge = Edge::before(&peer.url()).await;
     let mut viewer = edge.viewer().await;
     viewer
         .says(
             "GET / HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, X-Mine, host\r\nX-Mine: 1\r\nKeep-Alive: 1\r\n\
-             Proxy-Connection: keep-alive\r\nTE: trailers, gzip\r\nUpgrade: websocket\r\n\
+             Proxy-Connection: keep-alive\r\nTE: trailers, gzip\r\nUpgrade: websocket\r\nHTTP2-Settings: AAMA\r\n\
              Proxy-Authorization: Basic eA==\r\nAuthorization: Bearer y\r\nCookie: a=b\r\nX-Kept: 1\r\n\r\n",
         )
         .await;
     let answer = viewer.head().await;
-    for gone in ["x-hop", "keep-alive", "proxy-authenticate", "upgrade", "connection"] {
+    for gone in ["x-hop", "keep-alive", "proxy-authenticate", "upgrade", "http2-settings", "connection"] {
         assert_eq!(field(&answer, gone), "", "{answer}");
     }
     assert_eq!(field(&answer, "x-stays"), "1");
     let head = peer.heads_at_least(1).await.remove(0);
-    for gone in
-        ["connection", "x-mine", "keep-alive", "proxy-connection", "te", "upgrade", "proxy-authorization"]
-    {
+    for gone in [
+        "connection",
+        "x-mine",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "upgrade",
+        "http2-settings",
+        "proxy-authorization",
+    ] {
         assert_eq!(field(&head, gone), "", "{head}");
     }
     for (kept, value) in [("authorization", "Bearer y"), ("cookie", "a=b"), ("x-kept", "1")] {

@@ -25,6 +25,16 @@ pub(crate) async fn visited_book(pages: u32, more: &str) -> World {
     book(pages, &format!("{VISIT}\n{more}")).await
 }
 
+/// What two answers must share to be the same to a viewer and to every cache.
+pub(crate) fn assert_same(ours: &Fetched, live: &Fetched) {
+    assert_eq!((ours.status, &ours.body), (live.status, &live.body));
+    for (name, value) in &live.headers {
+        if !["date", "connection", "transfer-encoding"].contains(&name.as_str()) {
+            assert_eq!(ours.headers.get(name), Some(value), "{name}");
+        }
+    }
+}
+
 /// A folder for a configuration, with the manifests of this testbed in `manifests`.
 pub(crate) fn folder_of(bed: &Testbed) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary directory");
