@@ -153,22 +153,27 @@ impl World {
         testbed::get_with(&format!("{}{path}", self.bed.images.origin()), &forwarded).await
     }
 
-    /// The value of a metric in the scrape, zero where it is absent. `series` is its name with all labels.
     pub(crate) fn metric(&self, series: &str) -> f64 {
-        let scrape = self.app.metrics.scrape();
-        let line = scrape.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().expect("a number"))
+        metric(&self.app, series)
     }
 
     /// Waits until all that was started has ended: no heal in the air, no viewer waiting.
     pub(crate) async fn settles(&self) {
-        patiently("all gauges are back to zero", || {
-            ["flights", "waiting_viewers", "canvas_in_flight"]
-                .iter()
-                .all(|gauge| self.metric(&format!("iiif_mender_{gauge}")) == 0.0)
-        })
-        .await;
+        patiently("all gauges are back to zero", || is_settled(&self.app)).await;
     }
+}
+
+/// The value of a metric in the scrape, zero where it is absent. `series` is its name with all labels.
+pub(crate) fn metric(app: &App, series: &str) -> f64 {
+    let scrape = app.metrics.scrape();
+    let line = scrape.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().expect("a number"))
+}
+
+/// True if no heal is in the air and no viewer waits.
+pub(crate) fn is_settled(app: &App) -> bool {
+    let gauges = ["flights", "waiting_viewers", "canvas_in_flight"];
+    gauges.iter().all(|gauge| metric(app, &format!("iiif_mender_{gauge}")) == 0.0)
 }
 
 /// Settings for a world in `folder`; `more` has lines `section.key = value`, laid over as the environment would.
