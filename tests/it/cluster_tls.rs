@@ -7,14 +7,13 @@ use iiif_mender::observe::Metrics;
 use testbed::Client;
 
 use crate::support::cluster_world::{Fleet, PATIENT, Process, Server, TILE, all_served, book, free_port};
+use crate::support::tls::makes;
 use crate::support::world::{patiently, settings};
 
 /// A Redis with a certificate for localhost, which it shows on another port than the plain one.
 async fn with_tls(folder: &std::path::Path) -> (Server, u16) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let (cert, key) = (folder.join("ca.pem"), folder.join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).expect("a file");
-    std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
+    makes(folder, "ca", "localhost");
+    let (cert, key) = (folder.join("ca.pem"), folder.join("ca.key"));
     let port = free_port();
     let (cert, key) = (cert.to_string_lossy(), key.to_string_lossy());
     let number = port.to_string();

@@ -3,8 +3,8 @@
 use http::Method;
 use testbed::raw::{Peer, answers};
 use testbed::{Flow, Origin};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::http2_upstream::tls_before;
 use crate::support::edge::{Edge, field, fields, route, status};
 use crate::support::world::{TILE, visited_book};
 
@@ -321,32 +321,11 @@ async fn a_full_request_line_without_a_path_asks_for_the_root() {
 
 #[tokio::test]
 async fn an_upstream_with_tls_is_believed_with_the_authority_that_the_configuration_names() {
-    let made = rcgen::generate_simple_self_signed(["images.example".to_owned()]).expect("a certificate");
-    let folder = tempfile::tempdir().expect("a directory");
-    let ca = folder.path().join("ca.pem");
-    std::fs::write(&ca, made.cert.pem()).expect("a file");
-    let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("protocol versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .expect("a certificate");
-    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            let mut head = [0; 4096];
-            let _read = stream.read(&mut head).await;
-            let _written = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret").await;
-        }
-    });
+    let origin = Origin::fixed(200, "secret");
+    let (address, folder) = tls_before(&origin, &[], false).await;
     let to =
         |name: &str| route("/", &format!("https://{name}/"), "plain", &format!("connect = \"{address}\""));
-    let trusting = format!("upstream.ca = {}", ca.display());
+    let trusting = format!("upstream.ca = {}", folder.path().join("cert.pem").display());
     let edge = Edge::routed(&to("images.example"), &trusting).await;
     assert_eq!(edge.get("/").await.text(), "secret");
     // Without the authority, and under another name.
