@@ -224,10 +224,10 @@ fn purged(answers: Result<usize, ApiProblem>) -> ActionResult {
 
 /// Lookup keys of all images of a manifest.
 fn images_of(index: &Index, manifest: &str) -> Result<Vec<String>, ApiProblem> {
-    let id = index.volume_of(manifest)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
+    let id = index.manifest_id(manifest)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
     let (mut keys, mut after) = (Vec::new(), 0);
     loop {
-        let leaves = index.leaves(id, after, u32::MAX)?;
+        let leaves = index.canvas_rows(id, after, u32::MAX)?;
         let Some(last) = leaves.last() else { return Ok(keys) };
         after = last.id;
         keys.extend(leaves.into_iter().flat_map(|leaf| leaf.images));

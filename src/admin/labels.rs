@@ -33,7 +33,7 @@ impl<'a> BookLabels<'a> {
     /// The manifest with this id.
     pub(super) fn book(&mut self, uri: &str) -> Result<Option<&ManifestRow>, IndexError> {
         if !self.books.contains_key(uri) {
-            let row = self.index.volume_by_uri(uri)?;
+            let row = self.index.manifest_row_by_uri(uri)?;
             self.books.insert(uri.to_owned(), row);
         }
         Ok(self.books.get(uri).and_then(Option::as_ref))

@@ -242,7 +242,7 @@ async fn manifest(
     id: i64,
     query: &ApiParameters<'_>,
 ) -> Result<ManifestPage, ApiProblem> {
-    let volume = rooms.index.volume(id)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
+    let volume = rooms.index.manifest_row(id)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
     let after = query.number("after")?.unwrap_or(0);
     let leaves = queries::leaves(rooms, id, query)?;
     let cards =
@@ -313,7 +313,7 @@ fn search(rooms: &AdminState, words: &str) -> Result<SearchPage, ApiProblem> {
         });
     }
     for leaf in found.canvases {
-        let book = rooms.index.volume(leaf.manifest)?;
+        let book = rooms.index.manifest_row(leaf.manifest)?;
         page.pages.push(OwnerView {
             link: format!("/collections/{}?after={}", leaf.manifest, leaf.id - 1),
             label: leaf.label.unwrap_or_else(|| "Canvas".to_owned()),

@@ -114,7 +114,7 @@ impl Admin {
             ApiQuery::Manifests => json(StatusCode::OK, &manifests(rooms, &query)?),
             ApiQuery::Manifest(id) => {
                 let volume =
-                    rooms.index.volume(id)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
+                    rooms.index.manifest_row(id)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
                 let leaves = leaves(rooms, id, &query)?;
                 let told = told(rooms, vec![volume])?.pop();
                 let sheets = health::check_canvases(rooms, leaves.items).await;
@@ -122,8 +122,8 @@ impl Admin {
                 json(StatusCode::OK, &json!({ "manifest": told, "canvases": canvases }))
             }
             ApiQuery::Canvas(id) => {
-                let leaf = rooms.index.leaf(id)?.ok_or_else(|| ApiProblem::not_found("no such canvas"))?;
-                let manifest = rooms.index.volume(leaf.manifest)?;
+                let leaf = rooms.index.canvas_row(id)?.ok_or_else(|| ApiProblem::not_found("no such canvas"))?;
+                let manifest = rooms.index.manifest_row(leaf.manifest)?;
                 let may_ask = rooms.healer.is_allowed_canvas(&leaf.canvas);
                 let sheet = health::check_canvases(rooms, vec![leaf]).await.pop();
                 let canvas = json!({ "canvas": sheet, "manifest": manifest, "may_be_asked": may_ask });
@@ -266,7 +266,7 @@ pub(super) fn leaves(
     query: &ApiParameters<'_>,
 ) -> Result<PagedList<CanvasRow>, ApiProblem> {
     let (after, limit) = (query.number("after")?.unwrap_or(0), query.limit(rooms)?);
-    Ok(listing(rooms.index.leaves(manifest, after, limit + 1)?, limit, |leaf| leaf.id))
+    Ok(listing(rooms.index.canvas_rows(manifest, after, limit + 1)?, limit, |leaf| leaf.id))
 }
 
 /// Lists the sources of manifests.
@@ -281,7 +281,7 @@ pub(super) fn manifests(
 ) -> Result<PagedList<ManifestDetail>, ApiProblem> {
     let limit = query.limit(rooms)?;
     let (source, after) = (query.number("source")?, query.number("after")?.unwrap_or(0));
-    let volumes = rooms.index.volumes(source, after, limit + 1)?;
+    let volumes = rooms.index.manifest_rows(source, after, limit + 1)?;
     let PagedList { items, next } = listing(volumes, limit, |volume| volume.id);
     Ok(PagedList { items: told(rooms, items)?, next })
 }
@@ -330,9 +330,9 @@ pub(super) fn images(rooms: &AdminState, words: &str, limit: u32) -> Result<Sear
     let mut known = rooms.index.owners(&key)?.to_vec();
     let identifier = (!known.is_empty()).then_some(key);
     owners.append(&mut known);
-    let manifests = told(rooms, rooms.index.volumes_named(words, limit)?)?;
+    let manifests = told(rooms, rooms.index.manifests_named(words, limit)?)?;
     let is_name = identifier.is_some() || !owners.is_empty();
     let (canvases, is_complete) =
-        if is_name { (Vec::new(), true) } else { rooms.index.leaves_named(words, limit, PATIENCE)? };
+        if is_name { (Vec::new(), true) } else { rooms.index.canvases_named(words, limit, PATIENCE)? };
     Ok(SearchResult { identifier, owners, manifests, canvases, is_complete })
 }

@@ -95,7 +95,7 @@ pub(super) fn look_at_index(
     settings: &Settings,
 ) -> (SetupFacts, Vec<IndexedImage>) {
     let (mut facts, mut witnesses) = (SetupFacts::default(), Vec::new());
-    let leaves = match index.sample_leaves(SAMPLE) {
+    let leaves = match index.sample_canvases(SAMPLE) {
         Ok(leaves) => leaves,
         Err(error) => {
             facts.index = Some(Err(error.to_string()));

@@ -242,7 +242,7 @@ async fn manifests_are_told_by_where_they_came_from() {
 /// How the wall shows this image.
 async fn state(world: &World, identifier: &str) -> Value {
     let volume = world.app.index.owners(identifier).expect("an index")[0].manifest.clone();
-    let id = world.app.index.volume_of(&volume).expect("an index").expect("a manifest");
+    let id = world.app.index.manifest_id(&volume).expect("an index").expect("a manifest");
     let book = told(world, &format!("/api/v1/manifests/{id}?limit=200")).await;
     let canvases = book["canvases"]["items"].as_array().expect("canvases").clone();
     let mut states = canvases.iter().flat_map(|canvas| canvas["states"].as_array().expect("states"));

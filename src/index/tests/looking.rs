@@ -216,15 +216,15 @@ fn every_pair_is_exported_until_the_caller_has_enough() {
 fn a_sample_is_from_all_over_the_index_and_costs_a_look_up_each() {
     let bench = IndexBench::new();
     let index = bench.open();
-    assert!(index.sample_leaves(10).unwrap().is_empty());
+    assert!(index.sample_canvases(10).unwrap().is_empty());
     let names: Vec<String> = (0..900).map(|number| format!("image-{number}")).collect();
     bench.write("a.json", &names.iter().map(String::as_str).collect::<Vec<_>>());
     bench.refresh(&index);
-    let ids: Vec<i64> = index.sample_leaves(90).unwrap().into_iter().map(|leaf| leaf.id).collect();
+    let ids: Vec<i64> = index.sample_canvases(90).unwrap().into_iter().map(|leaf| leaf.id).collect();
     assert_eq!(ids.len(), 90);
     assert!(ids.is_sorted() && ids[0] < 20 && ids[89] > 880, "{ids:?}");
     // An index with fewer canvases returns all of them.
-    assert_eq!(index.sample_leaves(5_000).unwrap().len(), 500, "and never more than an answer has");
+    assert_eq!(index.sample_canvases(5_000).unwrap().len(), 500, "and never more than an answer has");
 }
 
 #[test]
