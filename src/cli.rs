@@ -198,12 +198,12 @@ fn batch(cli: &Cli, batch: BatchCommand<'_>, out: &mut dyn Write) -> ExitCode {
         Err(error) => return fail(&format!("cannot start: {error}"), Exit::Broken),
     };
     let entered = runtime.enter();
-    let rooms = match app::batch_rooms(settings) {
-        Ok(rooms) => rooms,
+    let services = match app::batch_services(settings) {
+        Ok(services) => services,
         Err(error) => return fail(&error.to_string(), Exit::Usage),
     };
     drop(entered);
-    let done = batch.run(&runtime, rooms, cli.json, out);
+    let done = batch.run(&runtime, services, cli.json, out);
     // A file system that hangs must not keep a run from ending.
     runtime.shutdown_background();
     match done {

@@ -43,11 +43,11 @@ impl Admin {
     ) -> Result<Response<Body>, ApiProblem> {
         // An operator's request id is accepted, as one from a trusted proxy is.
         let trace = RequestTrace::of(request.headers(), true);
-        let subject = subject(request, self.rooms.settings.admin.max_body).await?;
+        let subject = subject(request, self.state.settings.admin.max_body).await?;
         let back = subject.back.clone().filter(|back| is_own_path(back));
         let about = [&subject.identifier, &subject.canvas, &subject.manifest];
         let about = about.into_iter().flatten().next().cloned().unwrap_or_default();
-        let done = self.rooms.does(act, subject, &trace).await;
+        let done = self.state.does(act, subject, &trace).await;
         let result = match &done {
             Ok((status, _)) => *status,
             Err(problem) => problem.status(),
@@ -227,9 +227,9 @@ fn images_of(index: &Index, manifest: &str) -> Result<Vec<String>, ApiProblem> {
     let id = index.manifest_id(manifest)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
     let (mut keys, mut after) = (Vec::new(), 0);
     loop {
-        let leaves = index.canvas_rows(id, after, u32::MAX)?;
-        let Some(last) = leaves.last() else { return Ok(keys) };
+        let rows = index.canvas_rows(id, after, u32::MAX)?;
+        let Some(last) = rows.last() else { return Ok(keys) };
         after = last.id;
-        keys.extend(leaves.into_iter().flat_map(|leaf| leaf.images));
+        keys.extend(rows.into_iter().flat_map(|row| row.images));
     }
 }

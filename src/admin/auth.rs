@@ -49,7 +49,7 @@ pub struct AdminAuth {
     asks: bool,
     acts: DefaultDirectRateLimiter,
     /// Shared by all configurations of a process: a reload must not reset the count of guesses.
-    brake: Arc<TokenAttempts>,
+    attempts: Arc<TokenAttempts>,
 }
 
 impl AdminAuth {
@@ -64,13 +64,13 @@ impl AdminAuth {
         let acts = NonZeroU32::new(admin.acts).unwrap_or(NonZeroU32::MIN);
         let burst = acts.saturating_mul(NonZeroU32::MIN.saturating_add(2));
         let acts = DefaultDirectRateLimiter::direct(Quota::per_second(acts).allow_burst(burst));
-        Self { token: None, asks: admin.requires_auth(), acts, brake: Arc::default() }
+        Self { token: None, asks: admin.requires_auth(), acts, attempts: Arc::default() }
     }
 
     /// Takes over the record of wrong tokens from other access rules.
     #[must_use]
     pub(super) fn after(self, other: &Self) -> Self {
-        Self { brake: Arc::clone(&other.brake), ..self }
+        Self { attempts: Arc::clone(&other.attempts), ..self }
     }
 
     /// Checks whether this request may be answered at all.
@@ -84,13 +84,13 @@ impl AdminAuth {
         let Some(shown) = shown(request.headers()) else { return Err(ApiProblem::unauthorized()) };
         let (address, now) = (operator.peer.ip(), Instant::now());
         // SECURITY: checked before the token, so that a correct guess gets the same answer.
-        if let Some(after) = self.brake.holds(address, now) {
+        if let Some(after) = self.attempts.holds(address, now) {
             return Err(ApiProblem::too_many().after(after));
         }
         if self.token.is_some_and(|token| blake3::hash(shown.as_bytes()) == token) {
             return Ok(());
         }
-        self.brake.was_wrong(address, now);
+        self.attempts.record_wrong(address, now);
         Err(ApiProblem::unauthorized())
     }
 

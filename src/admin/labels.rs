@@ -42,9 +42,9 @@ impl<'a> BookLabels<'a> {
     /// The page of the dashboard that begins with this canvas of this manifest.
     pub(super) fn link(&mut self, manifest: &str, canvas: &str) -> Result<Option<String>, IndexError> {
         let Some(book) = self.book(manifest)?.map(|book| book.id) else { return Ok(None) };
-        let leaf = self.index.leaf_of(book, canvas)?;
-        Ok(Some(match leaf {
-            Some(leaf) => format!("/collections/{book}?after={}", leaf - 1),
+        let row = self.index.canvas_id(book, canvas)?;
+        Ok(Some(match row {
+            Some(row) => format!("/collections/{book}?after={}", row - 1),
             None => format!("/collections/{book}"),
         }))
     }

@@ -146,7 +146,7 @@ pub(super) fn open_index(settings: &Arc<Settings>, metrics: &Metrics) -> Result<
 }
 
 /// Services that the batch commands need, without a listener.
-pub fn batch_rooms(settings: Settings) -> Result<BatchServices, StartError> {
+pub fn batch_services(settings: Settings) -> Result<BatchServices, StartError> {
     let settings = Arc::new(settings);
     let index = Index::open(&settings.index.path, settings.index.cache)?.with_names(&settings);
     let index = Arc::new(index);

@@ -187,7 +187,7 @@ impl BatchCommand<'_> {
     pub fn run(
         &self,
         runtime: &Runtime,
-        rooms: BatchServices,
+        services: BatchServices,
         json: bool,
         out: &mut dyn Write,
     ) -> Result<Exit, BatchError> {
@@ -195,7 +195,7 @@ impl BatchCommand<'_> {
         let reports = formats(&selection.report)?;
         let started = Instant::now();
         let mut summary = runtime.block_on(async {
-            let run = self.prepare(rooms).await?;
+            let run = self.prepare(services).await?;
             Ok::<_, BatchError>(run.run().await)
         })?;
         summary.took = started.elapsed().as_secs_f64();
@@ -228,9 +228,9 @@ impl BatchCommand<'_> {
         }
     }
 
-    async fn prepare(&self, rooms: BatchServices) -> Result<BatchRun, BatchError> {
-        let share = self.share(rooms.cluster.as_deref()).await?;
-        let BatchServices { settings, index, healer, web, .. } = rooms;
+    async fn prepare(&self, services: BatchServices) -> Result<BatchRun, BatchError> {
+        let share = self.share(services.cluster.as_deref()).await?;
+        let BatchServices { settings, index, healer, web, .. } = services;
         let selection = self.selection();
         let heal = match self {
             Self::Check(_) => None,

@@ -58,7 +58,7 @@ fn services(mut settings: Settings) -> Option<(Runtime, BatchServices)> {
     settings.cluster.urls.clear();
     let runtime = Builder::new_current_thread().enable_all().build().ok()?;
     let entered = runtime.enter();
-    let services = app::batch_rooms(settings).ok();
+    let services = app::batch_services(settings).ok();
     drop(entered);
     services.map(|services| (runtime, services))
 }

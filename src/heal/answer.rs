@@ -108,7 +108,7 @@ impl Healer {
         let gated = self.gated(exchange).await;
         let first = send().await.map_err(ExchangeError::Failed)?;
         if image.request.target == Target::Info && first.status().is_success() {
-            self.parts.lookup.was_seen(image);
+            self.parts.lookup.note_seen(image);
         }
         // While the image server fails no heal begins: the canvas would be built without its image.
         match gated.filter(|_| first.status().as_u16() < 400) {

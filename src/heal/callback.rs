@@ -133,7 +133,7 @@ impl Callbacks {
         }
         // The echo of a canvas that is not being built for us tells nothing.
         let Some(flight) = self.flight_of(at) else { return };
-        flight.urgency.hears_echo();
+        flight.urgency.note_echo();
         let asked = owners.iter().find_map(|owner| services.asked_canvas(&owner.canvas));
         let service = asked.map(|(service, _)| service).or_else(|| services.all().first().cloned());
         if let Some(service) = service {

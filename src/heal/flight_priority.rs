@@ -70,7 +70,7 @@ impl FlightPriority {
     }
 
     /// Notes that a request that the flight waited for was answered now.
-    pub(in crate::heal) fn is_answered(&self) {
+    pub(in crate::heal) fn note_answer(&self) {
         *self.answered.lock() = Some(Instant::now());
     }
 
@@ -81,7 +81,7 @@ impl FlightPriority {
     }
 
     /// Notes that the last answer speaks against the image.
-    pub(in crate::heal) fn sees(&self) {
+    pub(in crate::heal) fn note_evidence(&self) {
         *self.seen.lock() = Some(self.answered_at());
     }
 
@@ -92,7 +92,7 @@ impl FlightPriority {
     }
 
     /// Notes that the service requested the image: it has found the file, and written the key.
-    pub(in crate::heal) fn hears_echo(&self) {
+    pub(in crate::heal) fn note_echo(&self) {
         self.has_echo.store(true, Ordering::Relaxed);
     }
 

@@ -126,7 +126,7 @@ impl Healer {
                         || parts.services.is_doubted(image)
                         || matches!(rung, Some(Rung::Variant | Rung::Visit))) =>
                 {
-                    self.was_believed_in_vain(image, rung, was_under_way).await;
+                    self.note_believed_in_vain(image, rung, was_under_way).await;
                 }
                 None => break self.came_to_nothing(image, rung).await,
             }
@@ -225,7 +225,7 @@ impl Healer {
 
     /// Handles a wrong "back": the image counted as back, and this viewer does not find it. A heal that was under way when
     /// the viewer came may have helped before that.
-    async fn was_believed_in_vain(&self, image: &IndexedImage, rung: Option<Rung>, was_under_way: bool) {
+    async fn note_believed_in_vain(&self, image: &IndexedImage, rung: Option<Rung>, was_under_way: bool) {
         if !matches!(rung, Some(Rung::Variant | Rung::Visit)) {
             return;
         }

@@ -141,7 +141,7 @@ impl Index {
     }
 
     /// The number of this canvas in the manifest with this number.
-    pub fn leaf_of(&self, manifest: i64, canvas: &str) -> Result<Option<i64>, IndexError> {
+    pub fn canvas_id(&self, manifest: i64, canvas: &str) -> Result<Option<i64>, IndexError> {
         let sql = "SELECT c.id FROM canvas_urls u JOIN canvases c ON c.id = u.canvas
                    WHERE u.hash = ?1 AND c.manifest = ?2 AND c.url = ?3 LIMIT 1";
         let hash = keys::hash(&keys::canvas_name(canvas));
@@ -159,8 +159,9 @@ impl Index {
         let (until, conn) = (Instant::now() + patience, self.apart()?);
         let wrap = |error| self.store().wrap(error);
         let last = schema::number(&conn, "SELECT ifnull(max(id), 0) FROM canvases").map_err(wrap)?;
-        let sql =
-            format!("{CANVAS_ROW} WHERE id > ?1 AND id <= ?2 AND label LIKE ?3 ESCAPE '\\' ORDER BY id LIMIT ?4");
+        let sql = format!(
+            "{CANVAS_ROW} WHERE id > ?1 AND id <= ?2 AND label LIKE ?3 ESCAPE '\\' ORDER BY id LIMIT ?4"
+        );
         let (mut found, mut from, pattern) = (Vec::new(), 0, pattern(words));
         while from < last {
             let missing = limit.min(LONGEST).saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
@@ -222,7 +223,7 @@ impl Index {
             for part in 0..size {
                 // Ids have gaps where documents were forgotten: two parts may come to the same canvas.
                 let next = all(&conn, &sql, params![1 + last * part / size], read_canvas)?;
-                let before = found.last().map(|leaf| leaf.id);
+                let before = found.last().map(|canvas| canvas.id);
                 found.extend(next.into_iter().filter(|next| Some(next.id) != before));
             }
             Ok(found)

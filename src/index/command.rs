@@ -109,7 +109,7 @@ pub enum CommandError {
     Index(#[from] IndexError),
     /// Error of publishing to the other nodes.
     #[error(transparent)]
-    Press(#[from] PublishError),
+    Publish(#[from] PublishError),
     /// TLS settings that keep documents from being fetched.
     #[error(transparent)]
     Upstream(#[from] TlsError),
@@ -183,7 +183,7 @@ fn work(
         IndexCommand::Build { sources } => {
             let mut build = |index: &Index| {
                 sources::add(index, &named(sources, configured))?;
-                told(json, out, |progress| Build::new(index, &options).run(configured, progress))
+                with_progress(json, out, |progress| Build::new(index, &options).run(configured, progress))
             };
             match build(&index) {
                 // The damaged page was read only now: recover as at the start.
@@ -198,12 +198,12 @@ fn work(
         IndexCommand::Add { sources } => {
             let sources = named(sources, configured);
             sources::add(&index, &sources)?;
-            told(json, out, |progress| Refresh::new(&index, &options).run(&sources, progress))
+            with_progress(json, out, |progress| Refresh::new(&index, &options).run(&sources, progress))
         }
         IndexCommand::Refresh { sources } => {
             let sources =
                 if sources.is_empty() { index.sources(configured)? } else { named(sources, configured) };
-            told(json, out, |progress| Refresh::new(&index, &options).run(&sources, progress))
+            with_progress(json, out, |progress| Refresh::new(&index, &options).run(&sources, progress))
         }
         IndexCommand::Remove { sources } => {
             remove(&index, &named(sources, configured), configured, json, out)
@@ -267,12 +267,12 @@ fn remove(
 
 fn learn_files(
     index: &Index,
-    manners: RequestPace,
+    pace: RequestPace,
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Exit, CommandError> {
     let bar = spinner();
-    let done = file_urls::learn_files(index, manners, &mut |done| {
+    let done = file_urls::learn_files(index, pace, &mut |done| {
         bar.set_message(format!("{} asked, {} learned", HumanCount(done.asked), HumanCount(done.learned)));
         bar.inc(1);
     });
@@ -297,7 +297,7 @@ fn learn_files(
 }
 
 /// Does the work with a progress line, then prints the report.
-fn told(
+fn with_progress(
     json: bool,
     out: &mut dyn Write,
     work: impl FnOnce(crate::index::sources::ProgressCallback<'_>) -> Result<RefreshReport, IndexError>,

@@ -233,7 +233,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TrackedIo<I> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
         self.activity.record_write(flushed.is_ready().then_some(0));
         ready!(flushed)?;
-        self.activity.is_flushed();
+        self.activity.mark_flushed();
         self.poll_left(cx)?;
         Poll::Ready(Ok(()))
     }

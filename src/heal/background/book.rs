@@ -171,11 +171,11 @@ impl Books {
 
     /// Forgets that pages were found expired, which is no longer true.
     fn pages_were_healed(&self, manifest: &str, image: &IndexedImage) {
-        self.requests.services.is_back(image);
+        self.requests.services.note_back(image);
         let pages = self.lookup.index().manifest_canvases(manifest).unwrap_or_default();
         for key in pages.iter().flat_map(|page| &page.keys) {
             if let Some(page) = self.lookup.find(image.route, key, &image.trace) {
-                self.requests.services.is_back(&page);
+                self.requests.services.note_back(&page);
             }
         }
     }

@@ -326,7 +326,7 @@ impl CanvasService {
             return nonsense;
         }
         if let (Some(began), true) = (built_since, is_book) {
-            self.registrations.has_built(read.images(), began);
+            self.registrations.note_built(read.images(), began);
         }
         let mut images = read.images().peekable();
         if !read.canvases.is_empty() && images.peek().is_none() && !is_another {

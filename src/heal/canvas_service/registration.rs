@@ -131,10 +131,10 @@ impl RegistrationCheck {
     }
 
     /// Notes that a whole manifest was built with these images, so their keys were written.
-    pub(in crate::heal) fn has_built<'a>(&self, keys: impl Iterator<Item = &'a String>, now: Instant) {
+    pub(in crate::heal) fn note_built<'a>(&self, keys: impl Iterator<Item = &'a String>, now: Instant) {
         for key in keys {
             if let IdentifierKind::Uuid { uuid, .. } = Identifier::new(key).kind() {
-                self.is_back(uuid);
+                self.note_back(uuid);
                 self.alive.insert(uuid, now, self.alive_for);
             }
         }
@@ -162,7 +162,7 @@ impl RegistrationCheck {
     }
 
     /// Forgets "expired": the image is back.
-    pub(in crate::heal) fn is_back(&self, uuid: Uuid) {
+    pub(in crate::heal) fn note_back(&self, uuid: Uuid) {
         self.expired.remove(&uuid);
     }
 
@@ -293,7 +293,7 @@ mod tests {
     async fn the_images_of_a_manifest_that_was_built_are_alive() {
         let check = check();
         hear(&check, 404, FORGOTTEN);
-        check.has_built([UUID.to_string(), "no-uuid".to_owned()].iter(), Instant::now());
+        check.note_built([UUID.to_string(), "no-uuid".to_owned()].iter(), Instant::now());
         assert!(check.is_known_registered(UUID, None) && !check.remembers_expired(UUID));
     }
 

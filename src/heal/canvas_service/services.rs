@@ -178,9 +178,9 @@ impl CanvasServices {
 
     /// Forgets "expired": the image is back, or was healed. Background work that probed it before must not heal it once
     /// more.
-    pub(in crate::heal) fn is_back(&self, image: &IndexedImage) {
+    pub(in crate::heal) fn note_back(&self, image: &IndexedImage) {
         if let Some(uuid) = image.uuid() {
-            self.services.iter().for_each(|service| service.registrations.is_back(uuid));
+            self.services.iter().for_each(|service| service.registrations.note_back(uuid));
         }
         self.doubts.healed.insert(image.image_key(), Instant::now(), HEALED_FOR);
     }

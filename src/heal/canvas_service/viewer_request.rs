@@ -136,7 +136,7 @@ impl CanvasService {
             request.permit = permit.map_err(|_| self.wait_expired())?;
         }
         if let Some(first) = &request.first {
-            first.is_sent();
+            first.mark_sent();
         }
         Ok((request, own))
     }

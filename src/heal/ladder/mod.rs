@@ -187,7 +187,7 @@ impl Ladder {
                 if matches!(step, StepResult::Gone | StepResult::NoHelp(_))
                     && step != StepResult::NoHelp(CanvasResponse::Refused)
                 {
-                    urgency.sees();
+                    urgency.note_evidence();
                 }
                 match step {
                     StepResult::Back => {

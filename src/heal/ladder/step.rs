@@ -104,7 +104,7 @@ impl Ladder {
             if answer == Some(CanvasResponse::Withheld) && service.is_not_for(urgency) {
                 continue;
             }
-            urgency.is_answered();
+            urgency.note_answer();
             break (answer, leader, attempt);
         };
         let is_lost =
@@ -154,7 +154,7 @@ impl Ladder {
 
     /// Notes that this request brought the image back.
     fn helped(&self, attempt: &CanvasRequestAttempt<'_>, image: &IndexedImage) {
-        self.services.is_back(image);
+        self.services.note_back(image);
         self.services.cooldowns.record_success(&attempt.request.flight, attempt.boarded, Instant::now());
     }
 
