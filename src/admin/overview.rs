@@ -11,6 +11,7 @@ use super::{AdminState, queries};
 use crate::index::history::{HistoryFilter, HistoryPage};
 use crate::observe::{Snapshot, counted, grouped};
 use crate::setup::SetupFinding;
+use crate::upstream::ServerState;
 
 /// The figure that leads to the broken images.
 pub(super) const BROKEN: &str = "Broken now";
@@ -37,7 +38,7 @@ pub(super) struct OverviewLive {
     pub(super) figures: Vec<StatTile>,
     pub(super) chart: Chart,
     pub(super) heals: Vec<HealRow>,
-    pub(super) servers: Vec<queries::ServerView>,
+    pub(super) servers: Vec<ServerState>,
     pub(super) canvas_services: Vec<queries::CanvasServiceView>,
 }
 

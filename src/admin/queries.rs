@@ -20,7 +20,7 @@ use crate::iiif::Identifier;
 use crate::index::Owner;
 use crate::index::browse::{CanvasRow, ManifestRow, SourceRow};
 use crate::index::history::{HistoryEntry, HistoryFilter, HistoryPage};
-use crate::upstream::{Body, ServerStatus, Upstream};
+use crate::upstream::{Body, ServerState, Upstream};
 
 /// Default number of entries in one answer.
 const LIMIT: u32 = 50;
@@ -153,36 +153,8 @@ impl Admin {
     }
 }
 
-/// State of a server of an upstream.
-#[derive(Debug, Serialize)]
-pub(super) struct ServerView {
-    pub(super) upstream: String,
-    #[serde(rename = "server")]
-    pub(super) at: String,
-    pub(super) standing: &'static str,
-    pub(super) failures: u32,
-    pub(super) in_flight: usize,
-    idle_connections: usize,
-    shared_connections: usize,
-}
-
-pub(super) fn servers(state: &AdminState) -> Vec<ServerView> {
-    let told = Upstream::distinct(&state.upstreams).flat_map(|upstream| upstream.servers()).map(|server| {
-        ServerView {
-            upstream: server.upstream,
-            at: server.server,
-            standing: match server.standing {
-                ServerStatus::Up => "up",
-                ServerStatus::Trial => "trial",
-                ServerStatus::Out => "out",
-            },
-            failures: server.failures,
-            in_flight: server.in_flight,
-            idle_connections: server.idle_connections,
-            shared_connections: server.shared_connections,
-        }
-    });
-    told.collect()
+pub(super) fn servers(state: &AdminState) -> Vec<ServerState> {
+    Upstream::distinct(&state.upstreams).flat_map(|upstream| upstream.servers()).collect()
 }
 
 /// State of a canvas service.
