@@ -72,12 +72,12 @@ impl RemoteHealer {
 
     /// Requests every image of a canvas.
     pub(crate) async fn treat(&self, unit: &CanvasTask) -> CanvasResult {
-        let mut treated = CanvasResult { is_begun: true, ..CanvasResult::default() };
+        let mut result = CanvasResult { is_begun: true, ..CanvasResult::default() };
         for image in &unit.images {
-            treated.images += 1;
-            treated.entries.extend(self.image(unit, image).await);
+            result.images += 1;
+            result.entries.extend(self.image(unit, image).await);
         }
-        treated
+        result
     }
 
     async fn image(&self, unit: &CanvasTask, image: &str) -> Option<ImageResult> {
