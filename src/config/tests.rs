@@ -33,8 +33,11 @@ fn load(text: &str, env: Env<'_>) -> Result<Settings, ConfigErrors> {
 
 /// Settings of a piece of configuration; the routes are added.
 fn good(text: &str, env: Env<'_>) -> Settings {
-    match load(&format!("{text}{ROUTES}"), env) {
-        Ok(settings) => settings,
-        Err(errors) => panic!("{errors:#}"),
-    }
+    load(&format!("{text}{ROUTES}"), env).unwrap_or_else(|errors| panic!("{errors:#}"))
+}
+
+/// Settings of a whole configuration, without environment variables; relative paths stay as they are.
+pub(crate) fn settings_of(text: &str) -> Settings {
+    Settings::from_text(Path::new("config.toml"), text, [("", ""); 0])
+        .unwrap_or_else(|errors| panic!("{text}\n{errors:#}"))
 }

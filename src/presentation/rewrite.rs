@@ -222,12 +222,11 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::config::tests::settings_of;
 
     fn rewrite() -> Arc<RewriteRule> {
         let text = "[server]\npublic_hosts = [\"api.library.tamu.edu\", \"localhost:8182\"]\n[rewrite]\npublic_url = \"https://iiif.example.edu\"\n[[routes]]\nprefix = \"/\"\nupstream = \"http://a.example/\"";
-        let none: [(String, String); 0] = [];
-        let settings = Settings::from_text(std::path::Path::new("config.toml"), text, none);
-        RewriteRule::of(&settings.unwrap_or_else(|errors| panic!("{errors:#}"))).expect("a host to rewrite")
+        RewriteRule::of(&settings_of(text)).expect("a host to rewrite")
     }
 
     fn rewritten(text: &str) -> String {

@@ -323,9 +323,8 @@ fn clock(ahead: i64) -> SetupFinding {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
+    use crate::config::tests::settings_of;
 
     #[test]
     fn readers_are_led_to_the_address_by_which_they_reach_us() {
@@ -334,8 +333,7 @@ mod tests {
                 "[server]\npublic_hosts = [\"lib.example\"]\n[[routes]]\nprefix = \"/iiif/2/\"\n\
                  upstream = \"http://127.0.0.1:9/iiif/2/\"\nkind = \"image\"\n[heal]\nenabled = false\n{more}"
             );
-            let none: [(String, String); 0] = [];
-            Settings::from_text(Path::new("config.toml"), &text, none).expect("a configuration")
+            settings_of(&text)
         };
         let state = |settings: &Settings, id: &str| public_id(settings, &Ok(id.to_owned())).state;
         let (old, new) = ("https://lib.example/iiif/2/x", "http://localhost:8080/iiif/2/x");

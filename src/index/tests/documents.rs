@@ -6,6 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::*;
+use crate::config::tests::settings_of;
 
 fn packed(text: &str) -> Vec<u8> {
     let mut packing = GzEncoder::new(Vec::new(), Compression::fast());
@@ -19,8 +20,7 @@ fn settings() -> Settings {
         [[routes]]\nprefix = \"/iiif/2/\"\nupstream = \"http://cantaloupe:8182/iiif/2/\"\nkind = \"image\"\n\
         [[routes]]\nprefix = \"/fcgi-bin/\"\nupstream = \"http://iip/fcgi-bin/\"\nkind = \"image\"\n\
         [[routes]]\nprefix = \"/iiif-service/\"\nupstream = \"http://service/\"\nkind = \"presentation\"";
-    let none: [(String, String); 0] = [];
-    Settings::from_text(Path::new("config.toml"), text, none).unwrap_or_else(|errors| panic!("{errors:#}"))
+    settings_of(text)
 }
 
 #[test]
