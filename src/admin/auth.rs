@@ -19,7 +19,7 @@ use super::token_attempts::TokenAttempts;
 use crate::config::settings;
 
 /// Shorter tokens can be guessed.
-const SHORTEST: usize = 16;
+const MIN_TOKEN: usize = 16;
 
 /// Errors while the admin access rules are read.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ pub enum AdminAuthError {
     },
     /// The token is too short, or more than one line.
     #[error(
-        "[admin] token_file: {0}: a token is one line of at least {SHORTEST} visible characters; \
+        "[admin] token_file: {0}: a token is one line of at least {MIN_TOKEN} visible characters; \
          `openssl rand -hex 24` makes one"
     )]
     Weak(PathBuf),
@@ -124,7 +124,7 @@ fn read_token(path: &Path) -> Result<blake3::Hash, AdminAuthError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| AdminAuthError::Unreadable { path: path.to_path_buf(), source })?;
     let token = text.trim();
-    let is_good = token.len() >= SHORTEST && token.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_good = token.len() >= MIN_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
     if is_good { Ok(blake3::hash(token.as_bytes())) } else { Err(AdminAuthError::Weak(path.to_path_buf())) }
 }
 

@@ -83,7 +83,7 @@ pub(super) struct CanvasHealth {
 const AT_ONCE: usize = 8;
 
 /// Timeout of a probe; the state of an image that takes longer is unknown, and the page goes out.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Probes all images of these canvases. A probe heals nothing.
 pub(super) async fn check_canvases(state: &AdminState, canvases: Vec<CanvasRow>) -> Vec<CanvasHealth> {
@@ -102,7 +102,7 @@ async fn look_at(state: &AdminState, key: &str) -> ImageState {
     else {
         return ImageState::Unknown;
     };
-    let looked = tokio::time::timeout(PATIENCE, state.healer.check_image(&image, false)).await;
+    let looked = tokio::time::timeout(PROBE_TIMEOUT, state.healer.check_image(&image, false)).await;
     let last = || state.index.last_heal(key).ok().flatten().map(|last| last.heal.verdict);
     match looked {
         Ok(ImageCheck::Alive) if state.healer.is_poisoned(key) => ImageState::Poisoned,

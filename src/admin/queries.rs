@@ -122,7 +122,8 @@ impl Admin {
                 json(StatusCode::OK, &json!({ "manifest": manifest, "canvases": canvases }))
             }
             ApiQuery::Canvas(id) => {
-                let row = state.index.canvas_row(id)?.ok_or_else(|| ApiProblem::not_found("no such canvas"))?;
+                let row =
+                    state.index.canvas_row(id)?.ok_or_else(|| ApiProblem::not_found("no such canvas"))?;
                 let manifest = state.index.manifest_row(row.manifest)?;
                 let may_ask = state.healer.is_allowed_canvas(&row.canvas);
                 let canvas = health::check_canvases(state, vec![row]).await.pop();
@@ -262,9 +263,7 @@ fn with_health(state: &AdminState, rows: Vec<ManifestRow>) -> Result<Vec<Manifes
     let names: Vec<&str> = rows.iter().map(|row| row.uri.as_str()).collect();
     let verdicts = state.index.verdicts(&names)?;
     let of = |row: &ManifestRow| {
-        verdicts
-            .get(&row.uri)
-            .map_or_else(Default::default, |known| ManifestHealth::of(row.images, known))
+        verdicts.get(&row.uri).map_or_else(Default::default, |known| ManifestHealth::of(row.images, known))
     };
     Ok(rows.into_iter().map(|row| ManifestDetail { health: of(&row), row }).collect())
 }
@@ -283,7 +282,7 @@ pub(super) struct SearchResult {
 }
 
 /// Time limit for reading labels of canvases in a search.
-const PATIENCE: Duration = Duration::from_millis(250);
+const LABEL_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// A search reads all labels, 50 ms with 100,000 manifests: not on a thread that serves.
 pub(super) async fn aside<T, F>(read: F) -> Result<T, ApiProblem>
@@ -305,6 +304,6 @@ pub(super) fn images(state: &AdminState, words: &str, limit: u32) -> Result<Sear
     let manifests = with_health(state, state.index.manifests_named(words, limit)?)?;
     let is_name = identifier.is_some() || !owners.is_empty();
     let (canvases, is_complete) =
-        if is_name { (Vec::new(), true) } else { state.index.canvases_named(words, limit, PATIENCE)? };
+        if is_name { (Vec::new(), true) } else { state.index.canvases_named(words, limit, LABEL_TIMEOUT)? };
     Ok(SearchResult { identifier, owners, manifests, canvases, is_complete })
 }

@@ -132,10 +132,10 @@ pub struct BatchServices {
 }
 
 /// Multiple of `heal.backoff_max` after which a service that only fails is given up.
-const PATIENCE: u32 = 3;
+const MAX_BACKOFFS: u32 = 3;
 
 /// Timeout of a probe.
-const LOOK: Duration = Duration::from_secs(30);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Canvases read ahead of the work.
 const READ_AHEAD: usize = 256;
@@ -165,7 +165,7 @@ impl BatchCommand<'_> {
         if let Some(timeout) = self.selection().timeout {
             heal.timeout = timeout;
         }
-        let look = self.selection().timeout.unwrap_or(LOOK);
+        let look = self.selection().timeout.unwrap_or(PROBE_TIMEOUT);
         settings.upstream.first_byte_timeout = settings.upstream.first_byte_timeout.min(look);
         for route in settings.routes.iter_mut().filter(|route| route.kind == RouteKind::Image) {
             route.first_byte_timeout = route.first_byte_timeout.map(|own| own.min(look));
@@ -326,7 +326,7 @@ fn worker(
         },
         pace: rate.map(|rate| tokio::sync::Mutex::new(tokio::time::interval(Duration::from_secs(1) / rate))),
         journal: RefCell::new(journal),
-        patience: settings.heal.backoff_max * PATIENCE,
+        patience: settings.heal.backoff_max * MAX_BACKOFFS,
         places: tokio::sync::Semaphore::new(settings.heal.concurrency * 3 / 2),
         stopping: Cell::new(false),
         begun: Cell::new(0),

@@ -12,7 +12,7 @@ use super::{CanvasResult, CanvasTask, HandledBy};
 use crate::cluster::{Claim, Cluster, Job, JobError};
 
 /// Poll interval for canvases that other runs have claimed, and for a Redis that is away.
-pub(crate) const LOOK: Duration = Duration::from_millis(200);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Share of this process in a job.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl JobShare {
             let text = "Redis is away: the job waits, because what others do cannot be known";
             let _ = writeln!(std::io::stderr().lock(), "{text}");
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) struct BatchRun {
 const ROUNDS: u32 = 2;
 
 /// Interval in which the words beside the bar change and the journal is synced.
-const TICK: Duration = Duration::from_millis(250);
+const TICK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Images probed before a check of the deployment alone.
 const SAMPLE: u64 = 8;
@@ -77,7 +77,7 @@ impl RunState {
     }
 
     fn pause(&self, worker: &CanvasWorker) -> Duration {
-        if self.elsewhere.is_empty() { pause(worker, self.round) } else { job::LOOK }
+        if self.elsewhere.is_empty() { pause(worker, self.round) } else { job::POLL_INTERVAL }
     }
 
     /// Takes up units first that other processes had claimed: those may be done, or the processes gone.
@@ -149,7 +149,7 @@ impl BatchRun {
         let mut queue: VecDeque<CanvasTask> = VecDeque::new();
         let mut stop = StopReason::No;
         let mut wake = None::<Instant>;
-        let mut tick = interval(TICK);
+        let mut tick = interval(TICK_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let may_start = stop == StopReason::No && !worker.stopping.get() && wake.is_none();
@@ -339,8 +339,7 @@ fn settle(
         return;
     }
     let (own, others) = &mut state.shares;
-    *if result.by == HandledBy::Others { others } else { own } +=
-        u64::from(!result.again && !result.undone);
+    *if result.by == HandledBy::Others { others } else { own } += u64::from(!result.again && !result.undone);
     if result.again && state.round < ROUNDS && !worker.stopping.get() {
         state.later.push_back(unit);
         return;

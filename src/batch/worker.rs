@@ -81,7 +81,7 @@ impl SkipReason {
 }
 
 /// Poll interval during a pause.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 impl CanvasWorker {
     /// Probes one canvas and heals it.
@@ -164,7 +164,7 @@ impl CanvasWorker {
                 break mended;
             }
             // Other requests try the service now; this one waits for their result.
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             if let Err(skipped) = self.wait_retry_after().await {
                 return Self::skip_reason(skipped, entry, result);
             }
@@ -364,10 +364,10 @@ impl CanvasWorker {
             let Some(rest) = self.healer.retry_after() else { return Ok(()) };
             let since = self.stalled.get().unwrap_or_else(Instant::now);
             self.stalled.set(Some(since));
-            if since.elapsed() + rest.saturating_sub(LOOK) > self.patience {
+            if since.elapsed() + rest.saturating_sub(POLL_INTERVAL) > self.patience {
                 return Err(SkipReason::GivenUp);
             }
-            tokio::time::sleep(rest.min(LOOK).mul_f64(0.5 + fastrand::f64())).await;
+            tokio::time::sleep(rest.min(POLL_INTERVAL).mul_f64(0.5 + fastrand::f64())).await;
         }
     }
 }

@@ -20,10 +20,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Minimum poll interval of waiters.
-const SOONEST: Duration = Duration::from_millis(50);
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A connection that lived this long resets the reconnect backoff.
-const LASTED: Duration = Duration::from_secs(30);
+const STABLE_AFTER: Duration = Duration::from_secs(30);
 
 /// The link of this node to Redis.
 pub(super) struct RedisLink {
@@ -215,7 +215,7 @@ impl RedisLink {
                 }
                 _ => {}
             }
-            pause = if started.elapsed() > LASTED { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+            pause = if started.elapsed() > STABLE_AFTER { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
             drop(own);
             sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
         }
@@ -308,8 +308,8 @@ impl Drop for Subscription {
 /// Poll delay without a message: until the lease of the awaited node ends. A live node renews its lease long before, so a
 /// poll is rare; a dead node is detected at once. Jitter spreads the polls of the nodes.
 pub(super) fn after(left: &str) -> Duration {
-    let left = Duration::from_millis(left.parse().unwrap_or(0)).max(SOONEST);
-    left + SOONEST.mul_f64(fastrand::f64())
+    let left = Duration::from_millis(left.parse().unwrap_or(0)).max(MIN_POLL_INTERVAL);
+    left + MIN_POLL_INTERVAL.mul_f64(fastrand::f64())
 }
 
 /// Milliseconds, at least one: Redis refuses a time to live of zero.

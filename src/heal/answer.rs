@@ -19,7 +19,7 @@ use crate::outcome::Outcome;
 use crate::upstream::{Body, Caller, HeldResponse, MemoryBudget};
 
 /// Time limit for the rest of a first answer to arrive. After it the answer is left where it is.
-const HOLDING: Duration = Duration::from_secs(2);
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `ImageExchange` is a viewer's request for an image, as it goes to the image server.
 #[derive(Debug, Clone, Copy)]
@@ -234,7 +234,7 @@ impl Healer {
     async fn hold(&self, exchange: &ImageExchange<'_>, first: Response<Body>) -> Option<HeldResponse> {
         let most = self.parts.settings.heal.max_held;
         let held =
-            HeldResponse::hold(first, most, HOLDING, &exchange.budget.of(exchange.caller.holder())).await;
+            HeldResponse::hold(first, most, FIRST_ANSWER_TIMEOUT, &exchange.budget.of(exchange.caller.holder())).await;
         if held.is_none() {
             self.parts.metrics.event(EventKind::HeldRefused);
         }

@@ -54,7 +54,7 @@ use store::{Store, WriteResult};
 use store::{queries, rows};
 
 /// Interval of checks by lookups whether another process changed the file.
-const LOOK: Duration = Duration::from_millis(200);
+const CHANGE_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A canvas that owns an image.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -338,7 +338,7 @@ impl Index {
     fn check_for_changes(&self) {
         let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         let due = self.next_look.load(Ordering::Relaxed);
-        let next = now.saturating_add(u64::try_from(LOOK.as_millis()).unwrap_or(200));
+        let next = now.saturating_add(u64::try_from(CHANGE_CHECK_INTERVAL.as_millis()).unwrap_or(200));
         // A single caller checks; the others use the last state.
         if now < due
             || self.next_look.compare_exchange(due, next, Ordering::AcqRel, Ordering::Relaxed).is_err()

@@ -24,7 +24,7 @@ use crate::upstream::{Body, ClientConnection};
 const LAST_PERMIT: Duration = Duration::from_secs(1);
 
 /// Interval between checks whether a connection can be closed for another.
-const LOOK: Duration = Duration::from_millis(250);
+const CLOSE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Runs the accept loop. Connections are tasks of their loop, spawned where they are accepted, so that none is lost
 /// between two owners when the socket closes. Returns how many had to be cut.
@@ -137,7 +137,7 @@ async fn permit_for(
         if let Some(permit) = group.permits.try_take() {
             return Some(permit);
         }
-        let mut look = LOOK;
+        let mut look = CLOSE_CHECK_INTERVAL;
         // More than one if the limit was lowered.
         let evicted = open.evict_up_to(group.permits.missing(), client);
         (0..evicted).for_each(|_| group.metrics.edge.connection_cut("evicted"));

@@ -33,7 +33,7 @@ use crate::proxy::{ClientInfo, MalformedHead};
 use crate::upstream::{Body, ClientConnection, Upgrade};
 
 /// Time that the other side has for its part of a graceful close.
-const GOODBYE: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time in which a kept connection may send one more request after a stop; its answer says that it is the last. Closing the
 /// connection at once would break a request that is on its way.
@@ -248,7 +248,7 @@ impl ClientSocket {
                 http.park();
             }
             if ending && activity.is_idle() {
-                match timeout(GOODBYE, &mut http).await {
+                match timeout(CLOSE_TIMEOUT, &mut http).await {
                     Ok(ended) => return ended,
                     Err(_) if activity.is_idle() => return Ok(()),
                     Err(_) => {}

@@ -39,7 +39,7 @@ use collapse::{CollapseKey, DirectFlights, SharedResponse};
 use fetch::is_document;
 
 /// Repairs of a document for one viewer if it comes back with other images missing.
-const MENDS: usize = 2;
+const MAX_REPAIRS: usize = 2;
 
 /// Answers requests on presentation routes. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -303,7 +303,7 @@ impl PresentationInner {
             UpstreamDocument::Whole(whole) => whole,
             streams @ UpstreamDocument::Streams(_) => return Ok(streams),
         };
-        for _ in 0..=MENDS {
+        for _ in 0..=MAX_REPAIRS {
             let Some(poisoned) = self.suspect(wanted, &whole).await.filter(|_| may_repeat) else {
                 return Ok(UpstreamDocument::Whole(whole));
             };

@@ -17,7 +17,7 @@ const SAMPLE: u32 = 200;
 const IMAGES: usize = 16;
 
 /// Hosts of canvases that are counted one by one.
-const HOSTS: usize = 32;
+const MAX_HOSTS: usize = 32;
 
 /// Images whose info.json is requested, until one is there.
 const WITNESSES: usize = 3;
@@ -64,7 +64,7 @@ impl UnmappedCanvases {
         let Some(strange) = strange_canvas(healer, canvas, images) else { return };
         self.strange += 1;
         let host = CanvasUrl::parse(&strange).map_or("(none)", |url| url.authority).to_ascii_lowercase();
-        if self.hosts.len() < HOSTS || self.hosts.contains_key(&host) {
+        if self.hosts.len() < MAX_HOSTS || self.hosts.contains_key(&host) {
             self.hosts.entry(host).or_insert((0, strange)).0 += 1;
         }
     }

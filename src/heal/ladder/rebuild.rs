@@ -25,7 +25,7 @@ const INFO_TRUTH: &str = "info.json?cache=nocache";
 const INFO: &str = "info.json";
 
 /// Duration of a check after which a probe tells whether the rebuild is still needed.
-const A_WHILE: Duration = Duration::from_millis(50);
+const LONG_CHECK: Duration = Duration::from_millis(50);
 
 /// `ServiceHealth` is the expected answer to the service's nested info.json now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +120,7 @@ impl Ladder {
                 }
             }
             // During the wait another page of the same file may have been rebuilt.
-            if (has_waited || began.elapsed() > A_WHILE) && self.evidence(image).await == Evidence::Alive {
+            if (has_waited || began.elapsed() > LONG_CHECK) && self.evidence(image).await == Evidence::Alive {
                 return Err(StepResult::Alive);
             }
             return Ok(alone.filter(|_| is_a_trial));

@@ -104,7 +104,7 @@ pub enum CanvasVisit {
 const LONGEST_MANIFEST: usize = 256 << 20;
 
 /// Poll interval of an open breaker.
-const BREAKER_LOOK: Duration = Duration::from_millis(100);
+const BREAKER_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Healer {
     /// The image with this lookup key on `canvas` of `manifest`. `None`: no route is for images, or `[heal] identifiers`
@@ -239,7 +239,7 @@ impl Healer {
         let now = Instant::now();
         let rests = self.parts.services.all().iter().filter_map(|service| {
             let open = service.breaker.state(now) == BreakerState::Open;
-            service.remarks.retry_after(now).or(open.then_some(BREAKER_LOOK))
+            service.remarks.retry_after(now).or(open.then_some(BREAKER_POLL_INTERVAL))
         });
         rests.max()
     }

@@ -19,10 +19,10 @@ use crate::observe::{EventKind, Metrics};
 use crate::upstream::coding::ContentCoding;
 
 /// Poll interval, because pub/sub messages can be lost.
-const LOOK: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Delay before reading, so that messages that come one after the other are read together.
-const LINGER: Duration = Duration::from_millis(100);
+const READ_DELAY: Duration = Duration::from_millis(100);
 
 /// Follows the learned entries of other nodes.
 #[derive(Debug)]
@@ -55,9 +55,9 @@ impl LearnedFollower {
                 _ = learnings.changed() => {}
                 // Joined again: messages were missed.
                 _ = link.changed() => {}
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
-            tokio::time::sleep(LINGER).await;
+            tokio::time::sleep(READ_DELAY).await;
         }
     }
 

@@ -19,7 +19,7 @@ use crate::index::{Index, IndexError};
 use crate::observe::{EventKind, Metrics};
 
 /// Poll interval. Pub/sub messages can be lost, and the editor must renew its lease.
-const LOOK: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Time alone after which a node that was joined reads the sources itself. Sooner, one slow command of Redis would send
 /// every node to all sources at once.
@@ -104,7 +104,7 @@ impl IndexReplicator {
             if is_editor {
                 self.publish_changes(&mut published).await;
             }
-            let pause = LOOK.min(self.settings.cluster.edition_every);
+            let pause = POLL_INTERVAL.min(self.settings.cluster.edition_every);
             tokio::select! {
                 _ = editions.changed() => {}
                 _ = link.changed() => {}

@@ -264,7 +264,7 @@ impl Store {
         self.check()?;
         let Some(conn) = writer.as_ref() else { return Ok(()) };
         let busy = self.checkpoint(conn, Duration::ZERO).map_err(|e| self.wrap(e));
-        let _ = conn.busy_timeout(schema::BUSY);
+        let _ = conn.busy_timeout(schema::BUSY_TIMEOUT);
         if busy? { Err(IndexError::LogFull { path: self.file.clone() }) } else { Ok(()) }
     }
 
@@ -278,9 +278,9 @@ impl Store {
         let last = self.waited.lock();
         let waits = size >= LONGEST_LOG && last.is_none_or(|last| last.elapsed() > AFTER_WAITING);
         drop(last);
-        let patience = if waits { schema::BUSY } else { Duration::ZERO };
+        let patience = if waits { schema::BUSY_TIMEOUT } else { Duration::ZERO };
         let busy = self.check().and_then(|()| self.checkpoint(conn, patience).map_err(|e| self.wrap(e)));
-        let _ = conn.busy_timeout(schema::BUSY);
+        let _ = conn.busy_timeout(schema::BUSY_TIMEOUT);
         match busy {
             Ok(busy) if busy && waits => *self.waited.lock() = Some(Instant::now()),
             Ok(_) => {}

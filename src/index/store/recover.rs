@@ -25,10 +25,10 @@ use crate::observe::{EventKind, Metrics};
 pub const PART: &str = "index";
 
 /// Retry interval of an index that cannot be opened.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Minimum time between two recoveries: a failing disk must not fill itself with copies.
-const CALM: Duration = Duration::from_mins(1);
+const MIN_RECOVERY_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Signals between modules for an index that must be begun anew.
 #[derive(Debug)]
@@ -198,7 +198,7 @@ pub async fn watch_over(index: Arc<Index>, metrics: Arc<Metrics>) {
     let mut calm = Instant::now();
     loop {
         if index.is_absent() {
-            sleep(RETRY).await;
+            sleep(RETRY_INTERVAL).await;
         } else {
             index.recovery.bell.notified().await;
             sleep_until(calm).await;
@@ -206,7 +206,7 @@ pub async fn watch_over(index: Arc<Index>, metrics: Arc<Metrics>) {
         let own = Arc::clone(&index);
         match spawn_blocking(move || own.recover()).await {
             Ok(Some(Ok(trouble))) => {
-                calm = Instant::now() + CALM;
+                calm = Instant::now() + MIN_RECOVERY_INTERVAL;
                 metrics.event(EventKind::IndexBegunAnew);
                 metrics.edge.degraded.begins(PART, &trouble.told_anew());
                 index.recovery.begun.send_modify(|times| *times += 1);
@@ -217,7 +217,7 @@ pub async fn watch_over(index: Arc<Index>, metrics: Arc<Metrics>) {
                     .degraded
                     .begins(PART, &UnusableIndex { why: error.to_string(), aside: None }.told());
                 if !index.is_absent() {
-                    sleep(RETRY).await;
+                    sleep(RETRY_INTERVAL).await;
                     index.recovery.bell.notify_one();
                 }
             }
