@@ -109,11 +109,10 @@ impl Admin {
 
     /// Answers one request.
     pub async fn handle(&self, operator: Operator, request: Request<Incoming>) -> Response<Body> {
-        let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-        let is_for_eyes = accept.is_some_and(|accept| accept.contains("text/html"));
+        let is_browser = accept(&request).contains("text/html");
         let mut response = match self.answer(operator, request).await {
             Ok(response) => response,
-            Err(problem) if is_for_eyes => {
+            Err(problem) if is_browser => {
                 let page = pages::problem(&problem);
                 problem.with_page(page)
             }
@@ -144,8 +143,8 @@ impl Admin {
             problem
         };
         self.auth.authorize(&request, &operator).map_err(counted)?;
-        let asked = asked.ok_or_else(|| ApiProblem::not_found("there is no such page"))?;
-        match asked {
+        let query = request.uri().query().unwrap_or_default();
+        match asked.ok_or_else(|| ApiProblem::not_found("there is no such page"))? {
             AdminRoute::Act(act) if *request.method() == Method::POST => {
                 self.auth.authorize_action(&request).map_err(counted)?;
                 self.act(act, operator.peer, request).await
@@ -153,20 +152,15 @@ impl Admin {
             AdminRoute::Act(_) => Err(ApiProblem::method("POST")),
             _ if !is_read => Err(ApiProblem::method("GET, HEAD")),
             AdminRoute::Metrics => {
-                let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-                let format = ScrapeFormat::accepted(accept.unwrap_or_default());
+                let format = ScrapeFormat::accepted(accept(&request));
                 Ok(answer::typed(format.content_type(), self.state.metrics.scrape_as(format)))
             }
             AdminRoute::Description => Ok(answer::typed("application/json", OPENAPI)),
             AdminRoute::Events => self.events().map_err(counted),
-            AdminRoute::Broken => {
-                let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-                let query = request.uri().query().unwrap_or_default();
-                broken::api(&self.state, query, accept.unwrap_or_default()).await
-            }
-            AdminRoute::Page(page) => self.page(page, request.uri().query().unwrap_or_default()).await,
+            AdminRoute::Broken => broken::api(&self.state, query, accept(&request)).await,
+            AdminRoute::Page(page) => self.page(page, query).await,
             AdminRoute::Asset(kind, text) => Ok(answer::typed(kind, text)),
-            AdminRoute::Read(read) => self.read(read, request.uri().query().unwrap_or_default()).await,
+            AdminRoute::Read(read) => self.read(read, query).await,
             AdminRoute::Live | AdminRoute::Ready => Err(ApiProblem::not_found("there is no such page")),
         }
     }
@@ -195,4 +189,9 @@ impl Admin {
             metrics.event(EventKind::AdminRefused);
         }
     }
+}
+
+/// The field `Accept`, or an empty text.
+fn accept(request: &Request<Incoming>) -> &str {
+    request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
