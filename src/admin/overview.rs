@@ -5,7 +5,7 @@ use std::time::Duration;
 use askama::Template;
 
 use super::chart::{self, Chart};
-use super::format::{HealRow, SetupRow, row, setup_row, time_of};
+use super::format::{HealRow, row, time_of};
 use super::labels::BookLabels;
 use super::{AdminState, queries};
 use crate::index::history::{HistoryFilter, HistoryPage};
@@ -31,7 +31,7 @@ pub(super) struct OverviewPage {
 #[derive(Template)]
 #[template(path = "now_live.html")]
 pub(super) struct OverviewLive {
-    pub(super) setup: Vec<SetupRow>,
+    pub(super) setup: Vec<SetupFinding>,
     pub(super) tone: &'static str,
     pub(super) summary: String,
     pub(super) breakers: Vec<BreakerView>,
@@ -72,7 +72,7 @@ pub(super) fn now(state: &AdminState) -> OverviewLive {
         next_try: time_of(service.next_try.unwrap_or(0)).0,
     });
     OverviewLive {
-        setup: state.setup.problems().into_iter().map(setup_row).collect(),
+        setup: state.setup.problems(),
         tone,
         summary,
         breakers: breakers.collect(),

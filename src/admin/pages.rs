@@ -8,7 +8,7 @@ use http::Response;
 use super::answer::{ApiProblem, typed};
 use super::broken;
 use super::collections::{ManifestView, collections, manifest_view};
-use super::format::{HealRow, SetupRow, row, setup_row, took};
+use super::format::{HealRow, row, took};
 use super::health::{self, CanvasHealth, ImageState};
 use super::labels::BookLabels;
 use super::overview::{OverviewPage, now};
@@ -16,7 +16,7 @@ use super::queries::{self, ApiParameters};
 use super::route::DashboardPage;
 use super::{Admin, AdminState};
 use crate::observe::counted;
-use crate::setup;
+use crate::setup::{self, SetupFinding};
 use crate::upstream::Body;
 
 /// The pages, in the order of the navigation.
@@ -119,7 +119,7 @@ struct OwnerView {
 #[template(path = "setup.html")]
 struct SetupPage {
     here: &'static str,
-    findings: Vec<SetupRow>,
+    findings: Vec<SetupFinding>,
     is_sweeping: bool,
 }
 
@@ -335,6 +335,5 @@ async fn check(state: &AdminState) -> Result<SetupPage, ApiProblem> {
     let findings =
         findings.ok_or_else(|| ApiProblem::internal("the setup cannot be checked: the log says why"))?;
     state.setup.update(&findings, &state.metrics);
-    let findings = findings.into_iter().map(setup_row).collect();
     Ok(SetupPage { here: "/setup", findings, is_sweeping: state.healer.is_sweeping() })
 }
