@@ -81,9 +81,9 @@ impl Books {
     ) -> bool {
         let Some((service, request)) = self.request(manifest) else { return false };
         let service = &service;
-        let mut turn = service.books.try_acquire().ok();
-        if turn.is_none() {
-            turn = service.books.acquire().await.ok();
+        let mut permit = service.books.try_acquire().ok();
+        if permit.is_none() {
+            permit = service.books.acquire().await.ok();
             // The request before this one may have been for the same manifest.
             if !self.knowledge.is_expired_now(image, Some(Instant::now())).await {
                 return true;
@@ -115,7 +115,7 @@ impl Books {
             );
         }
         own.finish(DONE);
-        drop(turn);
+        drop(permit);
         helped
     }
 

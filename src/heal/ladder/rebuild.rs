@@ -41,9 +41,9 @@ pub(in crate::heal) enum ServiceHealth {
 impl Ladder {
     /// Rebuild: only when a visit did not help, the service is well, and does not report the image alive. (Alive and 404 is
     /// a missing file: a rebuild would ruin a good canvas.)
-    pub(super) async fn rebuild(&self, turn: &CanvasAttempt, run: &mut HealRun<'_>) -> StepResult {
-        let (service, canvas) = (&turn.service, &turn.canvas);
-        let lacks = match turn.visited {
+    pub(super) async fn rebuild(&self, attempt: &CanvasAttempt, run: &mut HealRun<'_>) -> StepResult {
+        let (service, canvas) = (&attempt.service, &attempt.canvas);
+        let lacks = match attempt.visited {
             VisitResult::Got(CanvasResponse::Lacks) => true,
             VisitResult::Never
             | VisitResult::Got(CanvasResponse::Built | CanvasResponse::Carries | CanvasResponse::Unclear) => {
@@ -52,7 +52,7 @@ impl Ladder {
             // A service that cannot build the canvas cannot build it anew.
             VisitResult::InVain | VisitResult::Got(_) => return StepResult::Skipped,
         };
-        let alone = match self.may_rebuild(turn, run, lacks).await {
+        let alone = match self.may_rebuild(attempt, run, lacks).await {
             Ok(alone) => alone,
             Err(step) => return step,
         };
@@ -85,11 +85,11 @@ impl Ladder {
     /// Returns the permit for the only rebuild, where nothing shows that the service is well. `Err`: not safe.
     async fn may_rebuild(
         &self,
-        turn: &CanvasAttempt,
+        attempt: &CanvasAttempt,
         run: &mut HealRun<'_>,
         lacks: bool,
     ) -> Result<Option<OwnedSemaphorePermit>, StepResult> {
-        let (service, image) = (&turn.service, run.image);
+        let (service, image) = (&attempt.service, run.image);
         let (began, mut alone, mut has_waited) = (Instant::now(), None, false);
         loop {
             if matches!(self.canvases.registration(image).await, Registration::Alive(_)) {
@@ -103,7 +103,7 @@ impl Ladder {
             if health == ServiceHealth::Unwell {
                 self.metrics.event(EventKind::RebuildWithheld);
                 if lacks {
-                    run.repair(service, CanvasRequest::visit(&turn.canvas));
+                    run.repair(service, CanvasRequest::visit(&attempt.canvas));
                 }
                 return Err(StepResult::Skipped);
             }
