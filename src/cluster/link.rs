@@ -179,13 +179,13 @@ impl RedisLink {
             }
             (PushKind::Message, [_, Value::BulkString(text)]) => {
                 let Ok(text) = std::str::from_utf8(text) else { return };
-                let heard = text.split_once(' ').is_some_and(|(subject, news)| {
+                let is_expected = text.split_once(' ').is_some_and(|(subject, news)| {
                     self.subjects.lock().get(subject).is_some_and(|sender| {
                         sender.send_replace(news.to_owned());
                         true
                     })
                 });
-                if !heard {
+                if !is_expected {
                     (self.on_news)(text);
                 }
             }
@@ -215,7 +215,8 @@ impl RedisLink {
                 }
                 _ => {}
             }
-            pause = if started.elapsed() > STABLE_AFTER { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+            pause =
+                if started.elapsed() > STABLE_AFTER { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
             drop(own);
             sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
         }
@@ -224,9 +225,9 @@ impl RedisLink {
     /// Connects, and proves that Redis takes writes: a server that is full, still loading or a mere replica would answer
     /// reads.
     async fn join(self: &Arc<Self>, number: u64) -> RedisResult<()> {
-        let ear = Arc::downgrade(self);
-        let hear = move |push: PushInfo| ear.upgrade().map(|link| link.dispatch(number, &push)).ok_or(());
-        let mut wire = connect(&self.settings, hear).await?;
+        let link = Arc::downgrade(self);
+        let on_push = move |push: PushInfo| link.upgrade().map(|link| link.dispatch(number, &push)).ok_or(());
+        let mut wire = connect(&self.settings, on_push).await?;
         let () = redis::cmd("SET")
             .arg(self.key(&self.node, "here"))
             .arg("1")

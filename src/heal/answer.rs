@@ -8,7 +8,7 @@ use http::request::Parts;
 use hyper::Response;
 
 use crate::config::settings::Rung;
-use crate::heal::callback::is_services_voice;
+use crate::heal::callback::looks_like_service;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::first_requests::FirstRequestPermit;
 use crate::heal::image::{IndexedImage, RoutedImage};
@@ -162,7 +162,7 @@ impl Healer {
         let (image, head) = (exchange.image, exchange.head);
         // A request that looks like the canvas service's own may come from it. A reader would ask for tiles next; the
         // service does not.
-        if image.request.target != Target::Info || is_services_voice(image.request.target, head) {
+        if image.request.target != Target::Info || looks_like_service(image.request.target, head) {
             return None;
         }
         let indexed = self.lookup(image)?;
@@ -233,8 +233,13 @@ impl Healer {
     /// Buffers an answer. `None`: there is no memory for it; the request is sent again if the answer is needed.
     async fn hold(&self, exchange: &ImageExchange<'_>, first: Response<Body>) -> Option<HeldResponse> {
         let most = self.parts.settings.heal.max_held;
-        let held =
-            HeldResponse::hold(first, most, FIRST_ANSWER_TIMEOUT, &exchange.budget.of(exchange.caller.holder())).await;
+        let held = HeldResponse::hold(
+            first,
+            most,
+            FIRST_ANSWER_TIMEOUT,
+            &exchange.budget.of(exchange.caller.holder()),
+        )
+        .await;
         if held.is_none() {
             self.parts.metrics.event(EventKind::HeldRefused);
         }

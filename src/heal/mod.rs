@@ -220,7 +220,7 @@ impl Healer {
         at: &RoutedImage<'_>,
         head: &http::request::Parts,
     ) -> Option<(u32, u32)> {
-        if callback::is_services_voice(at.request.target, head) {
+        if callback::looks_like_service(at.request.target, head) {
             return None;
         }
         let image = self.lookup(at).filter(|image| self.parts.missing.is_proven(image))?;
