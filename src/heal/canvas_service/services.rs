@@ -137,7 +137,7 @@ impl CanvasServices {
                 Ok((status, body)) => service.registrations.record_response(uuid, status, &body, asked_at),
                 Err(error) => {
                     self.metrics.upstream_error(error.kind());
-                    service.registrations.record_timeout(Instant::now());
+                    service.registrations.suspend(Instant::now());
                     Registration::Nothing
                 }
             };
@@ -225,7 +225,7 @@ impl CanvasServices {
     /// Notes that the service called an image alive that had to be healed: another server answers there, or a cache does.
     pub(in crate::heal) fn resources_lied(&self, image: &IndexedImage) {
         for service in self.of(image) {
-            service.registrations.disable(Instant::now());
+            service.registrations.suspend(Instant::now());
         }
         self.metrics.event(EventKind::ResourcesDistrusted);
     }

@@ -225,7 +225,7 @@ impl Ladder {
             return false;
         }
         if self.canvases.registration(image).await == Registration::Expired {
-            service.registrations.disable(Instant::now());
+            service.registrations.suspend(Instant::now());
             self.metrics.event(EventKind::ResourcesDistrusted);
         }
         true

@@ -90,7 +90,7 @@ impl LearnedFollower {
         let (index, settings) = (Arc::clone(&self.index), Arc::clone(&self.settings));
         let read = spawn_blocking(move || {
             if settings.index.store == IndexStore::Redis {
-                return IndexEdition { index: &index }.is_now(None).map(|()| RefreshReport::default());
+                return IndexEdition { index: &index }.record_name(None).map(|()| RefreshReport::default());
             }
             let sources = index.sources(&settings.index.sources)?;
             Refresh::new(&index, &RefreshOptions { grace: settings.index.grace })

@@ -52,7 +52,7 @@ pub enum PublishError {
 #[derive(Default)]
 struct LastPublished {
     edition: Option<Edition>,
-    looks: Option<(i64, i64, i64)>,
+    fingerprint: Option<(i64, i64, i64)>,
     at: Option<Instant>,
 }
 
@@ -162,12 +162,13 @@ impl IndexReplicator {
             None => false,
         };
         let index = Arc::clone(&self.index);
-        let Ok(Ok(looks)) = spawn_blocking(move || IndexEdition { index: &index }.looks()).await else {
+        let Ok(Ok(fingerprint)) = spawn_blocking(move || IndexEdition { index: &index }.fingerprint()).await
+        else {
             return;
         };
         let is_due = published.at.is_none_or(|at| at.elapsed() >= self.settings.cluster.edition_every);
         // An empty index is not published: the sources are still being read.
-        if is_whole && published.looks == Some(looks) || !is_due || looks.0 == 0 {
+        if is_whole && published.fingerprint == Some(fingerprint) || !is_due || fingerprint.0 == 0 {
             return;
         }
         published.at = Some(Instant::now());
@@ -179,7 +180,7 @@ impl IndexReplicator {
                     chunks = edition.chunks.len(),
                     "the index was published"
                 );
-                (published.edition, published.looks) = (Some(edition), Some(looks));
+                (published.edition, published.fingerprint) = (Some(edition), Some(fingerprint));
             }
             Err(PublishError::Alone) => {}
             Err(error) => {
@@ -212,7 +213,7 @@ pub async fn publish(index: &Arc<Index>, cluster: &Arc<Cluster>, most: u64) -> R
     let edition = Edition::of(chunks, position);
     // Recorded before the announcement: the publisher need not read its own edition.
     let (own, name) = (Arc::clone(index), edition.name.clone());
-    spawn_blocking(move || IndexEdition { index: &own }.is_now(Some(&name)))
+    spawn_blocking(move || IndexEdition { index: &own }.record_name(Some(&name)))
         .await
         .map_err(|_| PublishError::Alone)??;
     if cluster.publish(&edition).await { Ok(edition) } else { Err(PublishError::Alone) }
