@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use testbed::Page;
 
-use crate::support::healing_world::{Before, all_back, book, lost, pages, read, read_for};
+use crate::support::healing_world::{Before, all_back, book, keys_are_back, lost, pages, read, read_for};
 use crate::support::world::{World, patiently};
 
 /// How soon the last image is back after a fault. Two seconds are promised; the machine may be busy.
@@ -140,10 +140,7 @@ async fn ahead_and_sweep_build_nothing_into_a_fault_that_was_seen() {
         // What readers themselves had built before the fault was seen.
         assert!(poisoned <= if ignores { 14 } else { 0 }, "{poisoned} canvases were built into the fault");
         world.bed.images.info_is_well();
-        patiently("everything is back", || {
-            pages.iter().all(|page| world.bed.redis.has_key(&page.identifier))
-        })
-        .await;
+        keys_are_back(&world.bed, &pages).await;
         assert_eq!(lost(&read(&world, &pages, 50).await), 0);
         world.settles().await;
         before.no_worse(&world);
