@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use testbed::{Client, Fetched, Kind};
 
 use crate::support::edge::{Viewer, status};
-use crate::support::world::{World, patiently};
+use crate::support::world::{World, asks_until, patiently};
 
 pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -52,12 +52,8 @@ async fn an_image_is_healed_by_hand_and_the_request_id_leads_through_all_of_it()
     assert_eq!((answer.status, answer.header("x-request-id")), (200, "by-hand-1"), "{}", answer.text());
     let healed = answer.json();
     assert_eq!((&healed["ending"], &healed["rung"]), (&json!("healed"), &json!("variant")));
-    let mut heals = Value::Null;
-    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
-    while heals["items"].as_array().is_none_or(Vec::is_empty) {
-        assert!(tokio::time::Instant::now() < until, "the heal never came into the history");
-        heals = told(&world, "/api/v1/heals?request=by-hand-1&verdict=healed&rung=variant").await;
-    }
+    let heals = async || told(&world, "/api/v1/heals?request=by-hand-1&verdict=healed&rung=variant").await;
+    let heals = asks_until("it is in the history", heals, |heals| !heals["items"][0].is_null()).await;
     let heal = &heals["items"][0];
     assert_eq!((&heal["identifier"], &heal["request"]), (&json!(page.identifier), &json!("by-hand-1")));
     let course = told(&world, &format!("/api/v1/heals/{}", heal["id"])).await;

@@ -1,14 +1,12 @@
 //! The cache: what is kept, for how long and for whom, and what goes out of it.
 
-use std::time::Duration;
-
 use http::Method;
 use rstest::rstest;
 use testbed::{Fetched, Flow, Origin};
 
 use crate::support::cache_world::{INFO, MINUTE, TILE, cached, counting, did};
 use crate::support::edge::Edge;
-use crate::support::world::patiently;
+use crate::support::world::{asks_until, patiently};
 
 #[tokio::test]
 async fn what_was_asked_for_once_comes_from_memory() {
@@ -210,20 +208,7 @@ async fn the_age_of_an_answer_is_what_it_had_and_what_it_became() {
 
 /// Asks until the cache did this.
 async fn until(edge: &Edge, path: &str, wanted: &str) -> Fetched {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    loop {
-        let answer = edge.get(path).await;
-        if did(&answer) == wanted {
-            return answer;
-        }
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "never: {wanted}; {} {:?}",
-            answer.status,
-            answer.headers
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    asks_until(wanted, async || edge.get(path).await, |answer| did(answer) == wanted).await
 }
 
 const STALE: &str = "fwd=stale; detail=stale-if-error";
@@ -262,11 +247,7 @@ async fn nothing_stale_goes_out_where_that_is_not_allowed(#[case] told: &'static
     let edge = cached(&origin.url(), more).await;
     assert_eq!(edge.get(TILE).await.status, 200);
     origin.goes_down().await;
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while edge.get(TILE).await.status == 200 {
-        assert!(tokio::time::Instant::now() < deadline, "it never ended");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    asks_until("it is stale", async || edge.get(TILE).await.status, |status| *status != 200).await;
     assert_eq!(edge.get(TILE).await.status, 502);
 }
 

@@ -1,5 +1,6 @@
 //! The world of a test: stand-ins, an index made from their manifests, and iiif-mender before them.
 
+use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
 
@@ -243,5 +244,25 @@ pub(crate) async fn patiently(what: &str, mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         assert!(tokio::time::Instant::now() < deadline, "never came true: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Asks again and again until an answer is good, for 20 s at most, and returns that answer.
+///
+/// # Panics
+/// When no answer was good in time.
+pub(crate) async fn asks_until<T: Debug>(
+    what: &str,
+    mut ask: impl AsyncFnMut() -> T,
+    is_good: impl Fn(&T) -> bool,
+) -> T {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = ask().await;
+        if is_good(&answer) {
+            return answer;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "never came true: {what}; now {answer:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
