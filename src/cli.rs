@@ -44,22 +44,22 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write a configuration, check it, and build the index; asks where everything is
+    /// Write a configuration, check it, and build the index; asks what is not given
     Init(InitArgs),
     /// Run the proxy; with --upstream no configuration file is needed
     Serve(ConfigDraft),
     /// Work with the index: which canvas owns which image
     #[command(subcommand)]
     Index(IndexCommand),
-    /// Tell which images are broken; asks nothing to be rebuilt
+    /// List broken images; requests no rebuild
     Check(CheckCommand),
-    /// Mend what is broken, in batch
+    /// Heal broken images, in batch
     Heal(HealArgs),
-    /// Show how a running iiif-mender is doing
+    /// Show the state of a running iiif-mender
     Top(TopArgs),
-    /// Have a running iiif-mender remove what it keeps of images (the cache)
+    /// Remove cached answers from a running iiif-mender
     Purge(PurgeArgs),
-    /// Look at the configuration
+    /// Check or print the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Print a completion script for a shell

@@ -18,7 +18,7 @@ use crate::presentation::gateway;
 pub(super) struct InitArgs {
     #[command(flatten)]
     draft: ConfigDraft,
-    /// Write over a configuration that is there
+    /// Replace a configuration file that exists
     #[arg(long)]
     force: bool,
 }

@@ -43,7 +43,7 @@ pub enum IndexCommand {
         #[arg(value_name = "SOURCE", required = true)]
         sources: Vec<String>,
     },
-    /// Read what changed in the sources
+    /// Read the documents of the sources that changed
     Refresh {
         /// Only these sources (default: all)
         #[arg(value_name = "SOURCE")]
@@ -55,7 +55,7 @@ pub enum IndexCommand {
         #[arg(value_name = "SOURCE", required = true)]
         sources: Vec<String>,
     },
-    /// Ask the canvas service for the files behind identifiers, as long as it knows them
+    /// Request the file URLs of identifiers from the canvas service, while it knows them
     LearnFiles {
         /// Requests at once at most
         #[arg(long, default_value_t = 2)]
@@ -64,7 +64,7 @@ pub enum IndexCommand {
         #[arg(long, default_value_t = 10)]
         rate: u32,
     },
-    /// Tell which canvases own an image; exit 1 when nobody does
+    /// List the canvases that own an image; exit 1 if there is none
     Lookup {
         /// Identifier, image URL, info.json URL or canvas URL
         #[arg(value_name = "IMAGE")]
@@ -72,13 +72,13 @@ pub enum IndexCommand {
     },
     /// List the manifests in the index
     List,
-    /// Count what the index holds
+    /// Count documents, canvases and images of the index
     Stats,
     /// Write every image with its canvas and manifest, one a line
     Export,
-    /// Tell which images were healed, when and how, newest first
+    /// List the last heals, newest first: image, time, rung and result
     History {
-        /// So many heals at most
+        /// Most heals to list
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: u32,
     },
