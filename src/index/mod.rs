@@ -114,7 +114,7 @@ impl Index {
     /// counts once for each of its canvases.
     pub fn open(path: &Path, cache: u64) -> Result<Self, IndexError> {
         let (path, recovery) = (IndexPath::new(path), Recovery::default());
-        let store = Store::open(&path, recovery.bell())?;
+        let store = Store::open(&path, recovery.wakeup())?;
         Ok(Self::over(path, store, cache, recovery))
     }
 
@@ -381,7 +381,7 @@ impl Index {
 
     /// Opens the current file behind the path, and forgets the answers in memory.
     fn reopen(&self) -> Result<(), IndexError> {
-        let fresh = Arc::new(Store::open(&self.path, self.recovery.bell())?);
+        let fresh = Arc::new(Store::open(&self.path, self.recovery.wakeup())?);
         *self.store.write() = fresh;
         self.epoch.fetch_add(1, Ordering::AcqRel);
         Ok(())

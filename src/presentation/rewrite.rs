@@ -62,7 +62,7 @@ impl RewriteRule {
     }
 
     /// Judges the colon at `at`. `last`: nothing follows `text`.
-    fn judge(&self, text: &[u8], at: usize, last: bool) -> UrlMatch {
+    fn match_url(&self, text: &[u8], at: usize, last: bool) -> UrlMatch {
         let behind = &text[at + 1..];
         if behind.len() < self.reach && !last {
             // Most colons stand between a key and its value.
@@ -196,7 +196,7 @@ impl Rewriter {
         let mut until = if last { text.len() } else { text.len().saturating_sub(MAX_SCHEME) };
         while let Some(found) = memchr(b':', &text[next..]) {
             let at = next + found;
-            match self.rewrite.judge(text, at, last) {
+            match self.rewrite.match_url(text, at, last) {
                 UrlMatch::Other => next = at + 1,
                 UrlMatch::Unclear => {
                     until = until.min(at.saturating_sub(MAX_SCHEME));

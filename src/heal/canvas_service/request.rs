@@ -88,7 +88,7 @@ impl CanvasService {
     /// True if the service asked for a pause, and the request must keep it: only those of the sweep lane do, because no
     /// viewer waits for them.
     pub(in crate::heal) fn rests_from(&self, urgency: &FlightPriority) -> bool {
-        urgency.lane() == Priority::Background && self.remarks.retry_after(Instant::now()).is_some()
+        urgency.lane() == Priority::Background && self.failures.retry_after(Instant::now()).is_some()
     }
 
     /// Waits for `work`, a request that was sent, while holding its permit. A hanging request loses the permit when others

@@ -47,7 +47,7 @@ pub(in crate::heal) struct CanvasServices {
     doubts: ImageDoubts,
     metrics: Arc<Metrics>,
     /// An identifier that was alive a short while ago: its info.json shows whether info.json works at all.
-    witness: Mutex<Option<IndexedImage>>,
+    alive_image: Mutex<Option<IndexedImage>>,
 }
 
 impl CanvasServices {
@@ -58,7 +58,7 @@ impl CanvasServices {
         (cooldowns, doubts): (Cooldowns, ImageDoubts),
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { services, guard, fleet, files, cooldowns, doubts, metrics, witness: Mutex::new(None) }
+        Self { services, guard, fleet, files, cooldowns, doubts, metrics, alive_image: Mutex::new(None) }
     }
 
     pub(in crate::heal) fn files(&self) -> &FileUrls {
@@ -149,7 +149,7 @@ impl CanvasServices {
             match &said {
                 Registration::Alive(file_url) => {
                     self.files.learn(uuid, file_url);
-                    self.set_canary(image);
+                    self.set_known_alive(image);
                 }
                 Registration::Expired => self.expired_again(image, alive_at),
                 Registration::Nothing => {}
@@ -231,13 +231,13 @@ impl CanvasServices {
     }
 
     /// Remembers this image as alive: later it can show whether info.json works at all.
-    pub(in crate::heal) fn set_canary(&self, image: &IndexedImage) {
-        *self.witness.lock() = Some(image.clone());
+    pub(in crate::heal) fn set_known_alive(&self, image: &IndexedImage) {
+        *self.alive_image.lock() = Some(image.clone());
     }
 
     /// An identifier that was alive a short while ago.
-    pub(in crate::heal) fn canary(&self) -> Option<IndexedImage> {
-        self.witness.lock().clone()
+    pub(in crate::heal) fn known_alive(&self) -> Option<IndexedImage> {
+        self.alive_image.lock().clone()
     }
 
     /// Time of the last whole build by the services of this image.

@@ -140,7 +140,7 @@ impl Ladder {
         // expected; anything worse is a fault that the nested request would meet too.
         match self.look_at(image, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
-            Ok(status) if self.is_expiry(status) => self.health_by_canary(image).await,
+            Ok(status) if self.is_expiry(status) => self.health_by_known_alive(image).await,
             // The image server asks for a login before the look-up: that is no fault, and the service has a way of its own.
             Ok(status) if matches!(status.as_u16(), 401 | 407) => ServiceHealth::Unproven,
             Ok(_) | Err(_) => ServiceHealth::Unwell,
@@ -148,12 +148,12 @@ impl Ladder {
     }
 
     /// Checks another image's info.json: this image's own is 404, as it also is when every info.json fails.
-    async fn health_by_canary(&self, image: &IndexedImage) -> ServiceHealth {
+    async fn health_by_known_alive(&self, image: &IndexedImage) -> ServiceHealth {
         // The image server may have the info.json in its memory: then the nested request, word for word, is well.
         if self.look_at(image, INFO).await.is_ok_and(|status| status.is_success()) {
             return ServiceHealth::Well;
         }
-        let Some(witness) = self.services.canary().filter(|witness| witness.key != image.key) else {
+        let Some(witness) = self.services.known_alive().filter(|witness| witness.key != image.key) else {
             return ServiceHealth::Unproven;
         };
         match self.look_at(&witness, INFO_TRUTH).await {

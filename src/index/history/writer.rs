@@ -43,7 +43,7 @@ pub struct HistoryWriter {
 #[derive(Debug, Default)]
 struct WriteQueue {
     notes: Mutex<QueuedRecords>,
-    bell: Condvar,
+    wakeup: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +72,7 @@ impl WriteQueue {
         if has_room {
             pile(&mut notes).push(note);
             if matches!(notes.len(), 1 | BATCH) {
-                self.bell.notify_one();
+                self.wakeup.notify_one();
             }
         }
         has_room
@@ -82,10 +82,10 @@ impl WriteQueue {
     fn batch(&self) -> QueuedRecords {
         let is_waiting = |notes: &mut QueuedRecords| notes.len() == 0 && !notes.closed;
         let mut notes = self.notes.lock();
-        if self.bell.wait_while_for(&mut notes, is_waiting, PRUNE_INTERVAL).timed_out() {
+        if self.wakeup.wait_while_for(&mut notes, is_waiting, PRUNE_INTERVAL).timed_out() {
             return QueuedRecords::default();
         }
-        self.bell.wait_while_for(&mut notes, |notes| !notes.are_due(), COMMIT_DELAY);
+        self.wakeup.wait_while_for(&mut notes, |notes| !notes.are_due(), COMMIT_DELAY);
         let closed = notes.closed;
         QueuedRecords { closed, ..std::mem::take(&mut *notes) }
     }
@@ -98,7 +98,7 @@ struct CloseOnDrop(Arc<WriteQueue>);
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.notes.lock().closed = true;
-        self.0.bell.notify_one();
+        self.0.wakeup.notify_one();
     }
 }
 

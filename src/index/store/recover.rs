@@ -33,20 +33,20 @@ const MIN_RECOVERY_INTERVAL: Duration = Duration::from_mins(1);
 /// Signals between modules for an index that must be begun anew.
 #[derive(Debug)]
 pub(crate) struct Recovery {
-    bell: Arc<Notify>,
+    wakeup: Arc<Notify>,
     /// Number of times the index was begun anew.
     begun: watch::Sender<u64>,
 }
 
 impl Default for Recovery {
     fn default() -> Self {
-        Self { bell: Arc::default(), begun: watch::Sender::new(0) }
+        Self { wakeup: Arc::default(), begun: watch::Sender::new(0) }
     }
 }
 
 impl Recovery {
-    pub(crate) fn bell(&self) -> &Arc<Notify> {
-        &self.bell
+    pub(crate) fn wakeup(&self) -> &Arc<Notify> {
+        &self.wakeup
     }
 }
 
@@ -81,7 +81,7 @@ impl Index {
             Err(error) => error,
         };
         let (path, recovery) = (IndexPath::new(path), Recovery::default());
-        let store = Store::absent(&path, recovery.bell())?;
+        let store = Store::absent(&path, recovery.wakeup())?;
         let index = Self::over(path, store, cache, recovery);
         let why = error.to_string();
         let trouble = match index.begin_anew(&error) {
@@ -200,7 +200,7 @@ pub async fn watch_over(index: Arc<Index>, metrics: Arc<Metrics>) {
         if index.is_absent() {
             sleep(RETRY_INTERVAL).await;
         } else {
-            index.recovery.bell.notified().await;
+            index.recovery.wakeup.notified().await;
             sleep_until(calm).await;
         }
         let own = Arc::clone(&index);
@@ -218,7 +218,7 @@ pub async fn watch_over(index: Arc<Index>, metrics: Arc<Metrics>) {
                     .begins(PART, &UnusableIndex { why: error.to_string(), aside: None }.told());
                 if !index.is_absent() {
                     sleep(RETRY_INTERVAL).await;
-                    index.recovery.bell.notify_one();
+                    index.recovery.wakeup.notify_one();
                 }
             }
             Ok(None) | Err(_) => {}
