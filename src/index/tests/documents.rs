@@ -117,10 +117,7 @@ fn a_key_is_the_path_under_a_route_decoded_once() {
 
 #[test]
 fn an_index_of_an_older_version_is_read_anew_once() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["vol1/f1", "vol2/f1"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (bench, index) = built(&[("a.json", &["vol1/f1", "vol2/f1"])]);
     assert_eq!(canvases_of(&index, "f1").len(), 2, "no routes are known: by the last segment");
     drop(index);
     // A file from before the bases were recorded.

@@ -36,10 +36,7 @@ fn nothing_is_written_into_a_file_that_was_replaced() {
 
 #[test]
 fn lookups_stay_right_while_builds_swap_the_file_and_old_generations_go() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["one", "two", "three"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (bench, index) = built(&[("a.json", &["one", "two", "three"])]);
     let done = AtomicBool::new(false);
     let asked = std::thread::scope(|scope| {
         let readers: Vec<_> = (0..4)
@@ -113,10 +110,7 @@ fn two_builds_at_once_are_one_too_many() {
 
 #[test]
 fn what_a_killed_build_left_behind_is_cleared_away() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["one"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (bench, index) = built(&[("a.json", &["one"])]);
     let left = ["g7", "g7-wal", "g7.run-images-0", "link"].map(|end| {
         let path = bench.dir.path().join(format!("index.sqlite3.{end}"));
         fs::write(&path, "half").unwrap();

@@ -21,11 +21,7 @@ fn a_canvas_keeps_its_query_loses_its_fragment_and_is_found_by_both_schemes() {
 
 #[test]
 fn an_image_on_several_canvases_of_several_manifests_has_them_all_as_owners() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["same", "other"]);
-    bench.write("b.json", &["other", "same"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (_bench, index) = built(&[("a.json", &["same", "other"]), ("b.json", &["other", "same"])]);
     // The newest manifest first: canvases of older ones may be gone.
     assert_eq!(canvases_of(&index, "same"), [canvas_url("b.json", 2), canvas_url("a.json", 1)]);
 }
