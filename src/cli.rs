@@ -108,7 +108,7 @@ fn run_command() -> Result<ExitCode, ExitCode> {
     let cli = manual::with_exit_status(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&cli).unwrap_or_else(|error| error.exit());
     if cli.json && !cli.command.prints_data() {
-        return Err(fail("--json: this command prints no data", Exit::Usage));
+        return Err(fail("--json: this command prints no data; leave the option out", Exit::Usage));
     }
     let mut out = io::stdout().lock();
     let done = match &cli.command {

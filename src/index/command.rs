@@ -246,7 +246,7 @@ fn remove(
     bar.finish_and_clear();
     for removed in &all {
         if !removed.is_known {
-            writeln!(io::stderr(), "{} is no source of the index", removed.source)?;
+            writeln!(io::stderr(), "{} is no source of the index: name it as it was added", removed.source)?;
         }
         if removed.is_configured {
             let text = "stands in the configuration and is read again from there: take it out there, or give it \

@@ -30,7 +30,7 @@ pub enum CertificateError {
         source: rustls_pki_types::pem::Error,
     },
     /// A file without a certificate.
-    #[error("TLS: there is no certificate in {0}")]
+    #[error("TLS: there is no certificate in {0}; it must be a PEM file that holds one")]
     Empty(PathBuf),
     /// Certificate and key do not fit, or cannot be used.
     #[error("TLS: {path}: {source}; do certificate and key belong together?")]
