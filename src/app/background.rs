@@ -88,8 +88,8 @@ pub(super) async fn sample_periodically(metrics: Arc<Metrics>) {
 fn follow_cluster(services: &Services, state: &ProcessState) -> impl Future<Output = ()> + use<> {
     let healer = services.healer.clone();
     let follower = services.cluster.clone().map(|cluster| {
-        let (index, metrics) = (Arc::clone(&state.index), Arc::clone(&state.metrics));
-        LearnedFollower::new(index, Arc::clone(&services.settings), cluster, metrics)
+        let (index, settings) = (Arc::clone(&state.index), Arc::clone(&services.settings));
+        LearnedFollower { index, settings, cluster, metrics: Arc::clone(&state.metrics) }
     });
     async move {
         if let Some(follower) = follower {

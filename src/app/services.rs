@@ -100,7 +100,8 @@ impl Services {
         let metrics = Arc::clone(&state.metrics);
         match &self.cluster {
             Some(cluster) if settings.index.store == IndexStore::Redis => {
-                tokio::spawn(IndexReplicator::new(index, settings, Arc::clone(cluster), metrics).run())
+                let cluster = Arc::clone(cluster);
+                tokio::spawn(IndexReplicator { index, settings, cluster, metrics }.run())
             }
             _ => tokio::spawn(SourceScheduler::new(index, settings, metrics).run()),
         }

@@ -27,24 +27,14 @@ const READ_DELAY: Duration = Duration::from_millis(100);
 /// Follows the learned entries of other nodes.
 #[derive(Debug)]
 pub struct LearnedFollower {
-    index: Arc<Index>,
-    settings: Arc<Settings>,
-    cluster: Arc<Cluster>,
-    metrics: Arc<Metrics>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl LearnedFollower {
-    /// Creates a follower; [`LearnedFollower::run`] does the work.
-    pub fn new(
-        index: Arc<Index>,
-        settings: Arc<Settings>,
-        cluster: Arc<Cluster>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { index, settings, cluster, metrics }
-    }
-
-    /// Goes on until it is dropped.
+    /// Follows until the future is dropped.
     pub async fn run(self) {
         let (mut learnings, mut link) = (self.cluster.subscribe_learned(), self.cluster.changes());
         loop {

@@ -28,10 +28,10 @@ const ALONE: Duration = Duration::from_secs(30);
 /// Keeps the copy of one node, and publishes where it is the editor.
 #[derive(Debug)]
 pub struct IndexReplicator {
-    index: Arc<Index>,
-    settings: Arc<Settings>,
-    cluster: Arc<Cluster>,
-    metrics: Arc<Metrics>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Reasons why an index could not be published.
@@ -66,17 +66,7 @@ impl Drop for SchedulerGuard {
 }
 
 impl IndexReplicator {
-    /// Creates a replicator; [`IndexReplicator::run`] does the work.
-    pub fn new(
-        index: Arc<Index>,
-        settings: Arc<Settings>,
-        cluster: Arc<Cluster>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { index, settings, cluster, metrics }
-    }
-
-    /// Goes on until it is dropped.
+    /// Replicates until the future is dropped.
     pub async fn run(self) {
         let (mut editions, mut link) = (self.cluster.editions(), self.cluster.changes());
         let mut begun = self.index.begun_anew();
