@@ -21,7 +21,9 @@ mod cluster_trouble;
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod support {
     pub(crate) mod cluster_world;
+    pub(crate) mod edge;
     pub(crate) mod healing_world;
+    pub(crate) mod program;
     pub(crate) mod world;
 }
 

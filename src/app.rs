@@ -41,7 +41,7 @@ use listeners::PublicListeners;
 use services::{ProcessState, Services};
 use trace_export::TraceExport;
 
-pub use services::batch_rooms;
+pub use services::batch_services;
 
 /// Errors that keep the process from starting.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +73,7 @@ pub enum StartError {
     Certificate(#[from] CertificateError),
     /// The token of the admin pages.
     #[error(transparent)]
-    Gate(#[from] admin::AdminAuthError),
+    Auth(#[from] admin::AdminAuthError),
     /// Signals, or standard output.
     #[error("cannot start: {0}")]
     Process(#[source] io::Error),
@@ -133,16 +133,16 @@ impl App {
     #[expect(clippy::unused_async, reason = "it must be called in a runtime")]
     pub async fn start_on(settings: Settings, mut inherited: InheritedSockets) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
-        let settings = Arc::new(accessories::usable(settings, &metrics)?);
+        let settings = Arc::new(accessories::leave_out_unusable(settings, &metrics)?);
         let export = accessories::spans(&settings, &metrics);
         let index = services::open_index(&settings, &metrics)?;
         let state = ProcessState::new(&settings, Arc::clone(&index), Arc::clone(&metrics));
         let services = Services::build(Arc::clone(&settings), &state, None)?;
-        let (stop_button, stop) = Shutdown::new();
+        let (stop_sender, stop) = Shutdown::new();
         let step_log = HealStepLog::default();
-        let rooms = services.admin_state(&state, None, &step_log, &stop_button);
+        let admin_state = services.admin_state(&state, None, &step_log, &stop_sender);
         let pages =
-            Arc::new(ArcSwap::from_pointee(Admin::new(rooms, accessories::gate(&settings, &metrics))));
+            Arc::new(ArcSwap::from_pointee(Admin::new(admin_state, accessories::auth(&settings, &metrics))));
         let services = Arc::new(ArcSwap::from_pointee(services));
 
         let bounds = ConnectionLimits::from(&settings.server);
@@ -165,10 +165,10 @@ impl App {
         let tasks = BackgroundTasks::start(&services.load(), &state);
         let tidying = tokio::spawn(prune_periodically(Arc::clone(&services), state.cache.clone()));
         let points = tokio::spawn(sample_periodically(Arc::clone(&metrics)));
-        let keeping_diary = tokio::spawn(step_log.clone().run(Arc::clone(&metrics)));
+        let recording_steps = tokio::spawn(step_log.clone().run(Arc::clone(&metrics)));
         let watching = tokio::spawn(recover::watch_over(Arc::clone(&index), Arc::clone(&metrics)));
         let filtering = tokio::spawn(keep_filter(Arc::clone(&index)));
-        let lasting = [tidying, points, keeping_diary, watching, filtering];
+        let lasting = [tidying, points, recording_steps, watching, filtering];
         metrics.edge.config_is_loaded();
         Ok(Self {
             addresses: listeners.addresses(),
@@ -181,7 +181,7 @@ impl App {
             listeners,
             reload: None,
             operators,
-            stop: stop_button,
+            stop: stop_sender,
             serving: serving.into_iter().collect(),
             lasting,
             step_log,
@@ -209,7 +209,7 @@ impl App {
 
     fn try_apply(&mut self, settings: Settings) -> Result<ConfigChanges, ReloadError> {
         let unusable = |error: StartError| ReloadError::Unusable(error.to_string());
-        let settings = accessories::usable_again(settings, &self.metrics);
+        let settings = accessories::leave_out_again(settings, &self.metrics);
         let mut settings = settings.map_err(|error| unusable(error.into()))?;
         let before = self.services.load_full();
         let wanted = differences(&before.settings, &settings);
@@ -224,18 +224,18 @@ impl App {
         let web = FetcherFactory::new(Arc::clone(&settings)).map_err(|error| unusable(error.into()))?;
         let services =
             Services::build(Arc::clone(&settings), &self.state, Some(&*before)).map_err(unusable)?;
-        let gate = accessories::gate_again(&settings, &self.metrics);
-        let gate = gate.map_err(|error| unusable(error.into()))?;
+        let auth = accessories::auth_again(&settings, &self.metrics);
+        let auth = auth.map_err(|error| unusable(error.into()))?;
         let shown = match (&self.operators, &settings.admin.tls) {
             (Some(operators), Some(files)) => {
-                operators.show(files).map_err(|error| unusable(error.into()))?
+                operators.replace_certificate(files).map_err(|error| unusable(error.into()))?
             }
             _ => false,
         };
         let certificates = self.listeners.apply(prepared).map_err(unusable)? | shown;
         self.addresses = self.listeners.addresses();
         if keys.is_empty() {
-            self.publish_admin(Some(gate));
+            self.publish_admin(Some(auth));
             return Ok(ConfigChanges { keys, after_restart, certificates });
         }
         if let Err(error) = observe::set_log_filter(&settings.log.filter) {
@@ -247,7 +247,7 @@ impl App {
         self.state.cache.resize(settings.cache.memory);
         let services = Arc::new(services);
         self.services.store(Arc::clone(&services));
-        self.publish_admin(Some(gate));
+        self.publish_admin(Some(auth));
         self.tasks.restart_affected(&before, &services, &self.state);
         Ok(ConfigChanges { keys, after_restart, certificates })
     }
@@ -259,10 +259,10 @@ impl App {
     }
 
     /// Publishes the admin pages of the services in use, behind new authentication if there is any.
-    fn publish_admin(&self, gate: Option<AdminAuth>) {
+    fn publish_admin(&self, auth: Option<AdminAuth>) {
         let (services, reload) = (self.services.load(), self.reload.clone());
-        let rooms = services.admin_state(&self.state, reload, &self.step_log, &self.stop);
-        let pages = self.pages.load().over(rooms, gate);
+        let admin_state = services.admin_state(&self.state, reload, &self.step_log, &self.stop);
+        let pages = self.pages.load().with(admin_state, auth);
         self.pages.store(Arc::new(pages));
     }
 

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
+use tokio::runtime::Runtime;
 
 use crate::app;
 use crate::app::process::{self, ServeEnd};
@@ -44,22 +45,22 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write a configuration, check it, and build the index; asks where everything is
+    /// Write a configuration, check it, and build the index; asks what is not given
     Init(InitArgs),
     /// Run the proxy; with --upstream no configuration file is needed
     Serve(ConfigDraft),
     /// Work with the index: which canvas owns which image
     #[command(subcommand)]
     Index(IndexCommand),
-    /// Tell which images are broken; asks nothing to be rebuilt
+    /// List broken images; requests no rebuild
     Check(CheckCommand),
-    /// Mend what is broken, in batch
+    /// Heal broken images, in batch
     Heal(HealArgs),
-    /// Show how a running iiif-mender is doing
+    /// Show the state of a running iiif-mender
     Top(TopArgs),
-    /// Have a running iiif-mender remove what it keeps of images (the cache)
+    /// Remove cached answers from a running iiif-mender
     Purge(PurgeArgs),
-    /// Look at the configuration
+    /// Check or print the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Print a completion script for a shell
@@ -98,10 +99,16 @@ impl Command {
 
 /// Parses the command line and runs the command.
 pub fn run() -> ExitCode {
+    let (Ok(code) | Err(code)) = run_command();
+    code
+}
+
+/// Runs the command. `Err`: the exit code of a failure that stderr tells of.
+fn run_command() -> Result<ExitCode, ExitCode> {
     let cli = manual::with_exit_status(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&cli).unwrap_or_else(|error| error.exit());
     if cli.json && !cli.command.prints_data() {
-        return fail("--json: this command prints no data", Exit::Usage);
+        return Err(fail("--json: this command prints no data; leave the option out", Exit::Usage));
     }
     let mut out = io::stdout().lock();
     let done = match &cli.command {
@@ -144,17 +151,16 @@ pub fn run() -> ExitCode {
         }
         Command::Man { to: None } => manual::print(&Cli::command(), &mut out).map(|()| 0),
         Command::Man { to: Some(folder) } => {
-            return match manual::write_all(Cli::command(), folder) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => fail(&format!("cannot write {}: {error}", folder.display()), Exit::Broken),
-            };
+            return manual::write_all(Cli::command(), folder)
+                .map(|()| ExitCode::SUCCESS)
+                .map_err(|error| fail(&format!("cannot write {}: {error}", folder.display()), Exit::Broken));
         }
     };
     match done.and_then(|code| out.flush().map(|()| code)) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => Ok(ExitCode::from(code)),
         // `iiif-mender … | head` closes the pipe early: no failure.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => fail(&format!("cannot write the results: {error}"), Exit::Broken),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(fail(&format!("cannot write the results: {error}"), Exit::Broken)),
     }
 }
 
@@ -168,101 +174,85 @@ impl Cli {
     }
 }
 
-fn index(cli: &Cli, command: &IndexCommand, out: &mut dyn Write) -> ExitCode {
-    let settings = match cli.settings() {
-        Ok(settings) => settings,
-        Err(code) => return code,
-    };
+fn runtime() -> Result<Runtime, ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| fail(&format!("cannot start: {error}"), Exit::Broken))
+}
+
+fn index(cli: &Cli, command: &IndexCommand, out: &mut dyn Write) -> Result<ExitCode, ExitCode> {
+    let settings = cli.settings()?;
     match command::run(command, &settings, cli.json, out) {
         Ok(exit) => {
             if matches!(command, IndexCommand::Build { .. }) {
                 setup::tell_of_index(settings);
             }
-            exit.into()
+            Ok(exit.into())
         }
         Err(command::CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            ExitCode::SUCCESS
+            Ok(ExitCode::SUCCESS)
         }
-        Err(error) => fail(&error.to_string(), error.exit()),
+        Err(error) => Err(fail(&error.to_string(), error.exit())),
     }
 }
 
-fn batch(cli: &Cli, batch: BatchCommand<'_>, out: &mut dyn Write) -> ExitCode {
-    let mut settings = match cli.settings() {
-        Ok(settings) => settings,
-        Err(code) => return code,
-    };
+fn batch(cli: &Cli, batch: BatchCommand<'_>, out: &mut dyn Write) -> Result<ExitCode, ExitCode> {
+    let mut settings = cli.settings()?;
     batch.adjust(&mut settings);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start: {error}"), Exit::Broken),
-    };
+    let runtime = runtime()?;
     let entered = runtime.enter();
-    let rooms = match app::batch_rooms(settings) {
-        Ok(rooms) => rooms,
-        Err(error) => return fail(&error.to_string(), Exit::Usage),
-    };
+    let services = app::batch_services(settings).map_err(|error| fail(&error.to_string(), Exit::Usage))?;
     drop(entered);
-    let done = batch.run(&runtime, rooms, cli.json, out);
+    let done = batch.run(&runtime, services, cli.json, out);
     // A file system that hangs must not keep a run from ending.
     runtime.shutdown_background();
     match done {
         Ok(exit) => {
             // A failed write does not change the exit status of the result.
             let _ = out.flush();
-            exit.into()
+            Ok(exit.into())
         }
-        Err(error) if error.exit() == Exit::Well => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string(), error.exit()),
+        Err(error) if error.exit() == Exit::Well => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(fail(&error.to_string(), error.exit())),
     }
 }
 
 /// Asks a running iiif-mender. `failure`: the exit status where it cannot be asked.
-fn ask(cli: &Cli, failure: Exit, ask: impl FnOnce(&Settings) -> Result<Exit, TopError>) -> ExitCode {
+fn ask(
+    cli: &Cli,
+    failure: Exit,
+    ask: impl FnOnce(&Settings) -> Result<Exit, TopError>,
+) -> Result<ExitCode, ExitCode> {
     // With a URL no configuration is needed: the proxy may run on another machine.
     let has_file = cli.origin().is_ok_and(|origin| origin.path().exists());
-    let settings = match if has_file { cli.settings() } else { Ok(Settings::default()) } {
-        Ok(settings) => settings,
-        Err(code) => return code,
-    };
+    let settings = if has_file { cli.settings()? } else { Settings::default() };
     match ask(&settings) {
-        Ok(exit) => exit.into(),
-        Err(TopError::Terminal(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string(), failure),
+        Ok(exit) => Ok(exit.into()),
+        Err(TopError::Terminal(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(fail(&error.to_string(), failure)),
     }
 }
 
-fn serve(cli: &Cli, draft: &ConfigDraft) -> ExitCode {
+fn serve(cli: &Cli, draft: &ConfigDraft) -> Result<ExitCode, ExitCode> {
     let origin = match (draft.is_given(), &cli.config) {
-        (false, _) => cli.origin(),
+        (false, _) => cli.origin().map_err(refuse)?,
         (true, Some(_)) => {
-            return fail("name either a file with --config or the options of `serve`, not both", Exit::Usage);
+            let advice = "name either a file with --config or the options of `serve`, not both";
+            return Err(fail(advice, Exit::Usage));
         }
-        (true, None) => match draft.to_toml() {
-            Ok(text) => Ok(ConfigOrigin::Options(text)),
-            Err(error) => return fail(&error.to_string(), Exit::Usage),
-        },
+        (true, None) => {
+            let text = draft.to_toml().map_err(|error| fail(&error.to_string(), Exit::Usage))?;
+            ConfigOrigin::Options(text)
+        }
     };
-    let loaded =
-        origin.and_then(|origin| origin.load(std::env::vars_os()).map(|settings| (origin, settings)));
-    let (origin, settings) = match loaded {
-        Ok(loaded) => loaded,
-        Err(errors) => return refuse(errors),
-    };
+    let settings = origin.load(std::env::vars_os()).map_err(refuse)?;
     // Held until the end: dropping the guard writes what is queued.
-    let _log = match observe::install_logging(&settings.log) {
-        Ok(log) => log,
-        Err(error) => return fail(&error.to_string(), Exit::Usage),
-    };
+    let _log =
+        observe::install_logging(&settings.log).map_err(|error| fail(&error.to_string(), Exit::Usage))?;
     // Viewers are served by the workers' own runtimes; heals and background tasks run here.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start: {error}"), Exit::Broken),
-    };
-    match runtime.block_on(process::serve(&origin, settings)) {
-        Ok(ServeEnd::Drained) => ExitCode::SUCCESS,
-        Ok(ServeEnd::AtOnce) => Exit::Broken.into(),
-        Err(error) => fail(&error.to_string(), Exit::Usage),
+    match runtime()?.block_on(process::serve(&origin, settings)) {
+        Ok(ServeEnd::Drained) => Ok(ExitCode::SUCCESS),
+        Ok(ServeEnd::AtOnce) => Ok(Exit::Broken.into()),
+        Err(error) => Err(fail(&error.to_string(), Exit::Usage)),
     }
 }
 

@@ -35,7 +35,7 @@ const EXTRAS: [Extra; 11] = [
             file could not be written.",
         examples: "iiif-mender init --upstream https://api.library.tamu.edu --manifests manifests: Both services under one \
             name, manifests in a folder.\n\
-            iiif-mender init: Ask where everything is.",
+            iiif-mender init: Ask for the addresses on the terminal.",
     },
     Extra {
         command: "serve",
@@ -48,8 +48,8 @@ const EXTRAS: [Extra; 11] = [
     },
     Extra {
         command: "index",
-        exit: "0: Done.\n1: A source could not be read to its end or is not known, a file is not to be had, or nobody owns the \
-            image that was looked up.\n2: Wrong usage, a configuration that cannot be used, \
+        exit: "0: Done.\n1: A source could not be read to its end or is not known, a file cannot be read, or no canvas of the \
+            index owns the image.\n2: Wrong usage, a configuration that cannot be used, \
             or an index of another program or a later version.",
         examples: "iiif-mender index build: Read all sources.\n\
             iiif-mender index lookup 8ef7a1b0-0b7a-3a49-a1b2-2f4f2b2e5a11: Which canvases own this image?",
@@ -68,35 +68,35 @@ const EXTRAS: [Extra; 11] = [
         exit: "0: Nothing is broken any more.\n1: Something is still broken or could not be read, or the run was stopped.\n\
             2: Wrong usage, a configuration that cannot be used, a named source that cannot be read at all, or a journal \
             that another run has.",
-        examples: "iiif-mender heal --dry-run: Tell what would be asked for.\n\
+        examples: "iiif-mender heal --dry-run: List what would be requested.\n\
             iiif-mender heal --resume: Go on after an interruption.",
     },
     Extra {
         command: "top",
         exit: "0: Ended by q, or printed.\n1: The admin listener gives no answer, or there is no terminal to draw on.",
-        examples: "iiif-mender top --url http://proxy.example:9090 --once: One look at another machine.",
+        examples: "iiif-mender top --url http://proxy.example:9090 --once: The state of another machine.",
     },
     Extra {
         command: "purge",
         exit: "0: Done.\n1: The admin listener gives no answer, or does not know the manifest.",
-        examples: "iiif-mender purge --identifier 8ef7a1b0-0b7a-3a49-a1b2-2f4f2b2e5a11: The image has changed.\n\
-            iiif-mender purge --all: Begin anew.",
+        examples: "iiif-mender purge --identifier 8ef7a1b0-0b7a-3a49-a1b2-2f4f2b2e5a11: Remove the answers of an image that has changed.\n\
+            iiif-mender purge --all: Empty the cache.",
     },
     Extra {
         command: "config",
         exit: "0: The configuration is in order, whatever `config check` finds at the servers and in the index; or the text was \
-            printed.\n1: It cannot be written.",
+            printed.\n1: The text cannot be written.",
         examples: "iiif-mender config check: Every mistake with its place.\n\
             iiif-mender config show: Every value, and where it came from.",
     },
     Extra {
         command: "completions",
-        exit: "0: Printed.\n1: It cannot be written.",
+        exit: "0: Printed.\n1: The script cannot be written.",
         examples: "iiif-mender completions bash > ~/.local/share/bash-completion/completions/iiif-mender: For bash.",
     },
     Extra {
         command: "man",
-        exit: "0: Printed, or written.\n1: It cannot be written.",
+        exit: "0: Printed, or written.\n1: A page cannot be written.",
         examples: "iiif-mender man --to /usr/local/share/man/man1: A page for each command.",
     },
 ];
@@ -106,10 +106,10 @@ const FILES: &str = "config.toml: The configuration, unless --config names anoth
     [index] path: The index, with files of the same name and another ending beside it.";
 
 const ENVIRONMENT: &str = "IIIF_MENDER__SECTION__KEY: A key of the configuration, such as \
-    IIIF_MENDER__SERVER__LISTEN. It takes the place of what the file says.\n\
-    IIIF_MENDER_TOKEN: What top, purge and check --live show to an admin listener that asks for a token.\n\
+    IIIF_MENDER__SERVER__LISTEN, which counts instead of the one in the file.\n\
+    IIIF_MENDER_TOKEN: The token that top, purge and check --live send to the admin listener.\n\
     LISTEN_FDS, LISTEN_PID: Sockets that systemd has opened.\n\
-    NOTIFY_SOCKET, WATCHDOG_USEC: Where systemd wants to be told that the program is ready and alive.";
+    NOTIFY_SOCKET, WATCHDOG_USEC: Set by systemd, which is told that the program is ready and alive.";
 
 /// Text below the options of `--help`: the meaning of the exit status.
 pub(crate) fn with_exit_status(command: Command) -> Command {

@@ -43,11 +43,11 @@ impl Admin {
     ) -> Result<Response<Body>, ApiProblem> {
         // An operator's request id is accepted, as one from a trusted proxy is.
         let trace = RequestTrace::of(request.headers(), true);
-        let subject = subject(request, self.rooms.settings.admin.max_body).await?;
+        let subject = subject(request, self.state.settings.admin.max_body).await?;
         let back = subject.back.clone().filter(|back| is_own_path(back));
         let about = [&subject.identifier, &subject.canvas, &subject.manifest];
         let about = about.into_iter().flatten().next().cloned().unwrap_or_default();
-        let done = self.rooms.does(act, subject, &trace).await;
+        let done = self.state.perform(act, subject, &trace).await;
         let result = match &done {
             Ok((status, _)) => *status,
             Err(problem) => problem.status(),
@@ -55,11 +55,11 @@ impl Admin {
         tracing::info!(
             client = %peer.ip(), act = act.as_str(), about, result = result.as_u16(), request = %trace, "act of an operator"
         );
-        let (status, told) = done?;
+        let (status, answer) = done?;
         if let Some(back) = back {
             return Ok(answer::see_other(&back));
         }
-        let mut response = json(status, &told)?;
+        let mut response = json(status, &answer)?;
         response.headers_mut().insert(REQUEST_ID, trace.id().clone());
         Ok(response)
     }
@@ -95,7 +95,7 @@ async fn subject(request: Request<Incoming>, longest: usize) -> Result<ActionTar
 type ActionResult = Result<(StatusCode, Value), ApiProblem>;
 
 impl AdminState {
-    async fn does(&self, act: AdminAction, subject: ActionTarget, trace: &RequestTrace) -> ActionResult {
+    async fn perform(&self, act: AdminAction, subject: ActionTarget, trace: &RequestTrace) -> ActionResult {
         match act {
             AdminAction::Heal => self.heal(self.image(&subject, trace)?).await,
             AdminAction::Rebuild => self.rebuild(&subject).await,
@@ -139,14 +139,14 @@ impl AdminState {
     /// Goes on when the operator leaves.
     async fn heal(&self, image: IndexedImage) -> ActionResult {
         let healer = self.healer.clone();
-        let mended = tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let was_poisoned = healer.is_poisoned(image.key());
-            let mended = healer.heal_image(&image).await;
+            let report = healer.heal_image(&image).await;
             let cured = if was_poisoned { Some(healer.cure_all(&image).await) } else { None };
-            (mended, cured)
+            (report, cured)
         });
-        let (mended, cured) = mended.await.map_err(|error| ApiProblem::internal(&error.to_string()))?;
-        let (ending, rung) = match mended.ending {
+        let (report, cured) = task.await.map_err(|error| ApiProblem::internal(&error.to_string()))?;
+        let (ending, rung) = match report.ending {
             ImageHealResult::Alive if cured == Some(true) => ("healed", Some(Rung::Rebuild.as_str())),
             ImageHealResult::Alive if cured == Some(false) => ("poisoned", None),
             ImageHealResult::Healed(rung) => ("healed", Some(rung.as_str())),
@@ -155,9 +155,9 @@ impl AdminState {
             ImageHealResult::Failed => ("failed", None),
             ImageHealResult::Poisoned => ("poisoned", None),
         };
-        let took = u64::try_from(mended.took.as_millis()).unwrap_or(u64::MAX);
-        let told = json!({ "ending": ending, "rung": rung, "reason": mended.reason, "duration_ms": took });
-        Ok((StatusCode::OK, told))
+        let took = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX);
+        let answer = json!({ "ending": ending, "rung": rung, "reason": report.reason, "duration_ms": took });
+        Ok((StatusCode::OK, answer))
     }
 
     async fn rebuild(&self, subject: &ActionTarget) -> ActionResult {
@@ -203,12 +203,12 @@ impl AdminState {
         };
         match read {
             Ok(changes) => {
-                let told = json!({
+                let answer = json!({
                     "changed": changes.keys,
                     "after_restart": changes.after_restart,
                     "certificates": changes.certificates,
                 });
-                Ok((StatusCode::OK, told))
+                Ok((StatusCode::OK, answer))
             }
             Err(error @ ReloadError::Nobody) => {
                 Err(ApiProblem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
@@ -218,18 +218,18 @@ impl AdminState {
     }
 }
 
-fn purged(answers: Result<usize, ApiProblem>) -> ActionResult {
-    Ok((StatusCode::OK, json!({ "purged": answers? })))
+fn purged(count: Result<usize, ApiProblem>) -> ActionResult {
+    Ok((StatusCode::OK, json!({ "purged": count? })))
 }
 
 /// Lookup keys of all images of a manifest.
 fn images_of(index: &Index, manifest: &str) -> Result<Vec<String>, ApiProblem> {
-    let id = index.volume_of(manifest)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
+    let id = index.manifest_id(manifest)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
     let (mut keys, mut after) = (Vec::new(), 0);
     loop {
-        let leaves = index.leaves(id, after, u32::MAX)?;
-        let Some(last) = leaves.last() else { return Ok(keys) };
+        let rows = index.canvas_rows(id, after, u32::MAX)?;
+        let Some(last) = rows.last() else { return Ok(keys) };
         after = last.id;
-        keys.extend(leaves.into_iter().flat_map(|leaf| leaf.images));
+        keys.extend(rows.into_iter().flat_map(|row| row.images));
     }
 }

@@ -19,7 +19,7 @@ use super::token_attempts::TokenAttempts;
 use crate::config::settings;
 
 /// Shorter tokens can be guessed.
-const SHORTEST: usize = 16;
+const MIN_TOKEN: usize = 16;
 
 /// Errors while the admin access rules are read.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ pub enum AdminAuthError {
     },
     /// The token is too short, or more than one line.
     #[error(
-        "[admin] token_file: {0}: a token is one line of at least {SHORTEST} visible characters; \
+        "[admin] token_file: {0}: a token is one line of at least {MIN_TOKEN} visible characters; \
          `openssl rand -hex 24` makes one"
     )]
     Weak(PathBuf),
@@ -49,7 +49,7 @@ pub struct AdminAuth {
     asks: bool,
     acts: DefaultDirectRateLimiter,
     /// Shared by all configurations of a process: a reload must not reset the count of guesses.
-    brake: Arc<TokenAttempts>,
+    attempts: Arc<TokenAttempts>,
 }
 
 impl AdminAuth {
@@ -64,13 +64,13 @@ impl AdminAuth {
         let acts = NonZeroU32::new(admin.acts).unwrap_or(NonZeroU32::MIN);
         let burst = acts.saturating_mul(NonZeroU32::MIN.saturating_add(2));
         let acts = DefaultDirectRateLimiter::direct(Quota::per_second(acts).allow_burst(burst));
-        Self { token: None, asks: admin.requires_auth(), acts, brake: Arc::default() }
+        Self { token: None, asks: admin.requires_auth(), acts, attempts: Arc::default() }
     }
 
     /// Takes over the record of wrong tokens from other access rules.
     #[must_use]
     pub(super) fn after(self, other: &Self) -> Self {
-        Self { brake: Arc::clone(&other.brake), ..self }
+        Self { attempts: Arc::clone(&other.attempts), ..self }
     }
 
     /// Checks whether this request may be answered at all.
@@ -84,13 +84,13 @@ impl AdminAuth {
         let Some(shown) = shown(request.headers()) else { return Err(ApiProblem::unauthorized()) };
         let (address, now) = (operator.peer.ip(), Instant::now());
         // SECURITY: checked before the token, so that a correct guess gets the same answer.
-        if let Some(after) = self.brake.holds(address, now) {
+        if let Some(after) = self.attempts.holds(address, now) {
             return Err(ApiProblem::too_many().after(after));
         }
         if self.token.is_some_and(|token| blake3::hash(shown.as_bytes()) == token) {
             return Ok(());
         }
-        self.brake.was_wrong(address, now);
+        self.attempts.record_wrong(address, now);
         Err(ApiProblem::unauthorized())
     }
 
@@ -124,7 +124,7 @@ fn read_token(path: &Path) -> Result<blake3::Hash, AdminAuthError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| AdminAuthError::Unreadable { path: path.to_path_buf(), source })?;
     let token = text.trim();
-    let is_good = token.len() >= SHORTEST && token.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_good = token.len() >= MIN_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
     if is_good { Ok(blake3::hash(token.as_bytes())) } else { Err(AdminAuthError::Weak(path.to_path_buf())) }
 }
 

@@ -78,15 +78,15 @@ const KINDS: [(&str, bool); 2] = [("known", true), ("unknown", false)];
 
 /// Returns one page of broken images.
 fn list(
-    rooms: &AdminState,
+    state: &AdminState,
     is_known: Option<bool>,
     query: &ApiParameters<'_>,
 ) -> Result<PagedList<LabelledBroken>, ApiProblem> {
-    let (before, limit) = (query.number("before")?, query.limit(rooms)?);
+    let (before, limit) = (query.number("before")?, query.limit(state)?);
     let filter = BrokenFilter { is_known, before, limit: limit as usize + 1 };
-    let mut labels = BookLabels::of(&rooms.index);
+    let mut labels = BookLabels::of(&state.index);
     let mut rows = Vec::new();
-    for image in rooms.healer.broken_images(filter)? {
+    for image in state.healer.broken_images(filter)? {
         let (mut book, mut link) = (None, None);
         if let Some(owner) = &image.owner {
             book = labels.book(&owner.manifest)?.and_then(|book| book.label.clone());
@@ -106,7 +106,7 @@ fn kind_of(query: &ApiParameters<'_>) -> Result<Option<(&'static str, bool)>, Ap
 
 /// `GET /api/v1/broken`
 pub(super) async fn api(
-    rooms: &Arc<AdminState>,
+    state: &Arc<AdminState>,
     query: &str,
     accept: &str,
 ) -> Result<Response<Body>, ApiProblem> {
@@ -117,10 +117,10 @@ pub(super) async fn api(
         Some(other) => return Err(ApiProblem::bad(format!("`format` is json or csv, not `{other}`"))),
         None => accept.contains("text/csv"),
     };
-    let (rooms, query) = (Arc::clone(rooms), query.to_owned());
+    let (state, query) = (Arc::clone(state), query.to_owned());
     let found = aside(move || {
         let query = ApiParameters::read(&query);
-        list(&rooms, kind_of(&query)?.map(|(_, is_known)| is_known), &query)
+        list(&state, kind_of(&query)?.map(|(_, is_known)| is_known), &query)
     });
     let found = found.await?;
     if !is_csv {
@@ -182,16 +182,16 @@ fn table(rows: &[LabelledBroken]) -> std::io::Result<Vec<u8>> {
 }
 
 /// `/broken`
-pub(super) async fn page(rooms: &Arc<AdminState>, query: &str) -> Result<BrokenPage, ApiProblem> {
-    let (rooms, query) = (Arc::clone(rooms), query.to_owned());
+pub(super) async fn page(state: &Arc<AdminState>, query: &str) -> Result<BrokenPage, ApiProblem> {
+    let (state, query) = (Arc::clone(state), query.to_owned());
     aside(move || {
         let query = ApiParameters::read(&query);
         let wanted = kind_of(&query)?;
-        let now = rooms.metrics.snapshot().now;
+        let now = state.metrics.snapshot().now;
         let count = |number: i64| u64::try_from(number).unwrap_or(0);
         let mut groups = Vec::new();
         for (kind, is_known) in KINDS.into_iter().filter(|kind| wanted.is_none_or(|wanted| wanted == *kind)) {
-            let PagedList { items, next } = list(&rooms, Some(is_known), &query)?;
+            let PagedList { items, next } = list(&state, Some(is_known), &query)?;
             let (title, hint) = if is_known {
                 ("Pages of books", "A manifest in the index names them.")
             } else {

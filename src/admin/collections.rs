@@ -16,7 +16,7 @@ pub(super) struct CollectionsPage {
     sources: Vec<SourceView>,
     /// The source whose manifests these are.
     source: Option<SourceView>,
-    volumes: Vec<ManifestView>,
+    manifests: Vec<ManifestView>,
     total: String,
     is_first: bool,
     next: Option<String>,
@@ -43,21 +43,21 @@ pub(super) struct ManifestView {
 
 /// Lists collections. With one source only, its manifests are returned at once.
 pub(super) async fn collections(
-    rooms: &AdminState,
+    state: &AdminState,
     query: &ApiParameters<'_>,
 ) -> Result<CollectionsPage, ApiProblem> {
     let wanted = query.number("source")?;
     let is_first = query.text("after").is_none();
     let mut known = Vec::new();
     if wanted.is_some() || is_first {
-        known.extend(queries::sources(rooms).await?.into_iter().map(room));
+        known.extend(queries::sources(state).await?.into_iter().map(room));
     }
-    let total = u64::try_from(rooms.metrics.snapshot().now.index_manifests).unwrap_or(0);
+    let total = u64::try_from(state.metrics.snapshot().now.index_manifests).unwrap_or(0);
     let mut page = CollectionsPage {
         here: "/collections",
         sources: Vec::new(),
         source: None,
-        volumes: Vec::new(),
+        manifests: Vec::new(),
         total: counted(total, "manifest"),
         is_first,
         next: None,
@@ -70,8 +70,8 @@ pub(super) async fn collections(
     if let Some(source) = &page.source {
         page.total.clone_from(&source.manifests);
     }
-    let listing = queries::manifests(rooms, query)?;
-    page.volumes = listing.items.into_iter().map(shelf).collect();
+    let listing = queries::manifests(state, query)?;
+    page.manifests = listing.items.into_iter().map(manifest_view).collect();
     let source = wanted.map(|source| format!("source={source}&")).unwrap_or_default();
     page.next = listing.next.map(|after| format!("/collections?{source}after={after}"));
     Ok(page)
@@ -86,13 +86,13 @@ fn room(source: SourceRow) -> SourceView {
     SourceView { id: source.id, name, manifests, images }
 }
 
-pub(super) fn shelf(detail: ManifestDetail) -> ManifestView {
-    let ManifestDetail { volume, health } = detail;
+pub(super) fn manifest_view(detail: ManifestDetail) -> ManifestView {
+    let ManifestDetail { row, health } = detail;
     ManifestView {
-        id: volume.id,
-        name: volume.label.unwrap_or(volume.uri),
-        images: counted(volume.images, "image"),
-        vanished: volume.vanished.is_some(),
+        id: row.id,
+        name: row.label.unwrap_or(row.uri),
+        images: counted(row.images, "image"),
+        vanished: row.vanished.is_some(),
         healed: health.healed,
         failed: health.failed,
         missing: health.missing,

@@ -36,11 +36,12 @@ impl HttpBody for EventStream {
 impl Admin {
     /// Streams `event: news` for each live event, and `event: stats` (without the points) every five seconds.
     pub(super) fn events(&self) -> Result<Response<Body>, ApiProblem> {
-        let permit = Arc::clone(&self.listeners).try_acquire_owned().map_err(|_| ApiProblem::too_many())?;
+        let permit =
+            Arc::clone(&self.live_streams).try_acquire_owned().map_err(|_| ApiProblem::too_many())?;
         let (sender, events) = mpsc::channel(QUEUE);
-        let rooms = Arc::clone(&self.rooms);
+        let state = Arc::clone(&self.state);
         tokio::spawn(async move {
-            send_all(&rooms, &sender).await;
+            send_all(&state, &sender).await;
             drop(permit);
         });
         let mut response = typed("text/event-stream", "");
@@ -50,17 +51,17 @@ impl Admin {
 }
 
 /// Sends events until the client disconnects, or until shutdown.
-async fn send_all(rooms: &AdminState, sender: &mpsc::Sender<Bytes>) {
-    let (mut news, mut stopping) = (rooms.metrics.listen(), rooms.stopping.clone());
+async fn send_all(state: &AdminState, sender: &mpsc::Sender<Bytes>) {
+    let (mut news, mut stopping) = (state.metrics.listen(), state.stopping.clone());
     let mut every = tokio::time::interval(SAMPLE_EVERY);
     loop {
         let event = tokio::select! {
             _ = stopping.wait_for(|stopping| *stopping) => return,
             () = sender.closed() => return,
             _ = every.tick() => {
-                let mut stats = rooms.metrics.snapshot();
-                stats.points.clear();
-                event("stats", serde_json::to_string(&stats))
+                let mut snapshot = state.metrics.snapshot();
+                snapshot.points.clear();
+                event("stats", serde_json::to_string(&snapshot))
             }
             news = news.recv() => match news {
                 Ok(news) => event("news", serde_json::to_string(&news)),

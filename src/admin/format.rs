@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::labels::LabelledHeal;
 use crate::index::history::HistoryEntry;
-use crate::setup::{FindingState, SetupFinding};
+use crate::setup::FindingState;
 
 /// A heal in a table.
 pub(super) struct HealRow {
@@ -66,20 +66,13 @@ fn ago(since: Duration) -> String {
     }
 }
 
-/// A finding in a list of them.
-pub(super) struct SetupRow {
-    pub(super) class: &'static str,
-    pub(super) word: &'static str,
-    pub(super) about: &'static str,
-    pub(super) text: String,
-}
-
-/// A finding about the setup, for eyes.
-pub(super) fn setup_row(finding: SetupFinding) -> SetupRow {
-    let (class, word) = match finding.state {
-        FindingState::Good => ("good", "good"),
-        FindingState::Note => ("note", "to know"),
-        FindingState::Bad => ("bad", "wrong"),
-    };
-    SetupRow { class, word, about: finding.about, text: finding.text }
+impl FindingState {
+    /// Word for the state on a page.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Note => "to know",
+            Self::Bad => "wrong",
+        }
+    }
 }

@@ -74,7 +74,7 @@ pub(super) struct ImageHealth {
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct CanvasHealth {
     #[serde(flatten)]
-    pub(super) leaf: CanvasRow,
+    pub(super) row: CanvasRow,
     /// States in the order of `images`.
     pub(super) states: Vec<ImageHealth>,
 }
@@ -83,31 +83,31 @@ pub(super) struct CanvasHealth {
 const AT_ONCE: usize = 8;
 
 /// Timeout of a probe; the state of an image that takes longer is unknown, and the page goes out.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Probes all images of these canvases. A probe heals nothing.
-pub(super) async fn check_canvases(rooms: &AdminState, leaves: Vec<CanvasRow>) -> Vec<CanvasHealth> {
-    let looked = stream::iter(leaves).map(|leaf| async move {
+pub(super) async fn check_canvases(state: &AdminState, canvases: Vec<CanvasRow>) -> Vec<CanvasHealth> {
+    let looked = stream::iter(canvases).map(|row| async move {
         let mut states = Vec::new();
-        for key in &leaf.images {
-            states.push(ImageHealth { identifier: key.clone(), state: look_at(rooms, key).await });
+        for key in &row.images {
+            states.push(ImageHealth { identifier: key.clone(), state: look_at(state, key).await });
         }
-        CanvasHealth { leaf, states }
+        CanvasHealth { row, states }
     });
     looked.buffered(AT_ONCE).collect().await
 }
 
-async fn look_at(rooms: &AdminState, key: &str) -> ImageState {
-    let Some(image) = rooms.healer.image_by_key(key, None).map(|image| rooms.healer.with_owners(&image))
+async fn look_at(state: &AdminState, key: &str) -> ImageState {
+    let Some(image) = state.healer.image_by_key(key, None).map(|image| state.healer.with_owners(&image))
     else {
         return ImageState::Unknown;
     };
-    let looked = tokio::time::timeout(PATIENCE, rooms.healer.check_image(&image, false)).await;
-    let last = || rooms.index.last_heal(key).ok().flatten().map(|last| last.heal.verdict);
+    let looked = tokio::time::timeout(PROBE_TIMEOUT, state.healer.check_image(&image, false)).await;
+    let last = || state.index.last_heal(key).ok().flatten().map(|last| last.heal.verdict);
     match looked {
-        Ok(ImageCheck::Alive) if rooms.healer.is_poisoned(key) => ImageState::Poisoned,
+        Ok(ImageCheck::Alive) if state.healer.is_poisoned(key) => ImageState::Poisoned,
         // The service knows where the file is, and a reader was told that nothing is there.
-        Ok(ImageCheck::Alive) if rooms.healer.is_file_missing(&image, key) => ImageState::Missing,
+        Ok(ImageCheck::Alive) if state.healer.is_file_missing(&image, key) => ImageState::Missing,
         Ok(ImageCheck::Alive) => {
             if last().as_deref() == Some("healed") {
                 ImageState::Healed
@@ -118,7 +118,7 @@ async fn look_at(rooms: &AdminState, key: &str) -> ImageState {
         // A 404 does not tell an expired key from a missing file, and a failing service tells nothing: the result of the
         // last heal decides.
         Ok(ImageCheck::Expired | ImageCheck::Unwell(_)) | Err(_)
-            if rooms.healer.is_file_missing(&image, key) || last().as_deref() == Some("missing") =>
+            if state.healer.is_file_missing(&image, key) || last().as_deref() == Some("missing") =>
         {
             ImageState::Missing
         }

@@ -33,7 +33,7 @@ impl<'a> BookLabels<'a> {
     /// The manifest with this id.
     pub(super) fn book(&mut self, uri: &str) -> Result<Option<&ManifestRow>, IndexError> {
         if !self.books.contains_key(uri) {
-            let row = self.index.volume_by_uri(uri)?;
+            let row = self.index.manifest_row_by_uri(uri)?;
             self.books.insert(uri.to_owned(), row);
         }
         Ok(self.books.get(uri).and_then(Option::as_ref))
@@ -42,9 +42,9 @@ impl<'a> BookLabels<'a> {
     /// The page of the dashboard that begins with this canvas of this manifest.
     pub(super) fn link(&mut self, manifest: &str, canvas: &str) -> Result<Option<String>, IndexError> {
         let Some(book) = self.book(manifest)?.map(|book| book.id) else { return Ok(None) };
-        let leaf = self.index.leaf_of(book, canvas)?;
-        Ok(Some(match leaf {
-            Some(leaf) => format!("/collections/{book}?after={}", leaf - 1),
+        let row = self.index.canvas_id(book, canvas)?;
+        Ok(Some(match row {
+            Some(row) => format!("/collections/{book}?after={}", row - 1),
             None => format!("/collections/{book}"),
         }))
     }

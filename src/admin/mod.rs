@@ -82,38 +82,37 @@ pub struct Operator {
 /// The admin pages. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    rooms: Arc<AdminState>,
-    gate: Arc<AdminAuth>,
-    listeners: Arc<Semaphore>,
+    state: Arc<AdminState>,
+    auth: Arc<AdminAuth>,
+    live_streams: Arc<Semaphore>,
 }
 
 impl Admin {
     /// Creates the admin pages over this state, behind this authentication.
-    pub fn new(rooms: AdminState, gate: AdminAuth) -> Self {
-        let listeners = Arc::new(Semaphore::new(rooms.settings.admin.max_live));
-        Self { rooms: Arc::new(rooms), gate: Arc::new(gate), listeners }
+    pub fn new(state: AdminState, auth: AdminAuth) -> Self {
+        let live_streams = Arc::new(Semaphore::new(state.settings.admin.max_live));
+        Self { state: Arc::new(state), auth: Arc::new(auth), live_streams }
     }
 
     /// Replaces the state, and the authentication if there is a new one.
     #[must_use]
-    pub fn over(&self, rooms: AdminState, gate: Option<AdminAuth>) -> Self {
-        let gate = gate.map(|gate| Arc::new(gate.after(&self.gate)));
-        let gate = gate.unwrap_or_else(|| Arc::clone(&self.gate));
-        Self { rooms: Arc::new(rooms), gate, listeners: Arc::clone(&self.listeners) }
+    pub fn with(&self, state: AdminState, auth: Option<AdminAuth>) -> Self {
+        let auth = auth.map(|auth| Arc::new(auth.after(&self.auth)));
+        let auth = auth.unwrap_or_else(|| Arc::clone(&self.auth));
+        Self { state: Arc::new(state), auth, live_streams: Arc::clone(&self.live_streams) }
     }
 
     /// Proxies whose `X-Forwarded-*` and `Forwarded` fields are trusted.
     pub fn trusted_proxies(&self) -> &[IpNet] {
-        &self.rooms.settings.server.trusted_proxies
+        &self.state.settings.server.trusted_proxies
     }
 
     /// Answers one request.
     pub async fn handle(&self, operator: Operator, request: Request<Incoming>) -> Response<Body> {
-        let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-        let is_for_eyes = accept.is_some_and(|accept| accept.contains("text/html"));
+        let is_browser = accept(&request).contains("text/html");
         let mut response = match self.answer(operator, request).await {
             Ok(response) => response,
-            Err(problem) if is_for_eyes => {
+            Err(problem) if is_browser => {
                 let page = pages::problem(&problem);
                 problem.with_page(page)
             }
@@ -132,7 +131,7 @@ impl Admin {
         operator: Operator,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, ApiProblem> {
-        let asked = route::asked(request.uri().path());
+        let asked = route::parse(request.uri().path());
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match asked {
             Some(AdminRoute::Live) if is_read => return Ok(text(StatusCode::OK, "alive\n")),
@@ -143,30 +142,25 @@ impl Admin {
             self.count(&problem);
             problem
         };
-        self.gate.authorize(&request, &operator).map_err(counted)?;
-        let asked = asked.ok_or_else(|| ApiProblem::not_found("there is no such page"))?;
-        match asked {
+        self.auth.authorize(&request, &operator).map_err(counted)?;
+        let query = request.uri().query().unwrap_or_default();
+        match asked.ok_or_else(|| ApiProblem::not_found("there is no such page"))? {
             AdminRoute::Act(act) if *request.method() == Method::POST => {
-                self.gate.authorize_action(&request).map_err(counted)?;
+                self.auth.authorize_action(&request).map_err(counted)?;
                 self.act(act, operator.peer, request).await
             }
             AdminRoute::Act(_) => Err(ApiProblem::method("POST")),
             _ if !is_read => Err(ApiProblem::method("GET, HEAD")),
             AdminRoute::Metrics => {
-                let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-                let format = ScrapeFormat::accepted(accept.unwrap_or_default());
-                Ok(answer::typed(format.content_type(), self.rooms.metrics.scrape_as(format)))
+                let format = ScrapeFormat::accepted(accept(&request));
+                Ok(answer::typed(format.content_type(), self.state.metrics.scrape_as(format)))
             }
             AdminRoute::Description => Ok(answer::typed("application/json", OPENAPI)),
             AdminRoute::Events => self.events().map_err(counted),
-            AdminRoute::Broken => {
-                let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-                let query = request.uri().query().unwrap_or_default();
-                broken::api(&self.rooms, query, accept.unwrap_or_default()).await
-            }
-            AdminRoute::Page(page) => self.page(page, request.uri().query().unwrap_or_default()).await,
+            AdminRoute::Broken => broken::api(&self.state, query, accept(&request)).await,
+            AdminRoute::Page(page) => self.page(page, query).await,
             AdminRoute::Asset(kind, text) => Ok(answer::typed(kind, text)),
-            AdminRoute::Read(read) => self.read(read, request.uri().query().unwrap_or_default()).await,
+            AdminRoute::Read(read) => self.read(read, query).await,
             AdminRoute::Live | AdminRoute::Ready => Err(ApiProblem::not_found("there is no such page")),
         }
     }
@@ -175,7 +169,7 @@ impl Admin {
     ///
     /// SECURITY: every client may read it, so it names degraded parts without reasons, which hold paths and addresses.
     fn ready(&self) -> String {
-        let (mut text, AdminState { settings, metrics, .. }) = ("ready\n".to_owned(), &*self.rooms);
+        let (mut text, AdminState { settings, metrics, .. }) = ("ready\n".to_owned(), &*self.state);
         let is_alone = !settings.cluster.urls.is_empty() && metrics.cluster_connected.get() == 0;
         let parts = metrics.edge.degraded.parts();
         for part in parts.keys().copied().chain(is_alone.then_some("cluster")) {
@@ -188,11 +182,16 @@ impl Admin {
 
     /// Counts and logs a refusal: a wrong token, too many acts, another site's page.
     fn count(&self, problem: &ApiProblem) {
-        let metrics = &self.rooms.metrics;
+        let metrics = &self.state.metrics;
         if problem.status() == StatusCode::TOO_MANY_REQUESTS {
             metrics.event(EventKind::AdminTooMany);
         } else {
             metrics.event(EventKind::AdminRefused);
         }
     }
+}
+
+/// The field `Accept`, or an empty text.
+fn accept(request: &Request<Incoming>) -> &str {
+    request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

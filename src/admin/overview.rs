@@ -5,12 +5,13 @@ use std::time::Duration;
 use askama::Template;
 
 use super::chart::{self, Chart};
-use super::format::{HealRow, SetupRow, row, setup_row, time_of};
+use super::format::{HealRow, row, time_of};
 use super::labels::BookLabels;
 use super::{AdminState, queries};
 use crate::index::history::{HistoryFilter, HistoryPage};
 use crate::observe::{Snapshot, counted, grouped};
 use crate::setup::SetupFinding;
+use crate::upstream::ServerState;
 
 /// The figure that leads to the broken images.
 pub(super) const BROKEN: &str = "Broken now";
@@ -30,14 +31,14 @@ pub(super) struct OverviewPage {
 #[derive(Template)]
 #[template(path = "now_live.html")]
 pub(super) struct OverviewLive {
-    pub(super) setup: Vec<SetupRow>,
+    pub(super) setup: Vec<SetupFinding>,
     pub(super) tone: &'static str,
     pub(super) summary: String,
     pub(super) breakers: Vec<BreakerView>,
     pub(super) figures: Vec<StatTile>,
     pub(super) chart: Chart,
     pub(super) heals: Vec<HealRow>,
-    pub(super) servers: Vec<queries::ServerView>,
+    pub(super) servers: Vec<ServerState>,
     pub(super) canvas_services: Vec<queries::CanvasServiceView>,
 }
 
@@ -55,14 +56,14 @@ pub(super) struct StatTile {
     pub(super) note: String,
 }
 
-pub(super) fn now(rooms: &AdminState) -> OverviewLive {
-    let snapshot = rooms.metrics.snapshot();
-    let (tone, summary) = summary(rooms, &snapshot);
-    let last = rooms.index.history(&HistoryFilter::default(), HistoryPage { before: None, limit: LAST });
+pub(super) fn now(state: &AdminState) -> OverviewLive {
+    let snapshot = state.metrics.snapshot();
+    let (tone, summary) = summary(state, &snapshot);
+    let last = state.index.history(&HistoryFilter::default(), HistoryPage { before: None, limit: LAST });
     // A failing index is reported above; heals without labels are left out.
-    let mut labels = BookLabels::of(&rooms.index);
+    let mut labels = BookLabels::of(&state.index);
     let last = last.unwrap_or_default().into_iter().filter_map(|entry| labels.heal(entry).ok());
-    let canvas_services = queries::canvas_services(rooms);
+    let canvas_services = queries::canvas_services(state);
     let failing = canvas_services.iter().filter(|service| service.breaker != "closed");
     let breakers = failing.map(|service| BreakerView {
         upstream: service.upstream.clone(),
@@ -71,14 +72,14 @@ pub(super) fn now(rooms: &AdminState) -> OverviewLive {
         next_try: time_of(service.next_try.unwrap_or(0)).0,
     });
     OverviewLive {
-        setup: rooms.setup.problems().into_iter().map(setup_row).collect(),
+        setup: state.setup.problems(),
         tone,
         summary,
         breakers: breakers.collect(),
-        figures: figures(&snapshot, rooms.settings.cache.memory > 0),
+        figures: figures(&snapshot, state.settings.cache.memory > 0),
         chart: chart::draw(&snapshot.points),
         heals: last.map(row).collect(),
-        servers: queries::servers(rooms),
+        servers: queries::servers(state),
         canvas_services,
     }
 }
@@ -128,7 +129,7 @@ fn figures(snapshot: &Snapshot, has_cache: bool) -> Vec<StatTile> {
 }
 
 /// State of the proxy in one sentence, with its tone.
-fn summary(rooms: &AdminState, snapshot: &Snapshot) -> (&'static str, String) {
+fn summary(state: &AdminState, snapshot: &Snapshot) -> (&'static str, String) {
     if let Some((part, fault)) = snapshot.degraded.first_key_value() {
         let more = snapshot.degraded.len() - 1;
         let more = if more > 0 {
@@ -143,9 +144,9 @@ fn summary(rooms: &AdminState, snapshot: &Snapshot) -> (&'static str, String) {
             "A canvas service only fails and is left alone for a while: nothing can be healed through it."
                 .to_owned(),
         )
-    } else if rooms.healer.is_sweeping() {
+    } else if state.healer.is_sweeping() {
         ("busy", "A sweep is under way: the whole index is looked at, and what is gone is healed.".to_owned())
-    } else if !rooms.settings.cluster.urls.is_empty() && snapshot.now.cluster_connected == 0 {
+    } else if !state.settings.cluster.urls.is_empty() && snapshot.now.cluster_connected == 0 {
         ("bad", "Redis does not answer: this node heals alone until it does.".to_owned())
     } else if snapshot.now.flights > 0 {
         (
@@ -162,7 +163,7 @@ fn summary(rooms: &AdminState, snapshot: &Snapshot) -> (&'static str, String) {
             more => format!("{more} images that readers asked for are"),
         };
         ("bad", format!("Nothing is being healed, and {broken} still broken."))
-    } else if rooms.setup.problems().iter().any(SetupFinding::is_bad) {
+    } else if state.setup.problems().iter().any(SetupFinding::is_bad) {
         ("bad", "All is quiet, but the setup is not right: images that expire may stay gone.".to_owned())
     } else {
         ("good", "All is quiet: nothing is being healed, nobody waits.".to_owned())

@@ -7,8 +7,8 @@ use http::Response;
 
 use super::answer::{ApiProblem, typed};
 use super::broken;
-use super::collections::{ManifestView, collections, shelf};
-use super::format::{HealRow, SetupRow, row, setup_row, took};
+use super::collections::{ManifestView, collections, manifest_view};
+use super::format::{HealRow, row, took};
 use super::health::{self, CanvasHealth, ImageState};
 use super::labels::BookLabels;
 use super::overview::{OverviewPage, now};
@@ -16,7 +16,7 @@ use super::queries::{self, ApiParameters};
 use super::route::DashboardPage;
 use super::{Admin, AdminState};
 use crate::observe::counted;
-use crate::setup;
+use crate::setup::{self, SetupFinding};
 use crate::upstream::Body;
 
 /// The pages, in the order of the navigation.
@@ -105,7 +105,7 @@ struct SearchPage {
     is_complete: bool,
     /// The file of the image was last found to be gone.
     is_missing: bool,
-    volumes: Vec<ManifestView>,
+    manifests: Vec<ManifestView>,
 }
 
 struct OwnerView {
@@ -119,7 +119,7 @@ struct OwnerView {
 #[template(path = "setup.html")]
 struct SetupPage {
     here: &'static str,
-    findings: Vec<SetupRow>,
+    findings: Vec<SetupFinding>,
     is_sweeping: bool,
 }
 
@@ -145,30 +145,30 @@ pub(super) fn problem(problem: &ApiProblem) -> Option<Response<Body>> {
 
 impl Admin {
     pub(super) async fn page(&self, page: DashboardPage, query: &str) -> Result<Response<Body>, ApiProblem> {
-        let (rooms, words) = (&*self.rooms, query);
+        let (state, words) = (&*self.state, query);
         let query = ApiParameters::read(query);
         match page {
             DashboardPage::Now => {
-                let has_cache = rooms.settings.cache.memory > 0;
-                html(&OverviewPage { here: "/", live: now(rooms), has_cache })
+                let has_cache = state.settings.cache.memory > 0;
+                html(&OverviewPage { here: "/", live: now(state), has_cache })
             }
-            DashboardPage::NowLive => html(&now(rooms)),
-            DashboardPage::Heals => html(&heals(rooms, &query, words)?),
-            DashboardPage::Heal(id) => html(&heal(rooms, id)?),
-            DashboardPage::Broken => html(&broken::page(&self.rooms, words).await?),
-            DashboardPage::Collections => html(&collections(rooms, &query).await?),
-            DashboardPage::Manifest(id) => html(&manifest(rooms, id, &query).await?),
+            DashboardPage::NowLive => html(&now(state)),
+            DashboardPage::Heals => html(&heals(state, &query, words)?),
+            DashboardPage::Heal(id) => html(&heal(state, id)?),
+            DashboardPage::Broken => html(&broken::page(&self.state, words).await?),
+            DashboardPage::Collections => html(&collections(state, &query).await?),
+            DashboardPage::Manifest(id) => html(&manifest(state, id, &query).await?),
             DashboardPage::Search => {
-                let (rooms, words) = (Arc::clone(&self.rooms), query.text("q").unwrap_or_default());
-                html(&queries::aside(move || search(&rooms, &words)).await?)
+                let (state, words) = (Arc::clone(&self.state), query.text("q").unwrap_or_default());
+                html(&queries::aside(move || search(&state, &words)).await?)
             }
-            DashboardPage::Setup => html(&check(rooms).await?),
+            DashboardPage::Setup => html(&check(state).await?),
         }
     }
 }
 
-fn heals(rooms: &AdminState, query: &ApiParameters<'_>, words: &str) -> Result<HealsPage, ApiProblem> {
-    let listing = queries::heals(rooms, query)?;
+fn heals(state: &AdminState, query: &ApiParameters<'_>, words: &str) -> Result<HealsPage, ApiProblem> {
+    let listing = queries::heals(state, query)?;
     let text = |name| query.text(name).unwrap_or_default();
     let is_filtered =
         ["verdict", "rung", "identifier", "request"].into_iter().any(|name| query.text(name).is_some());
@@ -198,10 +198,10 @@ fn heals(rooms: &AdminState, query: &ApiParameters<'_>, words: &str) -> Result<H
     })
 }
 
-fn heal(rooms: &AdminState, id: i64) -> Result<HealPage, ApiProblem> {
-    let course = queries::heal(rooms, id)?;
-    let longest = course.steps.iter().map(|step| step.duration_ms).max().unwrap_or(1).max(1);
-    let steps = course.steps.iter().map(|step| HealView {
+fn heal(state: &AdminState, id: i64) -> Result<HealPage, ApiProblem> {
+    let detail = queries::heal(state, id)?;
+    let longest = detail.steps.iter().map(|step| step.duration_ms).max().unwrap_or(1).max(1);
+    let steps = detail.steps.iter().map(|step| HealView {
         rung: step.rung,
         answer: step.answer,
         reason: step.reason.clone(),
@@ -209,9 +209,9 @@ fn heal(rooms: &AdminState, id: i64) -> Result<HealPage, ApiProblem> {
         share: (step.duration_ms * 100 / longest).max(1),
     });
     let steps = steps.collect();
-    let told = course.heal.entry.heal.clone();
+    let told = detail.heal.entry.heal.clone();
     let link = match (&told.manifest, &told.canvas) {
-        (Some(manifest), Some(canvas)) => BookLabels::of(&rooms.index).link(manifest, canvas)?,
+        (Some(manifest), Some(canvas)) => BookLabels::of(&state.index).link(manifest, canvas)?,
         _ => None,
     };
     let waited = match told.waiting {
@@ -226,7 +226,7 @@ fn heal(rooms: &AdminState, id: i64) -> Result<HealPage, ApiProblem> {
     };
     Ok(HealPage {
         here: "/heals",
-        row: row(course.heal),
+        row: row(detail.heal),
         link,
         sentence: format!("{ending} {waited}"),
         canvas: told.canvas,
@@ -238,24 +238,24 @@ fn heal(rooms: &AdminState, id: i64) -> Result<HealPage, ApiProblem> {
 }
 
 async fn manifest(
-    rooms: &AdminState,
+    state: &AdminState,
     id: i64,
     query: &ApiParameters<'_>,
 ) -> Result<ManifestPage, ApiProblem> {
-    let volume = rooms.index.volume(id)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
+    let manifest = state.index.manifest_row(id)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
     let after = query.number("after")?.unwrap_or(0);
-    let leaves = queries::leaves(rooms, id, query)?;
+    let page = queries::canvases(state, id, query)?;
     let cards =
-        health::check_canvases(rooms, leaves.items).await.into_iter().flat_map(|sheet| cards(rooms, sheet));
+        health::check_canvases(state, page.items).await.into_iter().flat_map(|canvas| cards(state, canvas));
     let cards = cards.collect();
-    let public = rooms.healer.public_url(&volume.uri);
-    let viewer = public.as_ref().zip(rooms.settings.admin.viewer.as_ref());
+    let public = state.healer.public_url(&manifest.uri);
+    let viewer = public.as_ref().zip(state.settings.admin.viewer.as_ref());
     Ok(ManifestPage {
         here: "/collections",
-        has_cache: rooms.settings.cache.memory > 0,
-        name: volume.label.unwrap_or_else(|| volume.uri.clone()),
-        uri: volume.uri,
-        images: counted(volume.images, "image"),
+        has_cache: state.settings.cache.memory > 0,
+        name: manifest.label.unwrap_or_else(|| manifest.uri.clone()),
+        uri: manifest.uri,
+        images: counted(manifest.images, "image"),
         viewer: viewer.map(|(manifest, viewer)| viewer.open(manifest)),
         public,
         cards,
@@ -264,17 +264,17 @@ async fn manifest(
         } else {
             format!("/collections/{id}")
         },
-        next: leaves.next.map(|after| format!("/collections/{id}?after={after}")),
+        next: page.next.map(|after| format!("/collections/{id}?after={after}")),
     })
 }
 
-fn cards(rooms: &AdminState, sheet: CanvasHealth) -> Vec<ImageCard> {
+fn cards(state: &AdminState, canvas: CanvasHealth) -> Vec<ImageCard> {
     let public = |key: &str| {
-        let image = rooms.healer.image_by_key(key, None)?;
-        rooms.healer.picture_url(&rooms.healer.with_owners(&image))
+        let image = state.healer.image_by_key(key, None)?;
+        state.healer.picture_url(&state.healer.with_owners(&image))
     };
-    let label = sheet.leaf.label.unwrap_or(sheet.leaf.canvas);
-    let states = sheet.states.into_iter().map(|seen| {
+    let label = canvas.row.label.unwrap_or(canvas.row.canvas);
+    let states = canvas.states.into_iter().map(|seen| {
         let key = percent_encoding::utf8_percent_encode(&seen.identifier, percent_encoding::NON_ALPHANUMERIC);
         ImageCard {
             picture: format!("/api/v1/images/{key}/thumbnail"),
@@ -288,7 +288,7 @@ fn cards(rooms: &AdminState, sheet: CanvasHealth) -> Vec<ImageCard> {
     states.collect()
 }
 
-fn search(rooms: &AdminState, words: &str) -> Result<SearchPage, ApiProblem> {
+fn search(state: &AdminState, words: &str) -> Result<SearchPage, ApiProblem> {
     let mut page = SearchPage {
         here: "",
         words: words.to_owned(),
@@ -297,13 +297,13 @@ fn search(rooms: &AdminState, words: &str) -> Result<SearchPage, ApiProblem> {
         pages: Vec::new(),
         is_complete: true,
         is_missing: false,
-        volumes: Vec::new(),
+        manifests: Vec::new(),
     };
     if words.is_empty() {
         return Ok(page);
     }
-    let found = queries::images(rooms, words, 50)?;
-    let mut labels = BookLabels::of(&rooms.index);
+    let found = queries::images(state, words, 50)?;
+    let mut labels = BookLabels::of(&state.index);
     for owner in found.owners {
         let link = labels.link(&owner.manifest, &owner.canvas)?;
         page.owners.push(OwnerView {
@@ -312,29 +312,28 @@ fn search(rooms: &AdminState, words: &str) -> Result<SearchPage, ApiProblem> {
             about: owner.canvas,
         });
     }
-    for leaf in found.canvases {
-        let book = rooms.index.volume(leaf.manifest)?;
+    for canvas in found.canvases {
+        let book = state.index.manifest_row(canvas.manifest)?;
         page.pages.push(OwnerView {
-            link: format!("/collections/{}?after={}", leaf.manifest, leaf.id - 1),
-            label: leaf.label.unwrap_or_else(|| "Canvas".to_owned()),
-            about: book.map_or(leaf.canvas, |book| book.label.unwrap_or(book.uri)),
+            link: format!("/collections/{}?after={}", canvas.manifest, canvas.id - 1),
+            label: canvas.label.unwrap_or_else(|| "Canvas".to_owned()),
+            about: book.map_or(canvas.canvas, |book| book.label.unwrap_or(book.uri)),
         });
     }
     page.is_complete = found.is_complete;
     if let Some(key) = &found.identifier {
-        let last = rooms.index.last_heal(key)?;
+        let last = state.index.last_heal(key)?;
         page.is_missing = last.is_some_and(|last| last.heal.verdict == "missing");
     }
     page.key = found.identifier;
-    page.volumes = found.manifests.into_iter().map(shelf).collect();
+    page.manifests = found.manifests.into_iter().map(manifest_view).collect();
     Ok(page)
 }
 
-async fn check(rooms: &AdminState) -> Result<SetupPage, ApiProblem> {
-    let findings = setup::check(&rooms.healer, &rooms.index, &rooms.settings).await;
+async fn check(state: &AdminState) -> Result<SetupPage, ApiProblem> {
+    let findings = setup::check(&state.healer, &state.index, &state.settings).await;
     let findings =
         findings.ok_or_else(|| ApiProblem::internal("the setup cannot be checked: the log says why"))?;
-    rooms.setup.update(&findings, &rooms.metrics);
-    let findings = findings.into_iter().map(setup_row).collect();
-    Ok(SetupPage { here: "/setup", findings, is_sweeping: rooms.healer.is_sweeping() })
+    state.setup.update(&findings, &state.metrics);
+    Ok(SetupPage { here: "/setup", findings, is_sweeping: state.healer.is_sweeping() })
 }

@@ -20,7 +20,7 @@ use crate::iiif::Identifier;
 use crate::index::Owner;
 use crate::index::browse::{CanvasRow, ManifestRow, SourceRow};
 use crate::index::history::{HistoryEntry, HistoryFilter, HistoryPage};
-use crate::upstream::{Body, ServerStatus, Upstream};
+use crate::upstream::{Body, ServerState, Upstream};
 
 /// Default number of entries in one answer.
 const LIMIT: u32 = 50;
@@ -37,7 +37,7 @@ pub(super) struct PagedList<T> {
 #[derive(Debug, Serialize)]
 pub(super) struct ManifestDetail {
     #[serde(flatten)]
-    pub(super) volume: ManifestRow,
+    pub(super) row: ManifestRow,
     pub(super) health: ManifestHealth,
 }
 
@@ -75,8 +75,8 @@ impl<'a> ApiParameters<'a> {
             .map_err(|_| ApiProblem::bad(format!("`{name}` must be a number, not `{text}`")))
     }
 
-    pub(super) fn limit(&self, rooms: &AdminState) -> Result<u32, ApiProblem> {
-        let most = rooms.settings.admin.max_entries;
+    pub(super) fn limit(&self, state: &AdminState) -> Result<u32, ApiProblem> {
+        let most = state.settings.admin.max_entries;
         let Some(limit) = self.number("limit")? else { return Ok(LIMIT.min(most)) };
         match u32::try_from(limit) {
             Ok(limit) if (1..=most).contains(&limit) => Ok(limit),
@@ -96,37 +96,38 @@ pub(super) fn listing<T>(mut items: Vec<T>, limit: u32, number: impl Fn(&T) -> i
 
 impl Admin {
     pub(super) async fn read(&self, read: ApiQuery, query: &str) -> Result<Response<Body>, ApiProblem> {
-        let (rooms, query) = (&self.rooms, ApiParameters::read(query));
+        let (state, query) = (&self.state, ApiParameters::read(query));
         match read {
-            ApiQuery::Stats => json(StatusCode::OK, &rooms.metrics.snapshot()),
+            ApiQuery::Stats => json(StatusCode::OK, &state.metrics.snapshot()),
             ApiQuery::Servers => {
-                let all = json!({ "items": servers(rooms), "canvas_services": canvas_services(rooms) });
+                let all = json!({ "items": servers(state), "canvas_services": canvas_services(state) });
                 json(StatusCode::OK, &all)
             }
-            ApiQuery::Heals => json(StatusCode::OK, &heals(rooms, &query)?),
-            ApiQuery::Heal(id) => json(StatusCode::OK, &heal(rooms, id)?),
+            ApiQuery::Heals => json(StatusCode::OK, &heals(state, &query)?),
+            ApiQuery::Heal(id) => json(StatusCode::OK, &heal(state, id)?),
             ApiQuery::Images => {
                 let words = query.text("q").ok_or_else(|| ApiProblem::bad("say what to look for: ?q="))?;
-                let (limit, rooms) = (query.limit(rooms)?, Arc::clone(rooms));
-                json(StatusCode::OK, &aside(move || images(&rooms, &words, limit)).await?)
+                let (limit, state) = (query.limit(state)?, Arc::clone(state));
+                json(StatusCode::OK, &aside(move || images(&state, &words, limit)).await?)
             }
-            ApiQuery::Sources => json(StatusCode::OK, &json!({ "items": sources(rooms).await? })),
-            ApiQuery::Manifests => json(StatusCode::OK, &manifests(rooms, &query)?),
+            ApiQuery::Sources => json(StatusCode::OK, &json!({ "items": sources(state).await? })),
+            ApiQuery::Manifests => json(StatusCode::OK, &manifests(state, &query)?),
             ApiQuery::Manifest(id) => {
-                let volume =
-                    rooms.index.volume(id)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
-                let leaves = leaves(rooms, id, &query)?;
-                let told = told(rooms, vec![volume])?.pop();
-                let sheets = health::check_canvases(rooms, leaves.items).await;
-                let canvases = PagedList { items: sheets, next: leaves.next };
-                json(StatusCode::OK, &json!({ "manifest": told, "canvases": canvases }))
+                let manifest =
+                    state.index.manifest_row(id)?.ok_or_else(|| ApiProblem::not_found("no such manifest"))?;
+                let page = canvases(state, id, &query)?;
+                let manifest = with_health(state, vec![manifest])?.pop();
+                let items = health::check_canvases(state, page.items).await;
+                let canvases = PagedList { items, next: page.next };
+                json(StatusCode::OK, &json!({ "manifest": manifest, "canvases": canvases }))
             }
             ApiQuery::Canvas(id) => {
-                let leaf = rooms.index.leaf(id)?.ok_or_else(|| ApiProblem::not_found("no such canvas"))?;
-                let manifest = rooms.index.volume(leaf.manifest)?;
-                let may_ask = rooms.healer.is_allowed_canvas(&leaf.canvas);
-                let sheet = health::check_canvases(rooms, vec![leaf]).await.pop();
-                let canvas = json!({ "canvas": sheet, "manifest": manifest, "may_be_asked": may_ask });
+                let row =
+                    state.index.canvas_row(id)?.ok_or_else(|| ApiProblem::not_found("no such canvas"))?;
+                let manifest = state.index.manifest_row(row.manifest)?;
+                let may_ask = state.healer.is_allowed_canvas(&row.canvas);
+                let canvas = health::check_canvases(state, vec![row]).await.pop();
+                let canvas = json!({ "canvas": canvas, "manifest": manifest, "may_be_asked": may_ask });
                 json(StatusCode::OK, &canvas)
             }
             ApiQuery::Thumbnail(key) => self.thumbnail(&key).await,
@@ -135,10 +136,10 @@ impl Admin {
 
     /// Fetches the picture as the image server has it; heals nothing.
     async fn thumbnail(&self, key: &str) -> Result<Response<Body>, ApiProblem> {
-        let indexed = self.rooms.healer.image_by_key(key, None);
-        let known = !self.rooms.index.owners(key)?.is_empty();
+        let indexed = self.state.healer.image_by_key(key, None);
+        let known = !self.state.index.owners(key)?.is_empty();
         let indexed = indexed.filter(|_| known).ok_or_else(|| ApiProblem::not_found("no such image"))?;
-        let picture = self.rooms.healer.thumbnail(&indexed).await;
+        let picture = self.state.healer.thumbnail(&indexed).await;
         let picture = picture.map_err(|error| ApiProblem::new(StatusCode::BAD_GATEWAY, error.to_string()))?;
         let (head, body) = picture.into_parts();
         let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
@@ -153,36 +154,8 @@ impl Admin {
     }
 }
 
-/// State of a server of an upstream.
-#[derive(Debug, Serialize)]
-pub(super) struct ServerView {
-    pub(super) upstream: String,
-    #[serde(rename = "server")]
-    pub(super) at: String,
-    pub(super) standing: &'static str,
-    pub(super) failures: u32,
-    pub(super) in_flight: usize,
-    idle_connections: usize,
-    shared_connections: usize,
-}
-
-pub(super) fn servers(rooms: &AdminState) -> Vec<ServerView> {
-    let told = Upstream::distinct(&rooms.upstreams).flat_map(|upstream| upstream.servers()).map(|server| {
-        ServerView {
-            upstream: server.upstream,
-            at: server.server,
-            standing: match server.standing {
-                ServerStatus::Up => "up",
-                ServerStatus::Trial => "trial",
-                ServerStatus::Out => "out",
-            },
-            failures: server.failures,
-            in_flight: server.in_flight,
-            idle_connections: server.idle_connections,
-            shared_connections: server.shared_connections,
-        }
-    });
-    told.collect()
+pub(super) fn servers(state: &AdminState) -> Vec<ServerState> {
+    Upstream::distinct(&state.upstreams).flat_map(|upstream| upstream.servers()).collect()
 }
 
 /// State of a canvas service.
@@ -201,10 +174,10 @@ pub(super) struct CanvasServiceView {
     pub(super) waiting_viewers: usize,
 }
 
-pub(super) fn canvas_services(rooms: &AdminState) -> Vec<CanvasServiceView> {
+pub(super) fn canvas_services(state: &AdminState) -> Vec<CanvasServiceView> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let at = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-    let told = rooms.healer.canvas_services().into_iter().map(|service| CanvasServiceView {
+    let told = state.healer.canvas_services().into_iter().map(|service| CanvasServiceView {
         upstream: service.upstream,
         variants: service.variants,
         last_error: service.last_error,
@@ -221,7 +194,7 @@ pub(super) fn canvas_services(rooms: &AdminState) -> Vec<CanvasServiceView> {
 }
 
 pub(super) fn heals(
-    rooms: &AdminState,
+    state: &AdminState,
     query: &ApiParameters<'_>,
 ) -> Result<PagedList<LabelledHeal>, ApiProblem> {
     let verdict = query.text("verdict");
@@ -237,64 +210,62 @@ pub(super) fn heals(
         rung: query.text("rung"),
         request: query.text("request"),
     };
-    let limit = query.limit(rooms)?;
+    let limit = query.limit(state)?;
     let page = HistoryPage { before: query.number("before")?, limit: limit + 1 };
-    labelled(rooms, listing(rooms.index.history(&filter, page)?, limit, |entry| entry.id))
+    labelled(state, listing(state.index.history(&filter, page)?, limit, |entry| entry.id))
 }
 
 /// Heals of one page, with their labels.
 fn labelled(
-    rooms: &AdminState,
+    state: &AdminState,
     page: PagedList<HistoryEntry>,
 ) -> Result<PagedList<LabelledHeal>, ApiProblem> {
-    let mut labels = BookLabels::of(&rooms.index);
+    let mut labels = BookLabels::of(&state.index);
     let items = page.items.into_iter().map(|entry| labels.heal(entry));
     Ok(PagedList { items: items.collect::<Result<_, _>>()?, next: page.next })
 }
 
-pub(super) fn heal(rooms: &AdminState, id: i64) -> Result<HealDetail, ApiProblem> {
-    let entry = rooms.index.heal(id)?.ok_or_else(|| ApiProblem::not_found("no such heal"))?;
+pub(super) fn heal(state: &AdminState, id: i64) -> Result<HealDetail, ApiProblem> {
+    let entry = state.index.heal(id)?.ok_or_else(|| ApiProblem::not_found("no such heal"))?;
     let request = entry.heal.request.as_deref().unwrap_or_default();
-    let steps = rooms.step_log.steps(request, &entry.heal.identifier);
-    Ok(HealDetail { heal: BookLabels::of(&rooms.index).heal(entry)?, steps })
+    let steps = state.step_log.steps(request, &entry.heal.identifier);
+    Ok(HealDetail { heal: BookLabels::of(&state.index).heal(entry)?, steps })
 }
 
 /// Canvases of one manifest, page by page.
-pub(super) fn leaves(
-    rooms: &AdminState,
+pub(super) fn canvases(
+    state: &AdminState,
     manifest: i64,
     query: &ApiParameters<'_>,
 ) -> Result<PagedList<CanvasRow>, ApiProblem> {
-    let (after, limit) = (query.number("after")?.unwrap_or(0), query.limit(rooms)?);
-    Ok(listing(rooms.index.leaves(manifest, after, limit + 1)?, limit, |leaf| leaf.id))
+    let (after, limit) = (query.number("after")?.unwrap_or(0), query.limit(state)?);
+    Ok(listing(state.index.canvas_rows(manifest, after, limit + 1)?, limit, |row| row.id))
 }
 
 /// Lists the sources of manifests.
-pub(super) async fn sources(rooms: &AdminState) -> Result<Vec<SourceRow>, ApiProblem> {
-    let index = Arc::clone(&rooms.index);
+pub(super) async fn sources(state: &AdminState) -> Result<Vec<SourceRow>, ApiProblem> {
+    let index = Arc::clone(&state.index);
     aside(move || Ok(index.collected()?)).await
 }
 
 pub(super) fn manifests(
-    rooms: &AdminState,
+    state: &AdminState,
     query: &ApiParameters<'_>,
 ) -> Result<PagedList<ManifestDetail>, ApiProblem> {
-    let limit = query.limit(rooms)?;
+    let limit = query.limit(state)?;
     let (source, after) = (query.number("source")?, query.number("after")?.unwrap_or(0));
-    let volumes = rooms.index.volumes(source, after, limit + 1)?;
-    let PagedList { items, next } = listing(volumes, limit, |volume| volume.id);
-    Ok(PagedList { items: told(rooms, items)?, next })
+    let rows = state.index.manifest_rows(source, after, limit + 1)?;
+    let PagedList { items, next } = listing(rows, limit, |row| row.id);
+    Ok(PagedList { items: with_health(state, items)?, next })
 }
 
-fn told(rooms: &AdminState, volumes: Vec<ManifestRow>) -> Result<Vec<ManifestDetail>, ApiProblem> {
-    let names: Vec<&str> = volumes.iter().map(|volume| volume.uri.as_str()).collect();
-    let verdicts = rooms.index.verdicts(&names)?;
-    let of = |volume: &ManifestRow| {
-        verdicts
-            .get(&volume.uri)
-            .map_or_else(Default::default, |known| ManifestHealth::of(volume.images, known))
+fn with_health(state: &AdminState, rows: Vec<ManifestRow>) -> Result<Vec<ManifestDetail>, ApiProblem> {
+    let names: Vec<&str> = rows.iter().map(|row| row.uri.as_str()).collect();
+    let verdicts = state.index.verdicts(&names)?;
+    let of = |row: &ManifestRow| {
+        verdicts.get(&row.uri).map_or_else(Default::default, |known| ManifestHealth::of(row.images, known))
     };
-    Ok(volumes.into_iter().map(|volume| ManifestDetail { health: of(&volume), volume }).collect())
+    Ok(rows.into_iter().map(|row| ManifestDetail { health: of(&row), row }).collect())
 }
 
 /// Result of a search.
@@ -311,7 +282,7 @@ pub(super) struct SearchResult {
 }
 
 /// Time limit for reading labels of canvases in a search.
-const PATIENCE: Duration = Duration::from_millis(250);
+const LABEL_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// A search reads all labels, 50 ms with 100,000 manifests: not on a thread that serves.
 pub(super) async fn aside<T, F>(read: F) -> Result<T, ApiProblem>
@@ -323,16 +294,16 @@ where
 }
 
 /// Searches by what a person pastes: an identifier, the URL of an image or a canvas, or words of a label.
-pub(super) fn images(rooms: &AdminState, words: &str, limit: u32) -> Result<SearchResult, ApiProblem> {
-    let mut owners: Vec<Owner> = rooms.index.canvas(words)?;
-    let in_url = rooms.index.key_in_url(words);
+pub(super) fn images(state: &AdminState, words: &str, limit: u32) -> Result<SearchResult, ApiProblem> {
+    let mut owners: Vec<Owner> = state.index.canvas(words)?;
+    let in_url = state.index.key_in_url(words);
     let key = in_url.unwrap_or_else(|| Identifier::new(words).key().into_owned());
-    let mut known = rooms.index.owners(&key)?.to_vec();
+    let mut known = state.index.owners(&key)?.to_vec();
     let identifier = (!known.is_empty()).then_some(key);
     owners.append(&mut known);
-    let manifests = told(rooms, rooms.index.volumes_named(words, limit)?)?;
+    let manifests = with_health(state, state.index.manifests_named(words, limit)?)?;
     let is_name = identifier.is_some() || !owners.is_empty();
     let (canvases, is_complete) =
-        if is_name { (Vec::new(), true) } else { rooms.index.leaves_named(words, limit, PATIENCE)? };
+        if is_name { (Vec::new(), true) } else { state.index.canvases_named(words, limit, LABEL_TIMEOUT)? };
     Ok(SearchResult { identifier, owners, manifests, canvases, is_complete })
 }

@@ -99,7 +99,7 @@ const ACTS: [AdminAction; 9] = [
 ];
 
 /// Route at this path.
-pub(super) fn asked(path: &str) -> Option<AdminRoute> {
+pub(super) fn parse(path: &str) -> Option<AdminRoute> {
     match path {
         "/livez" => return Some(AdminRoute::Live),
         "/readyz" => return Some(AdminRoute::Ready),
@@ -164,15 +164,15 @@ mod tests {
 
     #[test]
     fn paths_are_read() {
-        assert_eq!(asked("/livez"), Some(AdminRoute::Live));
-        assert_eq!(asked("/api/v1/heals/7"), Some(AdminRoute::Read(ApiQuery::Heal(7))));
-        assert_eq!(asked("/api/v1/sweep/start"), Some(AdminRoute::Act(AdminAction::StartSweep)));
+        assert_eq!(parse("/livez"), Some(AdminRoute::Live));
+        assert_eq!(parse("/api/v1/heals/7"), Some(AdminRoute::Read(ApiQuery::Heal(7))));
+        assert_eq!(parse("/api/v1/sweep/start"), Some(AdminRoute::Act(AdminAction::StartSweep)));
         let thumbnail = ApiQuery::Thumbnail("a/b".to_owned());
-        assert_eq!(asked("/api/v1/images/a%2Fb/thumbnail"), Some(AdminRoute::Read(thumbnail)));
+        assert_eq!(parse("/api/v1/images/a%2Fb/thumbnail"), Some(AdminRoute::Read(thumbnail)));
         for nothing in
             ["/api/v1/heals/x", "/api/v1/heals/0", "/api/v1/", "/api/v2/stats", "/livez/", "/api/v1/stats/1"]
         {
-            assert_eq!(asked(nothing), None, "{nothing}");
+            assert_eq!(parse(nothing), None, "{nothing}");
         }
     }
 
@@ -185,7 +185,7 @@ mod tests {
         for (path, operations) in paths {
             let operations = operations.as_object().expect("operations");
             let real = path.replace("{id}", "1").replace("{key}", "k");
-            let asked = asked(&real).unwrap_or_else(|| panic!("{path} is described, and is not there"));
+            let asked = parse(&real).unwrap_or_else(|| panic!("{path} is described, and is not there"));
             let method = if matches!(asked, AdminRoute::Act(_)) { "post" } else { "get" };
             acts += usize::from(method == "post");
             assert_eq!(operations.keys().collect::<Vec<_>>(), [method], "{path}");

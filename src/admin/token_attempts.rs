@@ -37,7 +37,7 @@ impl TokenAttempts {
     }
 
     /// Records a wrong token from this address.
-    pub(super) fn was_wrong(&self, address: IpAddr, now: Instant) {
+    pub(super) fn record_wrong(&self, address: IpAddr, now: Instant) {
         let mut all = self.0.lock();
         let address = one_client(address);
         let is_over = |wrong: &FailedAttempts| now.saturating_duration_since(wrong.first) >= WINDOW;
@@ -66,31 +66,31 @@ mod tests {
 
     #[test]
     fn an_address_that_guesses_is_not_listened_to_until_its_window_is_over() {
-        let (brake, now) = (TokenAttempts::default(), Instant::now());
+        let (attempts, now) = (TokenAttempts::default(), Instant::now());
         for _ in 0..WRONG {
-            assert_eq!(brake.holds(ip("2001:db8::1"), now), None);
-            brake.was_wrong(ip("2001:db8::1"), now);
+            assert_eq!(attempts.holds(ip("2001:db8::1"), now), None);
+            attempts.record_wrong(ip("2001:db8::1"), now);
         }
         let later = now + Duration::from_secs(20);
-        assert_eq!(brake.holds(ip("2001:db8::2"), later), Some(Duration::from_secs(40)));
-        assert_eq!(brake.holds(ip("2001:db8:0:1::1"), later), None);
+        assert_eq!(attempts.holds(ip("2001:db8::2"), later), Some(Duration::from_secs(40)));
+        assert_eq!(attempts.holds(ip("2001:db8:0:1::1"), later), None);
         // Guesses during the wait do not prolong it: others behind the same address get in after it.
-        brake.was_wrong(ip("2001:db8::1"), later);
-        assert_eq!(brake.holds(ip("2001:db8::1"), now + WINDOW), None);
-        brake.was_wrong(ip("2001:db8::1"), now + WINDOW);
-        assert_eq!(brake.holds(ip("2001:db8::1"), now + WINDOW), None);
+        attempts.record_wrong(ip("2001:db8::1"), later);
+        assert_eq!(attempts.holds(ip("2001:db8::1"), now + WINDOW), None);
+        attempts.record_wrong(ip("2001:db8::1"), now + WINDOW);
+        assert_eq!(attempts.holds(ip("2001:db8::1"), now + WINDOW), None);
     }
 
     #[test]
     fn only_so_many_addresses_are_remembered() {
-        let (brake, now) = (TokenAttempts::default(), Instant::now());
+        let (attempts, now) = (TokenAttempts::default(), Instant::now());
         for at in 0..ADDRESSES + 100 {
             let bits = u32::try_from(at).expect("few");
             let address = IpAddr::V4(bits.into());
-            (0..WRONG).for_each(|_| brake.was_wrong(address, now + Duration::from_micros(bits.into())));
+            (0..WRONG).for_each(|_| attempts.record_wrong(address, now + Duration::from_micros(bits.into())));
         }
-        assert_eq!(brake.0.lock().len(), ADDRESSES);
-        assert!(brake.holds(ip("0.0.0.1"), now).is_none(), "the oldest is forgotten");
-        assert!(brake.holds(IpAddr::V4(4190.into()), now).is_some());
+        assert_eq!(attempts.0.lock().len(), ADDRESSES);
+        assert!(attempts.holds(ip("0.0.0.1"), now).is_none(), "the oldest is forgotten");
+        assert!(attempts.holds(IpAddr::V4(4190.into()), now).is_some());
     }
 }

@@ -20,7 +20,7 @@ pub(super) const ADMIN: &str = "admin";
 /// Leaves out the files for TLS to upstreams that cannot be used.
 ///
 /// SECURITY: without the authorities of `[upstream] ca` fewer servers are believed, never more.
-pub(super) fn usable(mut settings: Settings, metrics: &Metrics) -> Result<Settings, TlsError> {
+pub(super) fn leave_out_unusable(mut settings: Settings, metrics: &Metrics) -> Result<Settings, TlsError> {
     let mut is_whole = true;
     // The certificates of the system alone cannot fail, and are read later.
     while settings.upstream.has_tls_files()
@@ -44,16 +44,16 @@ pub(super) fn usable(mut settings: Settings, metrics: &Metrics) -> Result<Settin
 }
 
 /// Settings of a reload: a part left out at the start is tried again.
-pub(super) fn usable_again(settings: Settings, metrics: &Metrics) -> Result<Settings, TlsError> {
-    if metrics.edge.degraded.is(TLS) { usable(settings, metrics) } else { Ok(settings) }
+pub(super) fn leave_out_again(settings: Settings, metrics: &Metrics) -> Result<Settings, TlsError> {
+    if metrics.edge.degraded.is(TLS) { leave_out_unusable(settings, metrics) } else { Ok(settings) }
 }
 
 /// Access rules of the admin pages; without a readable token only client certificates count.
-pub(super) fn gate(settings: &Settings, metrics: &Metrics) -> AdminAuth {
+pub(super) fn auth(settings: &Settings, metrics: &Metrics) -> AdminAuth {
     match AdminAuth::open(&settings.admin) {
-        Ok(gate) => {
+        Ok(auth) => {
             metrics.edge.degraded.ends(TOKEN);
-            gate
+            auth
         }
         Err(error) => {
             metrics.edge.degraded.begins(TOKEN, &format!("{error}. No token opens the admin pages"));
@@ -63,9 +63,9 @@ pub(super) fn gate(settings: &Settings, metrics: &Metrics) -> AdminAuth {
 }
 
 /// Access rules of a reload: a token that was good and is bad is a mistake; a bad one may stay bad.
-pub(super) fn gate_again(settings: &Settings, metrics: &Metrics) -> Result<AdminAuth, AdminAuthError> {
+pub(super) fn auth_again(settings: &Settings, metrics: &Metrics) -> Result<AdminAuth, AdminAuthError> {
     if metrics.edge.degraded.is(TOKEN) {
-        Ok(gate(settings, metrics))
+        Ok(auth(settings, metrics))
     } else {
         AdminAuth::open(&settings.admin)
     }

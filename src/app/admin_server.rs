@@ -35,7 +35,7 @@ struct OpenAdminListener {
     address: SocketAddr,
     /// Socket, kept for a successor.
     socket: TcpListener,
-    showcase: Option<Arc<CertificateResolver>>,
+    resolver: Option<Arc<CertificateResolver>>,
 }
 
 impl AdminServer {
@@ -99,16 +99,16 @@ impl AdminServer {
         self.0.load().as_ref().map(|open| open.address)
     }
 
-    /// The socket once more.
+    /// A duplicate of the socket, for a successor process.
     pub(super) fn socket(&self) -> io::Result<Option<TcpListener>> {
         self.0.load().as_ref().map(|open| open.socket.try_clone()).transpose()
     }
 
     /// Replaces the certificate. True if it differs from the one before.
-    pub(super) fn show(&self, files: &TlsFiles) -> Result<bool, CertificateError> {
+    pub(super) fn replace_certificate(&self, files: &TlsFiles) -> Result<bool, CertificateError> {
         let open = self.0.load();
-        let Some(showcase) = open.as_ref().and_then(|open| open.showcase.as_ref()) else { return Ok(false) };
-        Ok(showcase.replace(Certificates::read(&files.pairs())?))
+        let Some(resolver) = open.as_ref().and_then(|open| open.resolver.as_ref()) else { return Ok(false) };
+        Ok(resolver.replace(Certificates::read(&files.pairs())?))
     }
 
     /// Drops the socket.
@@ -141,11 +141,11 @@ fn open(
     let tls = admin.tls.as_ref().map(|files| {
         CertificateResolver::new(Certificates::read(&files.pairs())?, admin.client_ca.as_deref())
     });
-    let (showcase, tls) = tls.transpose()?.unzip();
-    listener.manner().store(Arc::new(SocketProtocol { tls, proxy_protocol: false }));
+    let (resolver, tls) = tls.transpose()?.unzip();
+    listener.protocol().store(Arc::new(SocketProtocol { tls, proxy_protocol: false }));
     let address = listener.address().map_err(StartError::listen)?;
     let socket = listener.socket().map_err(StartError::listen)?;
-    Ok((OpenAdminListener { address, socket, showcase }, listener))
+    Ok((OpenAdminListener { address, socket, resolver }, listener))
 }
 
 /// Serves the pages that are in use at the time.

@@ -13,8 +13,8 @@ use crate::index::shared::follower::LearnedFollower;
 use crate::observe::{Metrics, SAMPLE_EVERY};
 use crate::upstream::Upstream;
 
-/// Interval of the chores, which rarely find anything to do.
-const CHORES_EVERY: Duration = Duration::from_secs(5);
+/// Interval of pruning, which rarely finds anything to do.
+const PRUNE_EVERY: Duration = Duration::from_secs(5);
 
 /// Handles of the background tasks.
 pub(super) struct BackgroundTasks {
@@ -22,7 +22,7 @@ pub(super) struct BackgroundTasks {
     sweeping: JoinHandle<()>,
     keeping_index: JoinHandle<()>,
     checking: JoinHandle<()>,
-    heeding: JoinHandle<()>,
+    following_cluster: JoinHandle<()>,
     checking_setup: JoinHandle<()>,
 }
 
@@ -34,7 +34,7 @@ impl BackgroundTasks {
             sweeping: tokio::spawn(async move { sweep.resume_sweep().await }),
             keeping_index: services.spawn_index_task(state),
             checking: tokio::spawn(run_health_checks(&services.upstreams)),
-            heeding: tokio::spawn(follow_cluster(services, state)),
+            following_cluster: tokio::spawn(follow_cluster(services, state)),
             checking_setup: tokio::spawn(check_setup(services, state)),
         }
     }
@@ -50,8 +50,8 @@ impl BackgroundTasks {
             self.checking = tokio::spawn(run_health_checks(&new.upstreams));
         }
         if before != after {
-            self.heeding.abort();
-            self.heeding = tokio::spawn(follow_cluster(new, state));
+            self.following_cluster.abort();
+            self.following_cluster = tokio::spawn(follow_cluster(new, state));
             self.checking_setup.abort();
             self.checking_setup = tokio::spawn(check_setup(new, state));
         }
@@ -67,9 +67,10 @@ impl BackgroundTasks {
     }
 
     pub(super) fn abort(&self) {
-        let Self { keeping_warm, sweeping, keeping_index, checking, heeding, checking_setup } = self;
-        for chore in [keeping_warm, sweeping, keeping_index, checking, heeding, checking_setup] {
-            chore.abort();
+        let Self { keeping_warm, sweeping, keeping_index, checking, following_cluster, checking_setup } =
+            self;
+        for task in [keeping_warm, sweeping, keeping_index, checking, following_cluster, checking_setup] {
+            task.abort();
         }
     }
 }
@@ -87,8 +88,8 @@ pub(super) async fn sample_periodically(metrics: Arc<Metrics>) {
 fn follow_cluster(services: &Services, state: &ProcessState) -> impl Future<Output = ()> + use<> {
     let healer = services.healer.clone();
     let follower = services.cluster.clone().map(|cluster| {
-        let (index, metrics) = (Arc::clone(&state.index), Arc::clone(&state.metrics));
-        LearnedFollower::new(index, Arc::clone(&services.settings), cluster, metrics)
+        let (index, settings) = (Arc::clone(&state.index), Arc::clone(&services.settings));
+        LearnedFollower { index, settings, cluster, metrics: Arc::clone(&state.metrics) }
     });
     async move {
         if let Some(follower) = follower {
@@ -108,7 +109,7 @@ fn run_health_checks(upstreams: &[Arc<Upstream>]) -> impl Future<Output = ()> + 
 }
 
 pub(super) async fn prune_periodically(services: Arc<ArcSwap<Services>>, cache: CacheState) {
-    let mut every = tokio::time::interval(CHORES_EVERY);
+    let mut every = tokio::time::interval(PRUNE_EVERY);
     loop {
         every.tick().await;
         let services = services.load_full();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::config::Settings;
 
-const EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watched files.
 #[derive(Debug)]
@@ -42,33 +42,34 @@ impl FileWatcher {
         self.seen = self.states();
     }
 
-    /// Waits until one of them is another, and has stayed so for a moment: editors write in pieces, and of a pair the
-    /// certificate comes before the key.
+    /// Waits until a file changes, and then until no file changes for an interval: editors write in pieces, and of a pair
+    /// the certificate comes before the key.
     pub(super) async fn changed(&mut self) {
         loop {
-            tokio::time::sleep(EVERY).await;
-            let mut look = self.states();
-            if look == self.seen {
+            tokio::time::sleep(CHECK_INTERVAL).await;
+            let mut states = self.states();
+            if states == self.seen {
                 continue;
             }
             loop {
-                tokio::time::sleep(EVERY).await;
-                let again = self.states();
-                if again == look {
+                tokio::time::sleep(CHECK_INTERVAL).await;
+                let later = self.states();
+                if later == states {
                     break;
                 }
-                look = again;
+                states = later;
             }
-            self.seen = look;
+            self.seen = states;
             return;
         }
     }
 
     fn states(&self) -> Vec<FileState> {
-        let look = |path: &PathBuf| {
-            let of = fs::metadata(path).ok()?;
-            Some((of.ino(), of.len(), of.mtime(), of.mtime_nsec(), of.mode() ^ of.uid().rotate_left(16)))
+        let state = |path: &PathBuf| {
+            let file = fs::metadata(path).ok()?;
+            let owner = file.mode() ^ file.uid().rotate_left(16);
+            Some((file.ino(), file.len(), file.mtime(), file.mtime_nsec(), owner))
         };
-        self.all.iter().map(look).collect()
+        self.all.iter().map(state).collect()
     }
 }

@@ -17,13 +17,13 @@ use tokio::time::timeout;
 use super::App;
 
 /// Set for a successor whose predecessor waits for it.
-const AWAITED: &str = "IIIF_MENDER_AWAITED";
+const AWAITED_VARIABLE: &str = "IIIF_MENDER_AWAITED";
 
 /// Line that a successor writes when it serves.
 const READY: &str = "ready\n";
 
 /// Time limit for a successor to serve: it opens the index, and binds new addresses of its configuration.
-const PATIENCE: Duration = Duration::from_secs(30);
+const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The first of the file descriptors that are passed (`sd_listen_fds(3)`).
 const FIRST: i32 = 3;
@@ -37,7 +37,7 @@ pub(super) enum HandoverError {
     Pass(#[from] command_fds::FdMappingCollision),
     #[error("it ended before it served; the log says why")]
     Ended,
-    #[error("it did not serve within {} s", PATIENCE.as_secs())]
+    #[error("it did not serve within {} s", SUCCESSOR_TIMEOUT.as_secs())]
     Slow,
 }
 
@@ -52,7 +52,7 @@ pub(super) async fn start(app: &App) -> Result<u32, HandoverError> {
         .env_remove("LISTEN_FDNAMES")
         // systemd's watchdog follows the process it knows: the new main pid is sent to it later.
         .env_remove("WATCHDOG_PID")
-        .env(AWAITED, "1")
+        .env(AWAITED_VARIABLE, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let pass = |(child_fd, parent_fd)| FdMapping { parent_fd, child_fd };
@@ -61,7 +61,7 @@ pub(super) async fn start(app: &App) -> Result<u32, HandoverError> {
     let process = child.id().ok_or(HandoverError::Ended)?;
     let Some(mut says) = child.stdout.take() else { return Err(HandoverError::Ended) };
     let mut said = [0; READY.len()];
-    let why = match timeout(PATIENCE, says.read_exact(&mut said)).await {
+    let why = match timeout(SUCCESSOR_TIMEOUT, says.read_exact(&mut said)).await {
         Ok(Ok(_)) if said == READY.as_bytes() => return Ok(process),
         Ok(_) => HandoverError::Ended,
         Err(_) => HandoverError::Slow,
@@ -80,7 +80,7 @@ fn program() -> io::Result<std::path::PathBuf> {
 
 /// Tells the predecessor, if there is one, that this process serves.
 pub(super) fn tell_predecessor() -> io::Result<()> {
-    if env::var_os(AWAITED).is_none() {
+    if env::var_os(AWAITED_VARIABLE).is_none() {
         return Ok(());
     }
     let mut out = io::stdout().lock();

@@ -22,7 +22,7 @@ struct BoundListener {
     address: SocketAddr,
     /// Socket, kept for a successor.
     socket: TcpListener,
-    manner: Arc<ArcSwap<SocketProtocol>>,
+    protocol: Arc<ArcSwap<SocketProtocol>>,
     stop: watch::Sender<bool>,
     serving: JoinHandle<usize>,
 }
@@ -60,7 +60,7 @@ impl PublicListeners {
         let certificates = server.tls.as_ref().map(|files| Certificates::read(&files.pairs())).transpose()?;
         let mut fresh = Vec::new();
         for Listen { address, .. } in &server.listen {
-            if self.open.iter().any(|door| door.wanted == *address) {
+            if self.open.iter().any(|bound| bound.wanted == *address) {
                 continue;
             }
             // Without an IPv4 address of its own in the configuration, [::] serves IPv4 as well.
@@ -84,42 +84,42 @@ impl PublicListeners {
         let PreparedListeners { bounds, listen, certificates, fresh } = prepared;
         let others = match (certificates, &self.tls) {
             (None, _) => false,
-            (Some(certificates), Some((showcase, _))) => showcase.replace(certificates),
+            (Some(certificates), Some((resolver, _))) => resolver.replace(certificates),
             (Some(certificates), None) => {
                 self.tls = Some(CertificateResolver::new(certificates, None)?);
                 true
             }
         };
-        let manner = |listen: &Listen, has_tls: bool| SocketProtocol {
+        let protocol = |listen: &Listen, has_tls: bool| SocketProtocol {
             tls: self.tls.as_ref().filter(|_| has_tls && !listen.plain).map(|(_, tls)| tls.clone()),
             proxy_protocol: listen.proxy_protocol,
         };
         let has_tls = self.tls.is_some();
         self.group.set_limits(bounds);
         let mut listeners = Vec::new();
-        for door in std::mem::take(&mut self.open) {
-            if let Some(listen) = listen.iter().find(|listen| listen.address == door.wanted) {
-                door.manner.store(Arc::new(manner(listen, has_tls)));
-                listeners.push(door);
+        for bound in std::mem::take(&mut self.open) {
+            if let Some(listen) = listen.iter().find(|listen| listen.address == bound.wanted) {
+                bound.protocol.store(Arc::new(protocol(listen, has_tls)));
+                listeners.push(bound);
             } else {
-                tracing::info!(address = %door.address, "no longer serving");
-                door.stop.send_replace(true);
-                self.closing.push(door.serving);
+                tracing::info!(address = %bound.address, "no longer serving");
+                bound.stop.send_replace(true);
+                self.closing.push(bound.serving);
             }
         }
         for (wanted, listener) in fresh {
             let Some(listen) = listen.iter().find(|listen| listen.address == wanted) else { continue };
-            listener.manner().store(Arc::new(manner(listen, has_tls)));
-            let door = self.serve(wanted, listener).map_err(StartError::listen)?;
-            listeners.push(door);
+            listener.protocol().store(Arc::new(protocol(listen, has_tls)));
+            let bound = self.serve(wanted, listener).map_err(StartError::listen)?;
+            listeners.push(bound);
         }
         self.open = listeners;
         Ok(others)
     }
 
     fn serve(&self, wanted: SocketAddr, listener: Listener) -> std::io::Result<BoundListener> {
-        let (address, socket, manner) = (listener.address()?, listener.socket()?, listener.manner());
-        let (press, stop) = Shutdown::new();
+        let (address, socket, protocol) = (listener.address()?, listener.socket()?, listener.protocol());
+        let (sender, stop) = Shutdown::new();
         let services = Arc::clone(&self.services);
         let service = move |viewer, request| {
             let proxy = services.load().proxy.clone();
@@ -129,31 +129,31 @@ impl PublicListeners {
         };
         let serving = tokio::spawn(listener.serve(service, stop));
         tracing::info!(%address, "serving");
-        Ok(BoundListener { wanted, address, socket, manner, stop: press, serving })
+        Ok(BoundListener { wanted, address, socket, protocol, stop: sender, serving })
     }
 
     /// Public addresses in the order of the configuration.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        self.open.iter().map(|door| door.address).collect()
+        self.open.iter().map(|bound| bound.address).collect()
     }
 
-    /// The sockets once more, for a successor.
+    /// Duplicates of the sockets, for a successor process.
     pub(super) fn sockets(&self) -> std::io::Result<Vec<TcpListener>> {
-        self.open.iter().map(|door| door.socket.try_clone()).collect()
+        self.open.iter().map(|bound| bound.socket.try_clone()).collect()
     }
 
     /// Closes all listeners. The tasks return how many connections were cut.
     pub(super) fn shutdown(&mut self) -> Vec<JoinHandle<usize>> {
-        for door in self.open.drain(..) {
-            drop(door.socket);
-            door.stop.send_replace(true);
-            self.closing.push(door.serving);
+        for bound in self.open.drain(..) {
+            drop(bound.socket);
+            bound.stop.send_replace(true);
+            self.closing.push(bound.serving);
         }
         std::mem::take(&mut self.closing)
     }
 }
 
-/// On the socket that we inherited for this address, or on one of our own.
+/// Makes a listener on the socket that this process inherited for the address, or on a new one.
 pub(super) fn listener(
     address: SocketAddr,
     v6_only: bool,

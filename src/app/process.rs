@@ -41,7 +41,7 @@ pub async fn serve(config: &ConfigOrigin, settings: Settings) -> Result<ServeEnd
     let mut signals = ProcessSignals::new().map_err(StartError::Process)?;
     let inherited = InheritedSockets::from_environment().map_err(StartError::Process)?;
     let mut files = FileWatcher::of(config.path(), &settings);
-    let (reload, mut wishes) = Reload::new();
+    let (reload, mut requests) = Reload::new();
     let mut app = App::start_on(settings, inherited).await?;
     app.set_reload_handle(reload);
     if let Some(address) = app.admin {
@@ -54,20 +54,20 @@ pub async fn serve(config: &ConfigOrigin, settings: Settings) -> Result<ServeEnd
     sd_notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     let watchdog = tokio::spawn(feed_watchdog());
     let why = loop {
-        let asker = tokio::select! {
-            wish = signals.next() => match wish {
+        let reply_to = tokio::select! {
+            action = signals.next() => match action {
                 SignalAction::Stop(why) => break why,
                 SignalAction::Successor if hand_over(&app).await => break HANDED_OVER,
                 SignalAction::Successor => continue,
                 SignalAction::Reload => None,
             },
-            Some(asker) = wishes.recv() => Some(asker),
+            Some(reply_to) = requests.recv() => Some(reply_to),
             () = files.changed() => None,
         };
         let changes = reload_settings(config, &mut app);
         files.follow(&app.settings());
-        if let Some(asker) = asker {
-            let _ = asker.send(changes);
+        if let Some(reply_to) = reply_to {
+            let _ = reply_to.send(changes);
         }
     };
     tracing::info!(

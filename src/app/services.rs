@@ -100,7 +100,8 @@ impl Services {
         let metrics = Arc::clone(&state.metrics);
         match &self.cluster {
             Some(cluster) if settings.index.store == IndexStore::Redis => {
-                tokio::spawn(IndexReplicator::new(index, settings, Arc::clone(cluster), metrics).run())
+                let cluster = Arc::clone(cluster);
+                tokio::spawn(IndexReplicator { index, settings, cluster, metrics }.run())
             }
             _ => tokio::spawn(SourceScheduler::new(index, settings, metrics).run()),
         }
@@ -146,7 +147,7 @@ pub(super) fn open_index(settings: &Arc<Settings>, metrics: &Metrics) -> Result<
 }
 
 /// Services that the batch commands need, without a listener.
-pub fn batch_rooms(settings: Settings) -> Result<BatchServices, StartError> {
+pub fn batch_services(settings: Settings) -> Result<BatchServices, StartError> {
     let settings = Arc::new(settings);
     let index = Index::open(&settings.index.path, settings.index.cache)?.with_names(&settings);
     let index = Arc::new(index);

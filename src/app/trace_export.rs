@@ -12,7 +12,7 @@ use crate::observe::Metrics;
 use crate::upstream::OtlpClient;
 
 /// Time limit for the last spans after everything else has ended.
-const LAST: Duration = Duration::from_secs(2);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Task that sends spans. Dropping `more` makes it send the rest, and end.
 #[derive(Debug)]
@@ -39,6 +39,6 @@ impl TraceExport {
     /// Sends the remaining spans, within a time limit.
     pub(super) async fn end(self) {
         drop(self.more);
-        let _ = tokio::time::timeout(LAST, self.sending).await;
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.sending).await;
     }
 }

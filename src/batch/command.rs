@@ -40,25 +40,25 @@ pub struct Selection {
     /// Write a report: .json, .csv, .html, or .xml (JUnit); may be given several times
     #[arg(long, value_name = "FILE")]
     report: Vec<PathBuf>,
-    /// Look at a small tile of every image, which also finds files that are gone
+    /// Request a small tile of every image, which also finds files that are gone
     #[arg(long)]
     tiles: bool,
-    /// Fetch the manifests that files and the index tell of, too: can they be had, do they lack images?
+    /// Also fetch the manifests named by files and the index, and check that each is served with all its images
     #[arg(long)]
     manifests: bool,
-    /// Images looked at once
+    /// Images probed at once
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=512))]
     probes: u16,
     /// Manifests fetched at once
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     manifest_parallelism: u16,
-    /// How long one request may take (default: [heal] timeout; 30 s for a look)
+    /// How long one request may take (default: [heal] timeout; 30 s for a probe)
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
-    /// Go on where an interrupted run of the same command and sources stopped
+    /// Continue an interrupted run of the same command and sources
     #[arg(long)]
     resume: bool,
-    /// Where the journal is kept that --resume reads (default: beside the index)
+    /// Journal of the run, which --resume reads (default: beside the index)
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
     /// No progress, and no table where all is well
@@ -71,7 +71,7 @@ pub struct Selection {
 pub struct CheckArgs {
     #[command(flatten)]
     selection: Selection,
-    /// Look only at the deployment itself: servers, public @id, /resources, clock, routes
+    /// Check only the deployment: servers, public @id, /resources, clock, routes
     #[arg(long)]
     setup: bool,
 }
@@ -81,7 +81,7 @@ pub struct CheckArgs {
 pub struct HealArgs {
     #[command(flatten)]
     selection: Selection,
-    /// Ask for every canvas, broken or not
+    /// Request every canvas, broken or not
     #[arg(long)]
     all: bool,
     /// Only these rungs of the ladder: register, variant, visit, rebuild (which comes only after a visit that did not help)
@@ -90,16 +90,16 @@ pub struct HealArgs {
     /// Canvas requests at once (default: [heal] concurrency)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: Option<u16>,
-    /// Canvases asked for in a second at most
+    /// Most canvas requests in a second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
-    /// Canvases asked for in all at most
+    /// Most canvas requests in all
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
-    /// Tell what would be asked for, and ask for nothing
+    /// List what would be requested, and request no canvas
     #[arg(long)]
     dry_run: bool,
-    /// Let a running iiif-mender do it: its URL
+    /// URL of a running iiif-mender, which heals in place of this process
     #[arg(long, value_name = "URL", conflicts_with_all = ["all", "rung", "dry_run"])]
     via: Option<String>,
     /// Share the work with every other run that names this job, by way of [cluster]
@@ -132,10 +132,10 @@ pub struct BatchServices {
 }
 
 /// Multiple of `heal.backoff_max` after which a service that only fails is given up.
-const PATIENCE: u32 = 3;
+const MAX_BACKOFFS: u32 = 3;
 
 /// Timeout of a probe.
-const LOOK: Duration = Duration::from_secs(30);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Canvases read ahead of the work.
 const READ_AHEAD: usize = 256;
@@ -165,7 +165,7 @@ impl BatchCommand<'_> {
         if let Some(timeout) = self.selection().timeout {
             heal.timeout = timeout;
         }
-        let look = self.selection().timeout.unwrap_or(LOOK);
+        let look = self.selection().timeout.unwrap_or(PROBE_TIMEOUT);
         settings.upstream.first_byte_timeout = settings.upstream.first_byte_timeout.min(look);
         for route in settings.routes.iter_mut().filter(|route| route.kind == RouteKind::Image) {
             route.first_byte_timeout = route.first_byte_timeout.map(|own| own.min(look));
@@ -187,7 +187,7 @@ impl BatchCommand<'_> {
     pub fn run(
         &self,
         runtime: &Runtime,
-        rooms: BatchServices,
+        services: BatchServices,
         json: bool,
         out: &mut dyn Write,
     ) -> Result<Exit, BatchError> {
@@ -195,7 +195,7 @@ impl BatchCommand<'_> {
         let reports = formats(&selection.report)?;
         let started = Instant::now();
         let mut summary = runtime.block_on(async {
-            let run = self.prepare(rooms).await?;
+            let run = self.prepare(services).await?;
             Ok::<_, BatchError>(run.run().await)
         })?;
         summary.took = started.elapsed().as_secs_f64();
@@ -228,9 +228,9 @@ impl BatchCommand<'_> {
         }
     }
 
-    async fn prepare(&self, rooms: BatchServices) -> Result<BatchRun, BatchError> {
-        let share = self.share(rooms.cluster.as_deref()).await?;
-        let BatchServices { settings, index, healer, web, .. } = rooms;
+    async fn prepare(&self, services: BatchServices) -> Result<BatchRun, BatchError> {
+        let share = self.share(services.cluster.as_deref()).await?;
+        let BatchServices { settings, index, healer, web, .. } = services;
         let selection = self.selection();
         let heal = match self {
             Self::Check(_) => None,
@@ -326,7 +326,7 @@ fn worker(
         },
         pace: rate.map(|rate| tokio::sync::Mutex::new(tokio::time::interval(Duration::from_secs(1) / rate))),
         journal: RefCell::new(journal),
-        patience: settings.heal.backoff_max * PATIENCE,
+        patience: settings.heal.backoff_max * MAX_BACKOFFS,
         places: tokio::sync::Semaphore::new(settings.heal.concurrency * 3 / 2),
         stopping: Cell::new(false),
         begun: Cell::new(0),

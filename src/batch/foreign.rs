@@ -27,7 +27,7 @@ impl ForeignFetcher {
     }
 
     /// True if the URL may be fetched.
-    pub(crate) fn is_there(&self, url: &str) -> bool {
+    pub(crate) fn may_fetch(&self, url: &str) -> bool {
         uri(url).is_some_and(|url| CanvasUrl::parse(&url).is_some_and(|url| self.is_named(&url)))
     }
 

@@ -12,7 +12,7 @@ use super::{CanvasResult, CanvasTask, HandledBy};
 use crate::cluster::{Claim, Cluster, Job, JobError};
 
 /// Poll interval for canvases that other runs have claimed, and for a Redis that is away.
-pub(crate) const LOOK: Duration = Duration::from_millis(200);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Share of this process in a job.
 #[derive(Debug)]
@@ -37,28 +37,28 @@ impl JobShare {
         is_last: bool,
     ) -> CanvasResult {
         let id = unit.id();
-        let mut treated = match self.claim(worker, id).await {
+        let mut result = match self.claim(worker, id).await {
             None => return CanvasResult { undone: true, ..CanvasResult::default() },
             Some(Claim::Elsewhere) => {
                 return CanvasResult { by: HandledBy::NobodyYet, ..CanvasResult::default() };
             }
             Some(Claim::Done(record)) => {
                 return match by_others(&record, unit) {
-                    Ok(treated) => treated,
+                    Ok(result) => result,
                     // Without the result the images of this canvas would be missing in the report.
                     Err(_) => worker.process(unit).await,
                 };
             }
             Some(Claim::Ours) => worker.process(unit).await,
         };
-        if treated.undone {
+        if result.undone {
             self.job.give_back(id).await;
-        } else if !treated.again || is_last {
-            treated.asked = worker.requests();
-            self.finish(worker, id, &JournalRecord::from(&treated)).await;
+        } else if !result.again || is_last {
+            result.asked = worker.requests();
+            self.finish(worker, id, &JournalRecord::from(&result)).await;
         }
         // A canvas that is tried again stays claimed until then.
-        treated
+        result
     }
 
     /// Claims a task other than a canvas, and marks it done. True if it is ours to do.
@@ -97,7 +97,7 @@ impl JobShare {
             let text = "Redis is away: the job waits, because what others do cannot be known";
             let _ = writeln!(std::io::stderr().lock(), "{text}");
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

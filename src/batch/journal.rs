@@ -17,10 +17,10 @@ use super::summary::Summary;
 use super::{CanvasResult, CanvasTask, ImageResult, ManifestRef};
 
 /// Lines of healthy canvases are gathered up to this before they are written.
-const GATHER: usize = 32 * 1024;
+const MAX_GATHERED: usize = 32 * 1024;
 
 /// The file goes to the disk at least this often while something is written.
-const SYNC: Duration = Duration::from_secs(1);
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -64,8 +64,8 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl From<&CanvasResult> for JournalRecord {
-    fn from(treated: &CanvasResult) -> Self {
-        Self { images: treated.images, asked: treated.asked, entries: treated.entries.clone() }
+    fn from(result: &CanvasResult) -> Self {
+        Self { images: result.images, asked: result.asked, entries: result.entries.clone() }
     }
 }
 
@@ -204,7 +204,7 @@ impl Journal {
     }
 
     /// Records a canvas that is done.
-    pub(crate) fn done(&mut self, unit: &CanvasTask, treated: &CanvasResult) -> Result<(), JournalError> {
+    pub(crate) fn done(&mut self, unit: &CanvasTask, result: &CanvasResult) -> Result<(), JournalError> {
         let known = self.manifests.get(unit.manifest.uri.as_str()).copied();
         let manifest = if let Some(number) = known {
             number
@@ -218,9 +218,9 @@ impl Journal {
             ));
             number
         };
-        self.write(&JournalLine::Done(JournalDone { unit: unit.id(), manifest, record: treated.into() }));
+        self.write(&JournalLine::Done(JournalDone { unit: unit.id(), manifest, record: result.into() }));
         // A healthy canvas costs a probe, which may be repeated; anything else is written at once.
-        if treated.is_begun || self.gathered.len() >= GATHER || self.synced.elapsed() >= SYNC {
+        if result.is_begun || self.gathered.len() >= MAX_GATHERED || self.synced.elapsed() >= SYNC_INTERVAL {
             self.flush().map_err(|error| JournalError::Io(self.path.clone(), error))?;
         }
         Ok(())
@@ -261,7 +261,7 @@ impl Journal {
         let Some(file) = &mut self.file else { return Ok(()) };
         file.write_all(&self.gathered)?;
         self.gathered.clear();
-        if self.synced.elapsed() >= SYNC {
+        if self.synced.elapsed() >= SYNC_INTERVAL {
             file.sync_data()?;
             self.synced = Instant::now();
         }

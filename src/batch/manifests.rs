@@ -22,7 +22,7 @@ type FetchedManifest = Result<(Document, Vec<Canvas>), String>;
 impl SourceReader {
     /// Fetches a document of IIIF's.
     pub(super) async fn get(&self, url: &str) -> FetchedManifest {
-        if self.elsewhere.is_there(url) && !self.healer.is_allowed_canvas(url) {
+        if self.elsewhere.may_fetch(url) && !self.healer.is_allowed_canvas(url) {
             return read(&self.healer, &self.elsewhere.document(url).await?);
         }
         get(&self.healer, url, false).await

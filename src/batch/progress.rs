@@ -9,7 +9,7 @@ use super::summary::ImageCounts;
 use crate::observe::counted;
 
 /// A plain line at least this often.
-const LINES: Duration = Duration::from_secs(10);
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Progress of one run.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl RunProgress {
             bar.set_position(counts.images);
             return;
         }
-        if !self.is_quiet && self.last_line.elapsed() >= LINES {
+        if !self.is_quiet && self.last_line.elapsed() >= LINE_INTERVAL {
             self.last_line = Instant::now();
             let _ = writeln!(io::stderr().lock(), "{}", self.line(counts, expected));
         }

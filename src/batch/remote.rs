@@ -44,7 +44,7 @@ pub(crate) enum RemoteHealerError {
 const TILE: &str = "full/16,/0/default.jpg";
 
 /// Requests at most for an image that is still being healed.
-const TRIES: u32 = 6;
+const MAX_TRIES: u32 = 6;
 
 impl RemoteHealer {
     pub(crate) fn new(url: &str, settings: &Settings) -> Result<Self, RemoteHealerError> {
@@ -72,18 +72,18 @@ impl RemoteHealer {
 
     /// Requests every image of a canvas.
     pub(crate) async fn treat(&self, unit: &CanvasTask) -> CanvasResult {
-        let mut treated = CanvasResult { is_begun: true, ..CanvasResult::default() };
+        let mut result = CanvasResult { is_begun: true, ..CanvasResult::default() };
         for image in &unit.images {
-            treated.images += 1;
-            treated.entries.extend(self.image(unit, image).await);
+            result.images += 1;
+            result.entries.extend(self.image(unit, image).await);
         }
-        treated
+        result
     }
 
     async fn image(&self, unit: &CanvasTask, image: &str) -> Option<ImageResult> {
         let started = Instant::now();
         let mut answer = Err(String::new());
-        for _ in 0..TRIES {
+        for _ in 0..MAX_TRIES {
             answer = self.ask(image).await;
             let Ok((status, fields)) = &answer else { continue };
             if *status != StatusCode::SERVICE_UNAVAILABLE {

@@ -48,7 +48,7 @@ pub(crate) struct BatchRun {
 const ROUNDS: u32 = 2;
 
 /// Interval in which the words beside the bar change and the journal is synced.
-const TICK: Duration = Duration::from_millis(250);
+const TICK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Images probed before a check of the deployment alone.
 const SAMPLE: u64 = 8;
@@ -59,7 +59,7 @@ struct RunState {
     later: VecDeque<CanvasTask>,
     /// Other processes of the job are at these.
     elsewhere: VecDeque<CanvasTask>,
-    /// Canvases that we treated ourselves, and those that others did.
+    /// Canvases that this process did itself, and those that others did.
     shares: (u64, u64),
     round: u32,
     /// Canvases read so far.
@@ -77,7 +77,7 @@ impl RunState {
     }
 
     fn pause(&self, worker: &CanvasWorker) -> Duration {
-        if self.elsewhere.is_empty() { pause(worker, self.round) } else { job::LOOK }
+        if self.elsewhere.is_empty() { pause(worker, self.round) } else { job::POLL_INTERVAL }
     }
 
     /// Takes up units first that other processes had claimed: those may be done, or the processes gone.
@@ -149,7 +149,7 @@ impl BatchRun {
         let mut queue: VecDeque<CanvasTask> = VecDeque::new();
         let mut stop = StopReason::No;
         let mut wake = None::<Instant>;
-        let mut tick = interval(TICK);
+        let mut tick = interval(TICK_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let may_start = stop == StopReason::No && !worker.stopping.get() && wake.is_none();
@@ -157,12 +157,12 @@ impl BatchRun {
                 let Some(unit) = queue.pop_front() else { break };
                 let is_last = state.round >= ROUNDS;
                 under_way.push(Box::pin(async move {
-                    let treated = match (via, share) {
+                    let result = match (via, share) {
                         (Some(via), _) => via.treat(&unit).await,
                         (None, Some(share)) => share.treat(worker, &unit, is_last).await,
                         (None, None) => worker.process(&unit).await,
                     };
-                    (unit, treated)
+                    (unit, result)
                 }));
             }
             if under_way.is_empty() && (queue.is_empty() || !may_start) && wake.is_none() {
@@ -175,8 +175,8 @@ impl BatchRun {
             }
             let is_hungry = may_start && !state.read_to_the_end && under_way.len() < *width;
             tokio::select! {
-                Some((unit, treated)) = under_way.next(), if !under_way.is_empty() => {
-                    settle(worker, summary, state, unit, treated);
+                Some((unit, result)) = under_way.next(), if !under_way.is_empty() => {
+                    settle(worker, summary, state, unit, result);
                     progress.at(&summary.totals, expected.images());
                     if *only_setup && (state.alive.is_some() || summary.totals.images >= SAMPLE) {
                         (state.read_to_the_end, state.later, queue) = (true, VecDeque::new(), VecDeque::new());
@@ -325,12 +325,12 @@ fn settle(
     summary: &mut Summary,
     state: &mut RunState,
     unit: CanvasTask,
-    mut treated: CanvasResult,
+    mut result: CanvasResult,
 ) {
     if state.alive.is_none() {
-        state.alive = treated.alive.take();
+        state.alive = result.alive.take();
     }
-    if treated.by == HandledBy::NobodyYet {
+    if result.by == HandledBy::NobodyYet {
         if worker.stopping.get() {
             state.undone = true;
         } else {
@@ -339,22 +339,21 @@ fn settle(
         return;
     }
     let (own, others) = &mut state.shares;
-    *if treated.by == HandledBy::Others { others } else { own } +=
-        u64::from(!treated.again && !treated.undone);
-    if treated.again && state.round < ROUNDS && !worker.stopping.get() {
+    *if result.by == HandledBy::Others { others } else { own } += u64::from(!result.again && !result.undone);
+    if result.again && state.round < ROUNDS && !worker.stopping.get() {
         state.later.push_back(unit);
         return;
     }
-    state.undone |= treated.undone;
-    if treated.by == HandledBy::Us {
-        treated.asked += worker.requests();
+    state.undone |= result.undone;
+    if result.by == HandledBy::Us {
+        result.asked += worker.requests();
     }
-    let is_to_go_on = treated.undone || (treated.again && worker.stopping.get());
+    let is_to_go_on = result.undone || (result.again && worker.stopping.get());
     if is_to_go_on {
-        worker.journal.borrow_mut().sent(treated.asked);
-    } else if let Err(error) = worker.journal.borrow_mut().done(&unit, &treated) {
+        worker.journal.borrow_mut().sent(result.asked);
+    } else if let Err(error) = worker.journal.borrow_mut().done(&unit, &result) {
         *worker.broken_journal.borrow_mut() = Some(error.to_string());
         worker.stopping.set(true);
     }
-    summary.take(&unit.manifest, treated.images, treated.entries, treated.asked);
+    summary.take(&unit.manifest, result.images, result.entries, result.asked);
 }

@@ -81,13 +81,13 @@ impl SkipReason {
 }
 
 /// Poll interval during a pause.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 impl CanvasWorker {
     /// Probes one canvas and heals it.
     pub(crate) async fn process(&self, unit: &CanvasTask) -> CanvasResult {
         let looked = check::unit(&self.healer, unit, self.plan.tiles).await;
-        let mut treated = CanvasResult {
+        let mut result = CanvasResult {
             images: u64::try_from(looked.len()).unwrap_or(0),
             alive: looked
                 .iter()
@@ -96,8 +96,8 @@ impl CanvasWorker {
             ..CanvasResult::default()
         };
         if self.plan.aim == RunMode::MendAll && unit.canvas.is_some() {
-            self.visit(unit, looked, &mut treated).await;
-            return treated;
+            self.visit(unit, looked, &mut result).await;
+            return result;
         }
         let is_gone = looked.iter().any(|one| one.verdict == ImageVerdict::Expired);
         self.books.page_seen(&unit.manifest.uri, is_gone);
@@ -113,7 +113,7 @@ impl CanvasWorker {
                 ImageVerdict::Ok => continue,
                 // The image may be well or not: a canvas built beside harms nothing, and brings it back.
                 ImageVerdict::Error if one.is_hidden && self.plan.aim == RunMode::Mend => {
-                    self.mend(unit, one, &mut entry, &mut treated).await;
+                    self.mend(unit, one, &mut entry, &mut result).await;
                 }
                 ImageVerdict::Missing | ImageVerdict::Error => {}
                 ImageVerdict::Expired | ImageVerdict::Poisoned if self.plan.aim == RunMode::Look => {}
@@ -124,15 +124,15 @@ impl CanvasWorker {
                 // The canvas was just requested in vain: its further images are no reason to request it again.
                 ImageVerdict::Expired if hopeless.is_some() => entry.reason.clone_from(&hopeless),
                 ImageVerdict::Expired | ImageVerdict::Poisoned => {
-                    self.mend(unit, one, &mut entry, &mut treated).await;
+                    self.mend(unit, one, &mut entry, &mut result).await;
                     if entry.now() != ImageVerdict::Ok {
                         hopeless.clone_from(&entry.reason);
                     }
                 }
             }
-            treated.entries.push(entry);
+            result.entries.push(entry);
         }
-        treated
+        result
     }
 
     async fn mend(
@@ -140,12 +140,12 @@ impl CanvasWorker {
         unit: &CanvasTask,
         one: CheckedImage,
         entry: &mut ImageResult,
-        treated: &mut CanvasResult,
+        result: &mut CanvasResult,
     ) {
         let Some(image) = one.indexed else { return };
         let _place = self.places.acquire().await;
-        if let Err(barred) = self.wait_for_permit(unit, treated).await {
-            return Self::skip_reason(barred, entry, treated);
+        if let Err(skipped) = self.wait_for_permit(unit, result).await {
+            return Self::skip_reason(skipped, entry, result);
         }
         if one.verdict == ImageVerdict::Poisoned {
             let canvas = unit.canvas.as_deref().unwrap_or_default();
@@ -164,12 +164,12 @@ impl CanvasWorker {
                 break mended;
             }
             // Other requests try the service now; this one waits for their result.
-            tokio::time::sleep(LOOK).await;
-            if let Err(barred) = self.wait_retry_after().await {
-                return Self::skip_reason(barred, entry, treated);
+            tokio::time::sleep(POLL_INTERVAL).await;
+            if let Err(skipped) = self.wait_retry_after().await {
+                return Self::skip_reason(skipped, entry, result);
             }
         };
-        treated.again |= mended.passing;
+        result.again |= mended.passing;
         entry.duration_ms = u64::try_from(mended.took.as_millis()).ok();
         entry.reason = mended.reason;
         entry.after = Some(match mended.ending {
@@ -239,16 +239,16 @@ impl CanvasWorker {
     }
 
     /// `--all`: requests the canvas whatever state its images are in, as the old script did.
-    async fn visit(&self, unit: &CanvasTask, looked: Vec<CheckedImage>, treated: &mut CanvasResult) {
+    async fn visit(&self, unit: &CanvasTask, looked: Vec<CheckedImage>, result: &mut CanvasResult) {
         let canvas = unit.canvas.as_deref().unwrap_or_default();
         let first = looked.iter().find_map(|one| one.indexed.clone());
         let place = self.places.acquire().await;
-        let visited = match (&first, self.wait_for_permit(unit, treated).await) {
-            (_, Err(barred)) => {
+        let visited = match (&first, self.wait_for_permit(unit, result).await) {
+            (_, Err(skipped)) => {
                 for one in looked {
                     let mut entry = unit.entry(&one.image, one.verdict, None);
-                    Self::skip_reason(barred, &mut entry, treated);
-                    treated.entries.push(entry);
+                    Self::skip_reason(skipped, &mut entry, result);
+                    result.entries.push(entry);
                 }
                 return;
             }
@@ -266,7 +266,7 @@ impl CanvasWorker {
             let mut entry = unit.entry(&one.image, one.verdict, one.reason.clone());
             match &visited {
                 CanvasVisit::Failed { reason, passing } => {
-                    treated.again |= *passing;
+                    result.again |= *passing;
                     entry.after =
                         Some(if one.verdict == ImageVerdict::Ok { ImageVerdict::Error } else { one.verdict });
                     entry.reason = Some(reason.clone());
@@ -278,10 +278,10 @@ impl CanvasWorker {
                 }
                 CanvasVisit::Good if one.verdict == ImageVerdict::Ok => continue,
                 CanvasVisit::Good | CanvasVisit::Poisoned => {
-                    self.visited_image(unit, one, &mut entry, treated).await;
+                    self.visited_image(unit, one, &mut entry, result).await;
                 }
             }
-            treated.entries.push(entry);
+            result.entries.push(entry);
         }
     }
 
@@ -299,7 +299,7 @@ impl CanvasWorker {
         unit: &CanvasTask,
         one: CheckedImage,
         entry: &mut ImageResult,
-        treated: &mut CanvasResult,
+        result: &mut CanvasResult,
     ) {
         let Some(image) = &one.indexed else { return };
         match with_timeout(&self.healer, image, self.plan.tiles).await {
@@ -309,21 +309,21 @@ impl CanvasWorker {
                 entry.reason = None;
             }
             ImageCheck::Expired if one.verdict == ImageVerdict::Expired => {
-                self.mend(unit, one, entry, treated).await;
+                self.mend(unit, one, entry, result).await;
             }
             _ => entry.after = Some(one.verdict),
         }
     }
 
-    fn skip_reason(barred: SkipReason, entry: &mut ImageResult, treated: &mut CanvasResult) {
+    fn skip_reason(skipped: SkipReason, entry: &mut ImageResult, result: &mut CanvasResult) {
         // Images left out by `--limit` are no promise; after an interruption the rest is undone.
-        treated.undone |= barred != SkipReason::Limit;
-        entry.reason = Some(barred.reason().to_owned());
+        result.undone |= skipped != SkipReason::Limit;
+        entry.reason = Some(skipped.reason().to_owned());
     }
 
     /// Waits until this canvas may be requested, and writes the request to the journal.
-    async fn wait_for_permit(&self, unit: &CanvasTask, treated: &mut CanvasResult) -> Result<(), SkipReason> {
-        if treated.is_begun {
+    async fn wait_for_permit(&self, unit: &CanvasTask, result: &mut CanvasResult) -> Result<(), SkipReason> {
+        if result.is_begun {
             return Ok(());
         }
         if self.plan.limit.is_some_and(|limit| self.begun.get() >= limit) {
@@ -334,7 +334,7 @@ impl CanvasWorker {
         if passed.is_err() {
             self.begun.set(self.begun.get().saturating_sub(1));
         }
-        treated.is_begun = passed.is_ok();
+        result.is_begun = passed.is_ok();
         passed
     }
 
@@ -364,10 +364,10 @@ impl CanvasWorker {
             let Some(rest) = self.healer.retry_after() else { return Ok(()) };
             let since = self.stalled.get().unwrap_or_else(Instant::now);
             self.stalled.set(Some(since));
-            if since.elapsed() + rest.saturating_sub(LOOK) > self.patience {
+            if since.elapsed() + rest.saturating_sub(POLL_INTERVAL) > self.patience {
                 return Err(SkipReason::GivenUp);
             }
-            tokio::time::sleep(rest.min(LOOK).mul_f64(0.5 + fastrand::f64())).await;
+            tokio::time::sleep(rest.min(POLL_INTERVAL).mul_f64(0.5 + fastrand::f64())).await;
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::presentation::gateway;
 pub(super) struct InitArgs {
     #[command(flatten)]
     draft: ConfigDraft,
-    /// Write over a configuration that is there
+    /// Replace a configuration file that exists
     #[arg(long)]
     force: bool,
 }
@@ -27,14 +27,14 @@ pub(super) struct InitArgs {
 const FILE: &str = "config.toml";
 
 /// Runs `init`; missing answers are asked for on the terminal.
-pub(super) fn run(args: &InitArgs, config: Option<&Path>, out: &mut dyn Write) -> ExitCode {
+pub(super) fn run(args: &InitArgs, config: Option<&Path>, out: &mut dyn Write) -> Result<ExitCode, ExitCode> {
     let path = config.unwrap_or(Path::new(FILE));
     if path.exists() && !args.force {
         let text = format!(
             "{} is there already: it stays as it is. Write over it with --force, or name another file with --config",
             path.display()
         );
-        return fail(&text, Exit::Usage);
+        return Err(fail(&text, Exit::Usage));
     }
     let mut draft = args.draft.clone();
     if !draft.names_services()
@@ -42,30 +42,20 @@ pub(super) fn run(args: &InitArgs, config: Option<&Path>, out: &mut dyn Write) -
         && io::stderr().is_terminal()
         && let Err(error) = ask(&mut draft, &mut io::stdin().lock(), &mut io::stderr().lock())
     {
-        return fail(&format!("the answers cannot be read: {error}"), Exit::Usage);
+        return Err(fail(&format!("the answers cannot be read: {error}"), Exit::Usage));
     }
     from_its_folder(&mut draft, path);
-    let text = match draft.to_toml() {
-        Ok(text) => text,
-        Err(error) => return fail(&error.to_string(), Exit::Usage),
-    };
+    let text = draft.to_toml().map_err(|error| fail(&error.to_string(), Exit::Usage))?;
     // A configuration with mistakes is not written.
-    let settings = match Settings::from_text(path, &text, std::env::vars_os()) {
-        Ok(settings) => settings,
-        Err(errors) => return refuse(errors),
-    };
-    if let Err(error) = write(path, &text, args.force) {
-        return fail(&format!("cannot write {}: {error}", path.display()), Exit::Broken);
-    }
+    let settings = Settings::from_text(path, &text, std::env::vars_os()).map_err(refuse)?;
+    write(path, &text, args.force)
+        .map_err(|error| fail(&format!("cannot write {}: {error}", path.display()), Exit::Broken))?;
     let _ = writeln!(out, "{} is written\n", path.display());
     let built = command::run(&IndexCommand::Build { sources: Vec::new() }, &settings, false, out);
-    let exit = match built {
-        Ok(exit) => exit,
-        Err(error) => return fail(&error.to_string(), error.exit()),
-    };
+    let exit = built.map_err(|error| fail(&error.to_string(), error.exit()))?;
     let _ = setup::tell_of_all(&ConfigOrigin::File(path.to_owned()), true, out);
     let _ = tell_what_to_do(config, &settings, out);
-    exit.into()
+    Ok(exit.into())
 }
 
 /// Relative paths are meant from where the command runs, and in the file they begin in its folder.

@@ -11,7 +11,7 @@ use crate::config::{ConfigOrigin, Settings};
 use crate::setup::{SetupFinding, check, check_index, check_settings, write_problems};
 
 /// Time limit of the setup check: a start may wait for this command.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Prints what keeps images from being healed: in the configuration, in the index if there is one, at the servers. `is_built`:
 /// the index was built just now, which told what is wrong with its sources.
@@ -24,7 +24,7 @@ pub(super) fn tell_of_all(origin: &ConfigOrigin, is_built: bool, out: &mut dyn W
     let Some((runtime, services)) = services(settings) else { return Ok(()) };
     let BatchServices { settings, index, healer, .. } = &services;
     let checked = runtime
-        .block_on(async { tokio::time::timeout(PATIENCE, check(healer, index, settings)).await })
+        .block_on(async { tokio::time::timeout(CHECK_TIMEOUT, check(healer, index, settings)).await })
         .unwrap_or_else(|_| Some(check_index(healer, index, settings)));
     drop(services);
     runtime.shutdown_background();
@@ -58,7 +58,7 @@ fn services(mut settings: Settings) -> Option<(Runtime, BatchServices)> {
     settings.cluster.urls.clear();
     let runtime = Builder::new_current_thread().enable_all().build().ok()?;
     let entered = runtime.enter();
-    let services = app::batch_rooms(settings).ok();
+    let services = app::batch_services(settings).ok();
     drop(entered);
     services.map(|services| (runtime, services))
 }

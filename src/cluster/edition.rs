@@ -13,10 +13,10 @@ use super::scripts::RENEW;
 pub(super) const EDITION: &str = "edition";
 
 /// Time that chunks of an earlier edition stay, for nodes that are reading it.
-const AFTERWARDS: Duration = Duration::from_mins(10);
+const OLD_CHUNKS_KEPT_FOR: Duration = Duration::from_mins(10);
 
 /// Lease of the editor.
-const EDITOR: Duration = Duration::from_secs(90);
+const EDITOR_LEASE: Duration = Duration::from_secs(90);
 
 /// An index as one node published it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Cluster {
     /// this function at least once a minute.
     pub async fn is_editor(&self) -> bool {
         let mut renew = RENEW.key(self.link.key("index", "editor"));
-        renew.arg(&self.link.node).arg(millis(EDITOR)).arg("");
+        renew.arg(&self.link.node).arg(millis(EDITOR_LEASE)).arg("");
         self.link.run::<i64>(&renew).await == Some(1)
     }
 
@@ -93,7 +93,7 @@ impl Cluster {
         self.keep_edition(edition).await;
         let old = before.map(|before| before.chunks).unwrap_or_default();
         for name in old.iter().filter(|name| !edition.chunks.contains(name)) {
-            self.keep_chunk(name, AFTERWARDS).await;
+            self.keep_chunk(name, OLD_CHUNKS_KEPT_FOR).await;
         }
         let channel = format!("{}:all", self.link.settings.prefix);
         self.send_in_background(

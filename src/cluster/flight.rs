@@ -37,7 +37,7 @@ struct FlightLease {
 
 impl Cluster {
     /// Joins the flight of this name, and waits if another node leads it. `departs` is called when that node's request is
-    /// on its way; `anew`: a flight that landed a moment ago is not enough.
+    /// on its way; `anew`: a flight that ended a moment ago is not enough.
     pub async fn join(&self, name: &str, anew: bool, departs: impl Fn()) -> JoinResult {
         let link = &self.link;
         if !link.is_joined() {
@@ -47,7 +47,7 @@ impl Cluster {
         let (flight, waiting, cooling) =
             (link.key(&about, "flight"), link.key(&about, "waiting"), link.key(&about, "cooling"));
         // Subscribe before asking, or the message could come in between.
-        let mut ear = link.listen(&about);
+        let mut messages = link.listen(&about);
         let mut waited = false;
         loop {
             let mut board = BOARD.key(&flight);
@@ -73,7 +73,7 @@ impl Cluster {
                 _ => {}
             }
             waited = true;
-            while let Some(news) = ear.next(after(&rest)).await {
+            while let Some(news) = messages.next(after(&rest)).await {
                 match news.split_once(' ') {
                     None => departs(),
                     // Empty answer: the flight was given back, and must be tried again.

@@ -20,10 +20,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Minimum poll interval of waiters.
-const SOONEST: Duration = Duration::from_millis(50);
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A connection that lived this long resets the reconnect backoff.
-const LASTED: Duration = Duration::from_secs(30);
+const STABLE_AFTER: Duration = Duration::from_secs(30);
 
 /// The link of this node to Redis.
 pub(super) struct RedisLink {
@@ -179,13 +179,13 @@ impl RedisLink {
             }
             (PushKind::Message, [_, Value::BulkString(text)]) => {
                 let Ok(text) = std::str::from_utf8(text) else { return };
-                let heard = text.split_once(' ').is_some_and(|(subject, news)| {
+                let is_expected = text.split_once(' ').is_some_and(|(subject, news)| {
                     self.subjects.lock().get(subject).is_some_and(|sender| {
                         sender.send_replace(news.to_owned());
                         true
                     })
                 });
-                if !heard {
+                if !is_expected {
                     (self.on_news)(text);
                 }
             }
@@ -215,7 +215,8 @@ impl RedisLink {
                 }
                 _ => {}
             }
-            pause = if started.elapsed() > LASTED { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+            pause =
+                if started.elapsed() > STABLE_AFTER { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
             drop(own);
             sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
         }
@@ -224,9 +225,9 @@ impl RedisLink {
     /// Connects, and proves that Redis takes writes: a server that is full, still loading or a mere replica would answer
     /// reads.
     async fn join(self: &Arc<Self>, number: u64) -> RedisResult<()> {
-        let ear = Arc::downgrade(self);
-        let hear = move |push: PushInfo| ear.upgrade().map(|link| link.dispatch(number, &push)).ok_or(());
-        let mut wire = connect(&self.settings, hear).await?;
+        let link = Arc::downgrade(self);
+        let on_push = move |push: PushInfo| link.upgrade().map(|link| link.dispatch(number, &push)).ok_or(());
+        let mut wire = connect(&self.settings, on_push).await?;
         let () = redis::cmd("SET")
             .arg(self.key(&self.node, "here"))
             .arg("1")
@@ -308,8 +309,8 @@ impl Drop for Subscription {
 /// Poll delay without a message: until the lease of the awaited node ends. A live node renews its lease long before, so a
 /// poll is rare; a dead node is detected at once. Jitter spreads the polls of the nodes.
 pub(super) fn after(left: &str) -> Duration {
-    let left = Duration::from_millis(left.parse().unwrap_or(0)).max(SOONEST);
-    left + SOONEST.mul_f64(fastrand::f64())
+    let left = Duration::from_millis(left.parse().unwrap_or(0)).max(MIN_POLL_INTERVAL);
+    left + MIN_POLL_INTERVAL.mul_f64(fastrand::f64())
 }
 
 /// Milliseconds, at least one: Redis refuses a time to live of zero.

@@ -30,7 +30,7 @@ pub use job::{Claim, Job, JobError};
 pub use learned::{LearnedBatch, LearnedEntry};
 pub use semaphore::{PermitResult, SharedPermit};
 #[cfg(test)]
-pub(crate) use simulated::{RedisMood, SimulatedRedis};
+pub(crate) use simulated::{RedisHealth, SimulatedRedis};
 
 use crate::config::settings::ClusterSettings as Settings;
 use crate::observe::Metrics;

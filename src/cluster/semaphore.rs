@@ -46,7 +46,7 @@ impl Cluster {
         let (about, token) = (super::about(service), link.token());
         let queue = link.key(&about, if is_first { "first" } else { "queue" });
         // Subscribe before asking: a grant that reaches no subscriber is withdrawn.
-        let mut ear = link.listen(&token);
+        let mut messages = link.listen(&token);
         loop {
             let mut ask = PLACE.key(link.key(&about, "breaker"));
             ask.key(&queue);
@@ -60,7 +60,7 @@ impl Cluster {
                 "open" => return PermitResult::BreakerOpen(Duration::from_millis(rest.parse().unwrap_or(0))),
                 _ => {}
             }
-            if let Some(news) = ear.next(after(&rest)).await
+            if let Some(news) = messages.next(after(&rest)).await
                 && let Some(permit) = news.strip_prefix("granted ").and_then(|news| news.split(' ').next())
             {
                 return PermitResult::Granted(SharedPermit::held(link, permit.to_owned(), about, token));

@@ -15,13 +15,13 @@ pub(super) const MASS_EXPIRY: &str = "mass-expiry";
 
 impl Cluster {
     /// Signals that the file behind `name` (an identifier of some image server) is gone; believed for `time`.
-    pub fn file_is_missing(&self, name: &str, time: Duration) {
+    pub fn tell_missing(&self, name: &str, time: Duration) {
         let key = self.link.key(&super::about(name), "missing");
         self.send_in_background(redis::cmd("SET").arg(key).arg(1).arg("PX").arg(millis(time)).take());
     }
 
     /// Signals that the file should be checked again.
-    pub fn file_may_be_there(&self, name: &str) {
+    pub fn tell_not_missing(&self, name: &str) {
         self.send_in_background(redis::cmd("DEL").arg(self.link.key(&super::about(name), "missing")).take());
     }
 

@@ -19,9 +19,9 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<SimulatedRedis>>> = const { RefCell::new(None) };
 }
 
-/// `RedisMood` is how it answers.
+/// `RedisHealth` is how a [`SimulatedRedis`] answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum RedisMood {
+pub(crate) enum RedisHealth {
     #[default]
     Well,
     /// Connections are closed, and refused.
@@ -37,14 +37,14 @@ pub(super) enum StoredValue {
     Set(BTreeSet<String>),
 }
 
-pub(super) type SimulatedSubscription = Arc<dyn Fn(PushInfo) -> Result<(), ()> + Send + Sync>;
+pub(super) type Subscriber = Arc<dyn Fn(PushInfo) -> Result<(), ()> + Send + Sync>;
 
 #[derive(Default)]
 pub(super) struct SimulatedState {
-    mood: RedisMood,
+    health: RedisHealth,
     keys: BTreeMap<String, (StoredValue, Option<Instant>)>,
-    /// Subscriptions: channel, connection, subscriber.
-    ears: Vec<(String, u64, SimulatedSubscription)>,
+    /// Channel, connection, subscriber.
+    subscriptions: Vec<(String, u64, Subscriber)>,
     connections: u64,
 }
 
@@ -58,12 +58,12 @@ impl std::fmt::Debug for SimulatedRedis {
     }
 }
 
-/// `SimulatedWire` is a connection to it.
+/// `SimulatedWire` is a connection to a [`SimulatedRedis`].
 #[derive(Clone)]
 pub(super) struct SimulatedWire {
     redis: Arc<SimulatedRedis>,
     number: u64,
-    ear: SimulatedSubscription,
+    on_push: Subscriber,
 }
 
 /// The server that nodes of this thread connect to, if there is one.
@@ -92,15 +92,15 @@ impl SimulatedRedis {
         self.0.lock()
     }
 
-    pub(crate) fn is_in(&self, mood: RedisMood) {
+    pub(crate) fn set_health(&self, health: RedisHealth) {
         let mut state = self.state();
-        state.mood = mood;
-        if mood == RedisMood::Away {
-            let mut ears = std::mem::take(&mut state.ears);
+        state.health = health;
+        if health == RedisHealth::Away {
+            let mut subscriptions = std::mem::take(&mut state.subscriptions);
             drop(state);
-            ears.dedup_by_key(|(_, number, _)| *number);
-            for (_, _, ear) in ears {
-                let _gone = ear(PushInfo { kind: PushKind::Disconnection, data: Vec::new() });
+            subscriptions.dedup_by_key(|(_, number, _)| *number);
+            for (_, _, on_push) in subscriptions {
+                let _gone = on_push(PushInfo { kind: PushKind::Disconnection, data: Vec::new() });
             }
         }
     }
@@ -112,39 +112,39 @@ impl SimulatedRedis {
 
     pub(super) fn connect(
         self: Arc<Self>,
-        hear: impl Fn(PushInfo) -> Result<(), ()> + Send + Sync + 'static,
+        on_push: impl Fn(PushInfo) -> Result<(), ()> + Send + Sync + 'static,
     ) -> RedisResult<SimulatedWire> {
         let number = {
             let mut state = self.state();
-            if state.mood == RedisMood::Away {
+            if state.health == RedisHealth::Away {
                 return Err(broken("refused"));
             }
             state.connections += 1;
             state.connections
         };
-        Ok(SimulatedWire { redis: self, number, ear: Arc::new(hear) })
+        Ok(SimulatedWire { redis: self, number, on_push: Arc::new(on_push) })
     }
 
     /// Runs a command; `Err`: no answer.
-    async fn answers(&self, words: Vec<String>) -> RedisResult<Value> {
+    async fn run(&self, words: Vec<String>) -> RedisResult<Value> {
         sleep(LATENCY).await;
-        let mood = self.state().mood;
-        match mood {
-            RedisMood::Away => return Err(broken("closed")),
-            RedisMood::Hangs => std::future::pending::<()>().await,
-            RedisMood::Well => {}
+        let health = self.state().health;
+        match health {
+            RedisHealth::Away => return Err(broken("closed")),
+            RedisHealth::Hangs => std::future::pending::<()>().await,
+            RedisHealth::Well => {}
         }
-        let (answer, said) = {
+        let (answer, published) = {
             let mut state = self.state();
-            let mut said = Vec::new();
-            (state.command(&words, &mut said), said)
+            let mut published = Vec::new();
+            (state.command(&words, &mut published), published)
         };
-        for (channel, text) in said {
-            let ears: Vec<_> = self.state().heard_by(&channel);
-            for ear in ears {
+        for (channel, text) in published {
+            let subscriptions: Vec<_> = self.state().subscribers(&channel);
+            for on_push in subscriptions {
                 let data =
                     vec![Value::BulkString(channel.clone().into()), Value::BulkString(text.clone().into())];
-                let _gone = ear(PushInfo { kind: PushKind::Message, data });
+                let _gone = on_push(PushInfo { kind: PushKind::Message, data });
             }
         }
         Ok(answer)
@@ -154,10 +154,10 @@ impl SimulatedRedis {
 impl SimulatedWire {
     pub(super) fn subscribe(&self, channel: &str) -> RedisResult<()> {
         let mut state = self.redis.state();
-        if state.mood == RedisMood::Away {
+        if state.health == RedisHealth::Away {
             return Err(broken("closed"));
         }
-        state.ears.push((channel.to_owned(), self.number, Arc::clone(&self.ear)));
+        state.subscriptions.push((channel.to_owned(), self.number, Arc::clone(&self.on_push)));
         Ok(())
     }
 }
@@ -169,7 +169,7 @@ impl ConnectionLike for SimulatedWire {
             _ => String::new(),
         };
         let words = cmd.args_iter().map(word).collect();
-        Box::pin(self.redis.answers(words))
+        Box::pin(self.redis.run(words))
     }
 
     fn req_packed_commands<'a>(
@@ -264,12 +264,12 @@ impl SimulatedState {
         before + 1
     }
 
-    pub(super) fn heard_by(&self, channel: &str) -> Vec<SimulatedSubscription> {
-        let here = self.ears.iter().filter(|(own, ..)| own == channel);
-        here.map(|(_, _, ear)| Arc::clone(ear)).collect()
+    pub(super) fn subscribers(&self, channel: &str) -> Vec<Subscriber> {
+        let here = self.subscriptions.iter().filter(|(own, ..)| own == channel);
+        here.map(|(_, _, on_push)| Arc::clone(on_push)).collect()
     }
 
-    fn command(&mut self, words: &[String], said: &mut Vec<(String, String)>) -> Value {
+    fn command(&mut self, words: &[String], published: &mut Vec<(String, String)>) -> Value {
         let word: Vec<&str> = words.iter().map(String::as_str).collect();
         match word.as_slice() {
             ["PING"] => Value::SimpleString("PONG".to_owned()),
@@ -281,12 +281,12 @@ impl SimulatedState {
             ["DEL", key] => Value::Int(self.delete(key)),
             ["PTTL", key] => Value::Int(self.left(key)),
             ["PUBLISH", channel, text] => {
-                said.push(((*channel).to_owned(), (*text).to_owned()));
+                published.push(((*channel).to_owned(), (*text).to_owned()));
                 Value::Int(0)
             }
             ["EVALSHA", hash, count, rest @ ..] => {
                 let (keys, args) = rest.split_at(count.parse().expect("a number"));
-                self.script(hash, keys, args, said)
+                self.script(hash, keys, args, published)
             }
             other => panic!("this Redis knows no {other:?}"),
         }

@@ -11,7 +11,7 @@ impl SimulatedState {
         hash: &str,
         keys: &[&str],
         args: &[&str],
-        said: &mut Vec<(String, String)>,
+        published: &mut Vec<(String, String)>,
     ) -> Value {
         let is = |script: &redis::Script| script.get_hash() == hash;
         if is(&scripts::BOARD) {
@@ -20,9 +20,9 @@ impl SimulatedState {
             return self.place(keys, args);
         }
         Value::Int(if is(&scripts::DEPART) {
-            self.depart(keys, args, said)
+            self.depart(keys, args, published)
         } else if is(&scripts::LAND) {
-            self.land(keys, args, said)
+            self.land(keys, args, published)
         } else if is(&scripts::FORGET) {
             if self.text(keys[0]).is_some_and(|held| held.starts_with('=')) {
                 self.delete(keys[0]);
@@ -31,7 +31,7 @@ impl SimulatedState {
         } else if is(&scripts::RENEW) {
             self.renew(keys, args)
         } else if is(&scripts::LEAVE) {
-            self.leave(keys, args, said)
+            self.leave(keys, args, published)
         } else if is(&scripts::COUNT) {
             let count = self.counted(keys[0]);
             if count == 1 {
@@ -67,18 +67,18 @@ impl SimulatedState {
         pair(state, &self.left(keys[0]))
     }
 
-    fn depart(&mut self, keys: &[&str], args: &[&str], said: &mut Vec<(String, String)>) -> i64 {
+    fn depart(&mut self, keys: &[&str], args: &[&str], published: &mut Vec<(String, String)>) -> i64 {
         if self.text(keys[0]) != Some(format!("?{}", args[0])) {
             return 0;
         }
         self.set(keys[0], format!(">{}", args[0]), args[1]);
         for node in self.members(keys[1]).iter() {
-            said.push((format!("{}{node}", args[2]), format!("{} departed", args[3])));
+            published.push((format!("{}{node}", args[2]), format!("{} departed", args[3])));
         }
         1
     }
 
-    fn land(&mut self, keys: &[&str], args: &[&str], said: &mut Vec<(String, String)>) -> i64 {
+    fn land(&mut self, keys: &[&str], args: &[&str], published: &mut Vec<(String, String)>) -> i64 {
         if self.text(keys[0]).is_some_and(|held| held.get(1..) != Some(args[0])) {
             return 0;
         }
@@ -88,7 +88,7 @@ impl SimulatedState {
             self.set(keys[0], format!("={}", args[4]), args[1]);
         }
         for node in self.members(keys[1]).iter() {
-            said.push((format!("{}{node}", args[2]), format!("{} landed {}", args[3], args[4])));
+            published.push((format!("{}{node}", args[2]), format!("{} landed {}", args[3], args[4])));
         }
         self.delete(keys[1]);
         1
@@ -132,7 +132,7 @@ impl SimulatedState {
         pair("queued", &first)
     }
 
-    fn leave(&mut self, keys: &[&str], args: &[&str], said: &mut Vec<(String, String)>) -> i64 {
+    fn leave(&mut self, keys: &[&str], args: &[&str], published: &mut Vec<(String, String)>) -> i64 {
         self.list(keys[1]).retain(|other| other != args[0]);
         self.list(keys[2]).retain(|other| other != args[0]);
         if self.text(keys[0]).as_deref() != Some(args[0]) {
@@ -150,9 +150,9 @@ impl SimulatedState {
             self.set(keys[0], waiter.as_str(), args[1]);
             let node = waiter.split('/').next().unwrap_or_default();
             let channel = format!("{}{node}", args[2]);
-            let is_heard = !self.heard_by(&channel).is_empty();
-            said.push((channel, format!("{waiter} granted {} {}", keys[0], args[4])));
-            if is_heard || args[3] == "1" {
+            let has_subscriber = !self.subscribers(&channel).is_empty();
+            published.push((channel, format!("{waiter} granted {} {}", keys[0], args[4])));
+            if has_subscriber || args[3] == "1" {
                 return 1;
             }
         }

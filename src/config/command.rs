@@ -21,16 +21,16 @@ use super::show::show;
 /// The exit code for a configuration that cannot be used.
 pub const WRONG: u8 = 2;
 
-/// Look at the configuration.
+/// Check or print the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum ConfigCommand {
-    /// Say whether the configuration is in order: every mistake with its place, or a summary.
+    /// Check the configuration: every mistake with its line and advice, or a summary.
     Check,
-    /// Print the settings that hold in the end, each with where it came from.
+    /// Print the settings in use, each with its origin: file, environment or default.
     Show,
-    /// Print the JSON schema of the file.
+    /// Print the JSON schema of the configuration file, for editors.
     Schema,
-    /// Print every key with its default and what it means, as a file to begin with.
+    /// Print a configuration file with every key, its default and its meaning.
     Defaults,
     /// Print every key with its type, default and range, as Markdown.
     Reference,

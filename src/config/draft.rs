@@ -160,12 +160,10 @@ mod tests {
     use super::*;
     use crate::config::Settings;
     use crate::config::settings::RouteKind;
+    use crate::config::tests::settings_of;
 
     fn read(draft: &ConfigDraft) -> Settings {
-        let text = draft.to_toml().expect("a configuration");
-        let none: [(String, String); 0] = [];
-        let read = Settings::from_text(Path::new("config.toml"), &text, none);
-        read.unwrap_or_else(|errors| panic!("{text}\n{errors:#}"))
+        settings_of(&draft.to_toml().expect("a configuration"))
     }
 
     #[test]

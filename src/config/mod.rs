@@ -37,4 +37,4 @@ pub use reload::{ConfigChanges, Reload, ReloadError, ReloadReply, differences, k
 pub use settings::Settings;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,7 +8,7 @@ use http::request::Parts;
 use hyper::Response;
 
 use crate::config::settings::Rung;
-use crate::heal::callback::is_services_voice;
+use crate::heal::callback::looks_like_service;
 use crate::heal::canvas_service::priority_semaphore::Priority;
 use crate::heal::first_requests::FirstRequestPermit;
 use crate::heal::image::{IndexedImage, RoutedImage};
@@ -19,7 +19,7 @@ use crate::outcome::Outcome;
 use crate::upstream::{Body, Caller, HeldResponse, MemoryBudget};
 
 /// Time limit for the rest of a first answer to arrive. After it the answer is left where it is.
-const HOLDING: Duration = Duration::from_secs(2);
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `ImageExchange` is a viewer's request for an image, as it goes to the image server.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +108,7 @@ impl Healer {
         let gated = self.gated(exchange).await;
         let first = send().await.map_err(ExchangeError::Failed)?;
         if image.request.target == Target::Info && first.status().is_success() {
-            self.parts.lookup.was_seen(image);
+            self.parts.lookup.note_seen(image);
         }
         // While the image server fails no heal begins: the canvas would be built without its image.
         match gated.filter(|_| first.status().as_u16() < 400) {
@@ -162,7 +162,7 @@ impl Healer {
         let (image, head) = (exchange.image, exchange.head);
         // A request that looks like the canvas service's own may come from it. A reader would ask for tiles next; the
         // service does not.
-        if image.request.target != Target::Info || is_services_voice(image.request.target, head) {
+        if image.request.target != Target::Info || looks_like_service(image.request.target, head) {
             return None;
         }
         let indexed = self.lookup(image)?;
@@ -233,8 +233,13 @@ impl Healer {
     /// Buffers an answer. `None`: there is no memory for it; the request is sent again if the answer is needed.
     async fn hold(&self, exchange: &ImageExchange<'_>, first: Response<Body>) -> Option<HeldResponse> {
         let most = self.parts.settings.heal.max_held;
-        let held =
-            HeldResponse::hold(first, most, HOLDING, &exchange.budget.of(exchange.caller.holder())).await;
+        let held = HeldResponse::hold(
+            first,
+            most,
+            FIRST_ANSWER_TIMEOUT,
+            &exchange.budget.of(exchange.caller.holder()),
+        )
+        .await;
         if held.is_none() {
             self.parts.metrics.event(EventKind::HeldRefused);
         }

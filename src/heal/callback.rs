@@ -45,7 +45,7 @@ pub fn own_vias(headers: &HeaderMap, name: &str) -> usize {
 }
 
 /// True for an info.json request in the service's form: Apache's HTTP client on Java, without cookies or a query.
-pub fn is_services_voice(target: Target<'_>, head: &Parts) -> bool {
+pub fn looks_like_service(target: Target<'_>, head: &Parts) -> bool {
     let headers = &head.headers;
     if target != Target::Info || head.uri.query().is_some() {
         return false;
@@ -86,7 +86,7 @@ impl Callbacks {
         if is_echo(&head.headers, client, &settings.heal.origins, &settings.server.name) {
             return true;
         }
-        if !is_services_voice(at.request.target, head) {
+        if !looks_like_service(at.request.target, head) {
             return false;
         }
         let is_built = self.flight_of(at).is_some();
@@ -133,7 +133,7 @@ impl Callbacks {
         }
         // The echo of a canvas that is not being built for us tells nothing.
         let Some(flight) = self.flight_of(at) else { return };
-        flight.urgency.hears_echo();
+        flight.urgency.note_echo();
         let asked = owners.iter().find_map(|owner| services.asked_canvas(&owner.canvas));
         let service = asked.map(|(service, _)| service).or_else(|| services.all().first().cloned());
         if let Some(service) = service {
@@ -167,15 +167,15 @@ mod tests {
     #[test]
     fn the_services_own_info_json_sounds_like_it_and_its_other_requests_do_not() {
         let service = headers(&[(USER_AGENT, "Apache-HttpClient/4.5.13 (Java/11.0.16)")]);
-        assert!(is_services_voice(Target::Info, &head("/a/info.json", &service)));
-        assert!(!is_services_voice(Target::Base, &head("/a", &service)));
-        assert!(!is_services_voice(Target::Info, &head("/a/info.json?x", &service)));
+        assert!(looks_like_service(Target::Info, &head("/a/info.json", &service)));
+        assert!(!looks_like_service(Target::Base, &head("/a", &service)));
+        assert!(!looks_like_service(Target::Info, &head("/a/info.json?x", &service)));
     }
 
     #[test]
     fn a_browser_is_no_echo() {
         let browser = headers(&[(USER_AGENT, "Mozilla/5.0"), (VIA, "1.1 campus-cache")]);
-        assert!(!echo(&browser) && !is_services_voice(Target::Info, &head("/a/info.json", &browser)));
+        assert!(!echo(&browser) && !looks_like_service(Target::Info, &head("/a/info.json", &browser)));
     }
 
     #[test]

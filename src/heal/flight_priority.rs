@@ -70,18 +70,18 @@ impl FlightPriority {
     }
 
     /// Notes that a request that the flight waited for was answered now.
-    pub(in crate::heal) fn is_answered(&self) {
+    pub(in crate::heal) fn note_answer(&self) {
         *self.answered.lock() = Some(Instant::now());
     }
 
-    /// Time at which the last such request was answered. Later questions about the image may have taken long, but make the
-    /// answer no newer.
+    /// Time at which the last request that the flight waited for was answered. Later checks of the image may have taken
+    /// long, but make that answer no newer.
     pub(in crate::heal) fn answered_at(&self) -> Instant {
         self.answered.lock().unwrap_or_else(Instant::now)
     }
 
     /// Notes that the last answer speaks against the image.
-    pub(in crate::heal) fn sees(&self) {
+    pub(in crate::heal) fn note_evidence(&self) {
         *self.seen.lock() = Some(self.answered_at());
     }
 
@@ -92,7 +92,7 @@ impl FlightPriority {
     }
 
     /// Notes that the service requested the image: it has found the file, and written the key.
-    pub(in crate::heal) fn hears_echo(&self) {
+    pub(in crate::heal) fn note_echo(&self) {
         self.has_echo.store(true, Ordering::Relaxed);
     }
 
@@ -152,14 +152,14 @@ impl FlightPriority {
     /// Waits for a permit, in the lane that is right by then.
     pub(in crate::heal) async fn acquire(&self, lanes: &Arc<PrioritySemaphore>) -> PriorityPermit {
         // Ticket and lane change under one lock: a raise comes before and is read here, or after and finds the ticket.
-        let stand = |ticket| {
+        let enqueue = |ticket| {
             let mut state = self.state.lock();
             state.queued = Some((Arc::clone(lanes), ticket));
             state.lane
         };
-        let place = lanes.acquire(stand).await;
+        let permit = lanes.acquire(enqueue).await;
         self.state.lock().queued = None;
-        place
+        permit
     }
 
     /// Notes that the flight's request is on its way, from here or from another node.

@@ -94,7 +94,7 @@ impl ImageLookup {
     }
 
     /// Notes that an image of this request was found on its route, which background work uses from then on.
-    pub(in crate::heal) fn was_seen(&self, at: &RoutedImage<'_>) {
+    pub(in crate::heal) fn note_seen(&self, at: &RoutedImage<'_>) {
         let sent = at.request.identifier.as_sent();
         // With one canvas service no look-up is needed.
         if self.services.len() < 2 && self.addresses.knows(0, at.route, sent) {

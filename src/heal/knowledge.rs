@@ -120,7 +120,7 @@ impl ImageKnowledge {
 
     /// Notes that the image is there: evidence against it is forgotten, here and on the other nodes.
     pub(in crate::heal) fn found(&self, image: &IndexedImage) {
-        self.services.is_back(image);
+        self.services.note_back(image);
         if self.missing.found(image) {
             self.canvases_may_help(image);
         }

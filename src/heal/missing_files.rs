@@ -64,7 +64,7 @@ impl MissingFiles {
 
     /// Notes that the file behind this identifier (of this image route) is gone, as far as `proof` goes. Returns for how
     /// long that is believed.
-    pub(in crate::heal) fn file_is_missing(
+    pub(in crate::heal) fn note_missing(
         &self,
         route: u64,
         key: &Arc<str>,
@@ -90,7 +90,7 @@ impl MissingFiles {
     }
 
     /// Notes that another node found the file missing, and for how much longer that node believes it.
-    pub(in crate::heal) fn missing_elsewhere(
+    pub(in crate::heal) fn note_missing_elsewhere(
         &self,
         route: u64,
         key: &Arc<str>,
@@ -150,26 +150,26 @@ mod tests {
     fn a_missing_file_is_believed_for_longer_each_time_the_service_was_well_in_between() {
         let (memory, now) = (memory(), Instant::now());
         let key: Arc<str> = "id".into();
-        let told = |proof, after: u64| {
-            memory.file_is_missing(0, &key, proof, now + Duration::from_secs(after)).as_secs()
+        let life = |proof, after: u64| {
+            memory.note_missing(0, &key, proof, now + Duration::from_secs(after)).as_secs()
         };
         let unproven = Proof::Likely { well_at: None };
-        assert_eq!([told(unproven, 0), told(unproven, 3), told(unproven, 6)], [2, 2, 2]);
-        assert_eq!(told(Proof::Likely { well_at: Some(now) }, 8), 2, "it was well before, and not since");
+        assert_eq!([life(unproven, 0), life(unproven, 3), life(unproven, 6)], [2, 2, 2]);
+        assert_eq!(life(Proof::Likely { well_at: Some(now) }, 8), 2, "it was well before, and not since");
         assert!(!memory.is_proven(0, &key));
         let well = |at| Proof::Likely { well_at: Some(now + Duration::from_secs(at)) };
-        assert_eq!([told(well(8), 9), told(well(10), 20), told(Proof::Shown, 40)], [4, 8, 16]);
+        assert_eq!([life(well(8), 9), life(well(10), 20), life(Proof::Shown, 40)], [4, 8, 16]);
         assert!(memory.is_proven(0, &key) && !memory.is_proven(1, &key));
-        assert_eq!(told(unproven, 60), 2);
+        assert_eq!(life(unproven, 60), 2);
         assert!(memory.is_proven(0, &key), "what was proven does not end because it seems so again");
-        assert!((0u64..20).map(|time| told(Proof::Shown, 100 + time)).all(|life| life <= 600));
+        assert!((0u64..20).map(|time| life(Proof::Shown, 100 + time)).all(|life| life <= 600));
     }
 
     #[test]
     fn a_missing_file_is_remembered_for_a_while_and_forgotten_when_seen_or_at_the_end_of_a_fault() {
         let (memory, now) = (memory(), Instant::now());
         let key: Arc<str> = "id".into();
-        memory.file_is_missing(0, &key, Proof::Shown, now);
+        memory.note_missing(0, &key, Proof::Shown, now);
         assert!(memory.is_missing(0, &key, None, now));
         assert!(!memory.is_missing(1, &key, None, now));
         assert!(!memory.is_missing(0, &key, None, now + PROVEN_LIFE));
@@ -185,7 +185,7 @@ mod tests {
         let (unproven, proven): (Arc<str>, Arc<str>) = ("unproven".into(), "proven".into());
         assert!(!memory.remembers_missing());
         for (key, left) in [(&unproven, UNPROVEN_LIFE), (&proven, UNPROVEN_LIFE * 2)] {
-            memory.missing_elsewhere(0, key, left, now);
+            memory.note_missing_elsewhere(0, key, left, now);
             assert!(memory.remembers_missing() && memory.is_missing(0, key, None, now));
             assert!(!memory.is_missing(0, key, None, now + left));
         }
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn one_missing_file_is_enough_for_a_closer_look_at_all() {
         let (memory, key): (_, Arc<str>) = (memory(), "id".into());
-        memory.file_is_missing(0, &key, Proof::Likely { well_at: None }, Instant::now());
+        memory.note_missing(0, &key, Proof::Likely { well_at: None }, Instant::now());
         assert!(memory.remembers_missing());
     }
 }

@@ -55,7 +55,7 @@ impl MissingImages {
     pub(in crate::heal) async fn is_known_elsewhere(&self, image: &IndexedImage) -> bool {
         let Some(cluster) = self.fleet.connected() else { return false };
         let Some(left) = cluster.missing(&self.name_of(image)).await else { return false };
-        self.files.missing_elsewhere(image.mark, &image.key, left, Instant::now());
+        self.files.note_missing_elsewhere(image.mark, &image.key, left, Instant::now());
         true
     }
 
@@ -72,10 +72,10 @@ impl MissingImages {
 
     /// Notes that the file is gone, with a proof from `seen`: its life is counted from then on.
     pub(in crate::heal) fn note_since(&self, image: &IndexedImage, proof: Proof, seen: Instant) {
-        let life = self.files.file_is_missing(image.mark, &image.key, proof, seen);
+        let life = self.files.note_missing(image.mark, &image.key, proof, seen);
         let left = life.saturating_sub(seen.elapsed());
         if let (Some(cluster), false) = (self.fleet.connected(), left.is_zero()) {
-            cluster.file_is_missing(&self.name_of(image), left);
+            cluster.tell_missing(&self.name_of(image), left);
         }
     }
 
@@ -109,7 +109,7 @@ impl MissingImages {
 
     fn forget_elsewhere(&self, image: &IndexedImage) {
         if let Some(cluster) = self.fleet.connected() {
-            cluster.file_may_be_there(&self.name_of(image));
+            cluster.tell_not_missing(&self.name_of(image));
         }
     }
 

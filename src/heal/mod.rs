@@ -119,8 +119,8 @@ enum NextStep {
 /// Size of an image whose manifest does not have it.
 const UNKNOWN_SIZE: (u32, u32) = (1000, 1000);
 
-/// `Retry-After` of a viewer that has to come back.
-const COME_BACK: Duration = Duration::from_secs(5);
+/// `Retry-After` of a viewer who would have to wait for too long.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 impl Healer {
     /// A healer for these routes. `servers` are in the order of `settings.routes`; `cluster` is the connection to the other
@@ -220,7 +220,7 @@ impl Healer {
         at: &RoutedImage<'_>,
         head: &http::request::Parts,
     ) -> Option<(u32, u32)> {
-        if callback::is_services_voice(at.request.target, head) {
+        if callback::looks_like_service(at.request.target, head) {
             return None;
         }
         let image = self.lookup(at).filter(|image| self.parts.missing.is_proven(image))?;

@@ -14,7 +14,7 @@ use super::heals::FILE_GONE;
 use super::ladder::HealOutcome;
 use super::ladder::direct::DirectResult;
 use super::missing_files::Proof;
-use super::{COME_BACK, HealResponse, Healer, IndexedImage, Priority};
+use super::{HealResponse, Healer, IndexedImage, Priority, RETRY_AFTER};
 use crate::config::settings::Rung;
 use crate::index::history::HealRecord;
 use crate::observe::{EventKind, GaugeGuard, Span};
@@ -83,7 +83,7 @@ impl Healer {
     ) -> HealResponse {
         let parts = &self.parts;
         let waiting = parts.limits.wait().filter(|_| parts.heals.may_start(image));
-        let Some(_waiting) = waiting else { return HealResponse::Crowded(COME_BACK) };
+        let Some(_waiting) = waiting else { return HealResponse::Crowded(RETRY_AFTER) };
         let _counted = GaugeGuard::inc(&parts.metrics.waiting);
         let lane = self.priority(image, exchange);
         // A heal that was under way may have brought the image back before it was lost again, as this viewer found it.
@@ -98,7 +98,7 @@ impl Healer {
             span.link(handle.urgency.leader());
             let rung = match landed {
                 Err(_) => {
-                    let pending = HealResponse::Pending(COME_BACK);
+                    let pending = HealResponse::Pending(RETRY_AFTER);
                     break self.last_try(image, exchange, started, pending).await;
                 }
                 Ok(Some(HealOutcome::Healed(rung))) => Some(rung),
@@ -126,7 +126,7 @@ impl Healer {
                         || parts.services.is_doubted(image)
                         || matches!(rung, Some(Rung::Variant | Rung::Visit))) =>
                 {
-                    self.was_believed_in_vain(image, rung, was_under_way).await;
+                    self.note_believed_in_vain(image, rung, was_under_way).await;
                 }
                 None => break self.came_to_nothing(image, rung).await,
             }
@@ -198,7 +198,7 @@ impl Healer {
             Ok(_) if parts.is_missing(image).await => HealResponse::Original(Outcome::Missing),
             Ok(_) => return None,
             // The image is back, only this viewer's request got no permit.
-            Err(UpstreamError::Busy) => HealResponse::Crowded(COME_BACK),
+            Err(UpstreamError::Busy) => HealResponse::Crowded(RETRY_AFTER),
             Err(error) => {
                 self.note(&error);
                 HealResponse::Original(Outcome::Failed)
@@ -225,7 +225,7 @@ impl Healer {
 
     /// Handles a wrong "back": the image counted as back, and this viewer does not find it. A heal that was under way when
     /// the viewer came may have helped before that.
-    async fn was_believed_in_vain(&self, image: &IndexedImage, rung: Option<Rung>, was_under_way: bool) {
+    async fn note_believed_in_vain(&self, image: &IndexedImage, rung: Option<Rung>, was_under_way: bool) {
         if !matches!(rung, Some(Rung::Variant | Rung::Visit)) {
             return;
         }

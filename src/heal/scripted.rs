@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::config::Settings;
 use crate::config::settings::Timeouts;
+use crate::config::tests::settings_of;
 use crate::heal::server::{ResponseFuture, SendRequest};
 use crate::upstream::{Body, Caller, UpstreamError};
 
@@ -23,9 +24,7 @@ pub(in crate::heal) fn settings(index: &Path, heal: &str) -> Arc<Settings> {
          [index]\npath = \"{}\"\n[heal]\n{heal}\n",
         index.display()
     );
-    let nothing: [(&str, &str); 0] = [];
-    let settings = Settings::from_text(Path::new("config.toml"), &text, nothing);
-    Arc::new(settings.expect("in order"))
+    Arc::new(settings_of(&text))
 }
 
 /// `ScriptedServer` answers by the end of the target; 404 with a page where nothing is set, and not at all with

@@ -84,8 +84,8 @@ pub struct CanvasRow {
 /// Results of the last heals of the images of one manifest: images by verdict.
 pub type Verdicts = BTreeMap<String, u64>;
 
-const VOLUME: &str = "SELECT id, uri, label, canvases, images, vanished FROM manifests";
-const LEAF: &str = "SELECT id, url, label, keys, manifest FROM canvases";
+const MANIFEST_ROW: &str = "SELECT id, uri, label, canvases, images, vanished FROM manifests";
+const CANVAS_ROW: &str = "SELECT id, url, label, keys, manifest FROM canvases";
 
 impl Index {
     /// Sources of manifests, those with most manifests first. Counts all manifests: 25 ms for 100,000.
@@ -101,7 +101,7 @@ impl Index {
     }
 
     /// Manifests (of one source, or of all) behind the one with the number `after`, in the order of their numbers.
-    pub fn volumes(
+    pub fn manifest_rows(
         &self,
         source: Option<i64>,
         after: i64,
@@ -109,39 +109,39 @@ impl Index {
     ) -> Result<Vec<ManifestRow>, IndexError> {
         self.check_for_changes();
         let sql = format!(
-            "{VOLUME} WHERE id > ?1 AND (?2 IS NULL OR source = ?2) AND kind NOT IN ('collection', 'other')
+            "{MANIFEST_ROW} WHERE id > ?1 AND (?2 IS NULL OR source = ?2) AND kind NOT IN ('collection', 'other')
              ORDER BY id LIMIT ?3"
         );
-        self.read(|conn| all(conn, &sql, params![after, source, limit.min(LONGEST)], volume))
+        self.read(|conn| all(conn, &sql, params![after, source, limit.min(LONGEST)], read_manifest))
     }
 
     /// The manifest with this number.
-    pub fn volume(&self, id: i64) -> Result<Option<ManifestRow>, IndexError> {
+    pub fn manifest_row(&self, id: i64) -> Result<Option<ManifestRow>, IndexError> {
         self.check_for_changes();
-        let sql = format!("{VOLUME} WHERE id = ?1");
-        self.read(|conn| Ok(all(conn, &sql, params![id], volume)?.pop()))
+        let sql = format!("{MANIFEST_ROW} WHERE id = ?1");
+        self.read(|conn| Ok(all(conn, &sql, params![id], read_manifest)?.pop()))
     }
 
     /// Manifests with these words in their label, or with this id. Reads all labels: a millisecond per thousand.
-    pub fn volumes_named(&self, words: &str, limit: u32) -> Result<Vec<ManifestRow>, IndexError> {
+    pub fn manifests_named(&self, words: &str, limit: u32) -> Result<Vec<ManifestRow>, IndexError> {
         let conn = self.apart()?;
         let sql = format!(
-            "{VOLUME} WHERE kind NOT IN ('collection', 'other') AND (uri = ?1 OR label LIKE ?2 ESCAPE '\\')
+            "{MANIFEST_ROW} WHERE kind NOT IN ('collection', 'other') AND (uri = ?1 OR label LIKE ?2 ESCAPE '\\')
              ORDER BY id LIMIT ?3"
         );
-        let found = all(&conn, &sql, params![words, pattern(words), limit.min(LONGEST)], volume);
+        let found = all(&conn, &sql, params![words, pattern(words), limit.min(LONGEST)], read_manifest);
         found.map_err(|error| self.store().wrap(error))
     }
 
     /// The manifest with this id, the newest where several have it.
-    pub fn volume_by_uri(&self, uri: &str) -> Result<Option<ManifestRow>, IndexError> {
+    pub fn manifest_row_by_uri(&self, uri: &str) -> Result<Option<ManifestRow>, IndexError> {
         self.check_for_changes();
-        let sql = format!("{VOLUME} WHERE uri = ?1 ORDER BY id DESC LIMIT 1");
-        self.read(|conn| Ok(all(conn, &sql, params![uri], volume)?.pop()))
+        let sql = format!("{MANIFEST_ROW} WHERE uri = ?1 ORDER BY id DESC LIMIT 1");
+        self.read(|conn| Ok(all(conn, &sql, params![uri], read_manifest)?.pop()))
     }
 
     /// The number of this canvas in the manifest with this number.
-    pub fn leaf_of(&self, manifest: i64, canvas: &str) -> Result<Option<i64>, IndexError> {
+    pub fn canvas_id(&self, manifest: i64, canvas: &str) -> Result<Option<i64>, IndexError> {
         let sql = "SELECT c.id FROM canvas_urls u JOIN canvases c ON c.id = u.canvas
                    WHERE u.hash = ?1 AND c.manifest = ?2 AND c.url = ?3 LIMIT 1";
         let hash = keys::hash(&keys::canvas_name(canvas));
@@ -150,7 +150,7 @@ impl Index {
 
     /// Canvases with these words in their label. True: all canvases were read, or enough were found. Labels are not
     /// indexed, so they are read one after the other, about a million in a second, for `patience` at most.
-    pub fn leaves_named(
+    pub fn canvases_named(
         &self,
         words: &str,
         limit: u32,
@@ -159,8 +159,9 @@ impl Index {
         let (until, conn) = (Instant::now() + patience, self.apart()?);
         let wrap = |error| self.store().wrap(error);
         let last = schema::number(&conn, "SELECT ifnull(max(id), 0) FROM canvases").map_err(wrap)?;
-        let sql =
-            format!("{LEAF} WHERE id > ?1 AND id <= ?2 AND label LIKE ?3 ESCAPE '\\' ORDER BY id LIMIT ?4");
+        let sql = format!(
+            "{CANVAS_ROW} WHERE id > ?1 AND id <= ?2 AND label LIKE ?3 ESCAPE '\\' ORDER BY id LIMIT ?4"
+        );
         let (mut found, mut from, pattern) = (Vec::new(), 0, pattern(words));
         while from < last {
             let missing = limit.min(LONGEST).saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
@@ -170,7 +171,7 @@ impl Index {
             if Instant::now() >= until {
                 return Ok((found, false));
             }
-            let piece = all(&conn, &sql, params![from, from + PIECE, pattern, missing], leaf);
+            let piece = all(&conn, &sql, params![from, from + PIECE, pattern, missing], read_canvas);
             found.append(&mut piece.map_err(wrap)?);
             from += PIECE;
         }
@@ -178,7 +179,7 @@ impl Index {
     }
 
     /// The number of the manifest with this id.
-    pub fn volume_of(&self, uri: &str) -> Result<Option<i64>, IndexError> {
+    pub fn manifest_id(&self, uri: &str) -> Result<Option<i64>, IndexError> {
         let sql = "SELECT id FROM manifests WHERE uri = ?1 ORDER BY id DESC LIMIT 1";
         self.read(|conn| Ok(all(conn, sql, params![uri], |row| row.get(0))?.pop()))
     }
@@ -190,39 +191,39 @@ impl Index {
     }
 
     /// Canvases of the manifest with this number, from the one after the canvas with the number `after`.
-    pub fn leaves(&self, manifest: i64, after: i64, limit: u32) -> Result<Vec<CanvasRow>, IndexError> {
+    pub fn canvas_rows(&self, manifest: i64, after: i64, limit: u32) -> Result<Vec<CanvasRow>, IndexError> {
         self.check_for_changes();
         // A manifest's canvases have consecutive ids: no index on `manifest` is needed.
         let sql = "SELECT c.id, c.url, c.label, c.keys, c.manifest FROM manifests m
                    JOIN canvases c ON c.id BETWEEN max(m.first, ?2 + 1) AND m.first + m.canvases - 1
                    WHERE m.id = ?1 ORDER BY c.id LIMIT ?3";
-        self.read(|conn| all(conn, sql, params![manifest, after, limit.min(LONGEST)], leaf))
+        self.read(|conn| all(conn, sql, params![manifest, after, limit.min(LONGEST)], read_canvas))
     }
 
     /// The canvas with this number.
-    pub fn leaf(&self, id: i64) -> Result<Option<CanvasRow>, IndexError> {
+    pub fn canvas_row(&self, id: i64) -> Result<Option<CanvasRow>, IndexError> {
         self.check_for_changes();
-        let sql = format!("{LEAF} WHERE id = ?1");
-        self.read(|conn| Ok(all(conn, &sql, params![id], leaf)?.pop()))
+        let sql = format!("{CANVAS_ROW} WHERE id = ?1");
+        self.read(|conn| Ok(all(conn, &sql, params![id], read_canvas)?.pop()))
     }
 
     /// Canvases from all over the index, or all where there are no more than `size`. One look-up for each, whatever the
     /// size of the index.
-    pub fn sample_leaves(&self, size: u32) -> Result<Vec<CanvasRow>, IndexError> {
+    pub fn sample_canvases(&self, size: u32) -> Result<Vec<CanvasRow>, IndexError> {
         self.check_for_changes();
         let conn = self.apart()?;
         let sample = || {
             let last = schema::number(&conn, "SELECT ifnull(max(id), 0) FROM canvases")?;
             let size = i64::from(size.clamp(1, LONGEST));
             if last <= size {
-                return all(&conn, &format!("{LEAF} ORDER BY id LIMIT ?1"), params![size], leaf);
+                return all(&conn, &format!("{CANVAS_ROW} ORDER BY id LIMIT ?1"), params![size], read_canvas);
             }
-            let sql = format!("{LEAF} WHERE id >= ?1 ORDER BY id LIMIT 1");
+            let sql = format!("{CANVAS_ROW} WHERE id >= ?1 ORDER BY id LIMIT 1");
             let mut found: Vec<CanvasRow> = Vec::new();
             for part in 0..size {
                 // Ids have gaps where documents were forgotten: two parts may come to the same canvas.
-                let next = all(&conn, &sql, params![1 + last * part / size], leaf)?;
-                let before = found.last().map(|leaf| leaf.id);
+                let next = all(&conn, &sql, params![1 + last * part / size], read_canvas)?;
+                let before = found.last().map(|canvas| canvas.id);
                 found.extend(next.into_iter().filter(|next| Some(next.id) != before));
             }
             Ok(found)
@@ -311,7 +312,7 @@ fn collected(row: &Row<'_>) -> rusqlite::Result<SourceRow> {
     })
 }
 
-fn volume(row: &Row<'_>) -> rusqlite::Result<ManifestRow> {
+fn read_manifest(row: &Row<'_>) -> rusqlite::Result<ManifestRow> {
     Ok(ManifestRow {
         id: row.get(0)?,
         uri: row.get(1)?,
@@ -322,7 +323,7 @@ fn volume(row: &Row<'_>) -> rusqlite::Result<ManifestRow> {
     })
 }
 
-fn leaf(row: &Row<'_>) -> rusqlite::Result<CanvasRow> {
+fn read_canvas(row: &Row<'_>) -> rusqlite::Result<CanvasRow> {
     Ok(CanvasRow {
         id: row.get(0)?,
         canvas: row.get(1)?,

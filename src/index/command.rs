@@ -43,7 +43,7 @@ pub enum IndexCommand {
         #[arg(value_name = "SOURCE", required = true)]
         sources: Vec<String>,
     },
-    /// Read what changed in the sources
+    /// Read the documents of the sources that changed
     Refresh {
         /// Only these sources (default: all)
         #[arg(value_name = "SOURCE")]
@@ -55,7 +55,7 @@ pub enum IndexCommand {
         #[arg(value_name = "SOURCE", required = true)]
         sources: Vec<String>,
     },
-    /// Ask the canvas service for the files behind identifiers, as long as it knows them
+    /// Request the file URLs of identifiers from the canvas service, while it knows them
     LearnFiles {
         /// Requests at once at most
         #[arg(long, default_value_t = 2)]
@@ -64,7 +64,7 @@ pub enum IndexCommand {
         #[arg(long, default_value_t = 10)]
         rate: u32,
     },
-    /// Tell which canvases own an image; exit 1 when nobody does
+    /// List the canvases that own an image; exit 1 if there is none
     Lookup {
         /// Identifier, image URL, info.json URL or canvas URL
         #[arg(value_name = "IMAGE")]
@@ -72,13 +72,13 @@ pub enum IndexCommand {
     },
     /// List the manifests in the index
     List,
-    /// Count what the index holds
+    /// Count documents, canvases and images of the index
     Stats,
     /// Write every image with its canvas and manifest, one a line
     Export,
-    /// Tell which images were healed, when and how, newest first
+    /// List the last heals, newest first: image, time, rung and result
     History {
-        /// So many heals at most
+        /// Most heals to list
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: u32,
     },
@@ -109,7 +109,7 @@ pub enum CommandError {
     Index(#[from] IndexError),
     /// Error of publishing to the other nodes.
     #[error(transparent)]
-    Press(#[from] PublishError),
+    Publish(#[from] PublishError),
     /// TLS settings that keep documents from being fetched.
     #[error(transparent)]
     Upstream(#[from] TlsError),
@@ -183,7 +183,7 @@ fn work(
         IndexCommand::Build { sources } => {
             let mut build = |index: &Index| {
                 sources::add(index, &named(sources, configured))?;
-                told(json, out, |progress| Build::new(index, &options).run(configured, progress))
+                with_progress(json, out, |progress| Build::new(index, &options).run(configured, progress))
             };
             match build(&index) {
                 // The damaged page was read only now: recover as at the start.
@@ -198,12 +198,12 @@ fn work(
         IndexCommand::Add { sources } => {
             let sources = named(sources, configured);
             sources::add(&index, &sources)?;
-            told(json, out, |progress| Refresh::new(&index, &options).run(&sources, progress))
+            with_progress(json, out, |progress| Refresh::new(&index, &options).run(&sources, progress))
         }
         IndexCommand::Refresh { sources } => {
             let sources =
                 if sources.is_empty() { index.sources(configured)? } else { named(sources, configured) };
-            told(json, out, |progress| Refresh::new(&index, &options).run(&sources, progress))
+            with_progress(json, out, |progress| Refresh::new(&index, &options).run(&sources, progress))
         }
         IndexCommand::Remove { sources } => {
             remove(&index, &named(sources, configured), configured, json, out)
@@ -246,7 +246,7 @@ fn remove(
     bar.finish_and_clear();
     for removed in &all {
         if !removed.is_known {
-            writeln!(io::stderr(), "{} is no source of the index", removed.source)?;
+            writeln!(io::stderr(), "{} is no source of the index: name it as it was added", removed.source)?;
         }
         if removed.is_configured {
             let text = "stands in the configuration and is read again from there: take it out there, or give it \
@@ -267,12 +267,12 @@ fn remove(
 
 fn learn_files(
     index: &Index,
-    manners: RequestPace,
+    pace: RequestPace,
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Exit, CommandError> {
     let bar = spinner();
-    let done = file_urls::learn_files(index, manners, &mut |done| {
+    let done = file_urls::learn_files(index, pace, &mut |done| {
         bar.set_message(format!("{} asked, {} learned", HumanCount(done.asked), HumanCount(done.learned)));
         bar.inc(1);
     });
@@ -297,7 +297,7 @@ fn learn_files(
 }
 
 /// Does the work with a progress line, then prints the report.
-fn told(
+fn with_progress(
     json: bool,
     out: &mut dyn Write,
     work: impl FnOnce(crate::index::sources::ProgressCallback<'_>) -> Result<RefreshReport, IndexError>,

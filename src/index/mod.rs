@@ -54,7 +54,7 @@ use store::{Store, WriteResult};
 use store::{queries, rows};
 
 /// Interval of checks by lookups whether another process changed the file.
-const LOOK: Duration = Duration::from_millis(200);
+const CHANGE_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A canvas that owns an image.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -114,7 +114,7 @@ impl Index {
     /// counts once for each of its canvases.
     pub fn open(path: &Path, cache: u64) -> Result<Self, IndexError> {
         let (path, recovery) = (IndexPath::new(path), Recovery::default());
-        let store = Store::open(&path, recovery.bell())?;
+        let store = Store::open(&path, recovery.wakeup())?;
         Ok(Self::over(path, store, cache, recovery))
     }
 
@@ -338,7 +338,7 @@ impl Index {
     fn check_for_changes(&self) {
         let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         let due = self.next_look.load(Ordering::Relaxed);
-        let next = now.saturating_add(u64::try_from(LOOK.as_millis()).unwrap_or(200));
+        let next = now.saturating_add(u64::try_from(CHANGE_CHECK_INTERVAL.as_millis()).unwrap_or(200));
         // A single caller checks; the others use the last state.
         if now < due
             || self.next_look.compare_exchange(due, next, Ordering::AcqRel, Ordering::Relaxed).is_err()
@@ -381,7 +381,7 @@ impl Index {
 
     /// Opens the current file behind the path, and forgets the answers in memory.
     fn reopen(&self) -> Result<(), IndexError> {
-        let fresh = Arc::new(Store::open(&self.path, self.recovery.bell())?);
+        let fresh = Arc::new(Store::open(&self.path, self.recovery.wakeup())?);
         *self.store.write() = fresh;
         self.epoch.fetch_add(1, Ordering::AcqRel);
         Ok(())

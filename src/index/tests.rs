@@ -72,6 +72,17 @@ impl IndexBench {
     }
 }
 
+/// A directory with these manifests and their images, and the index that was built from it.
+fn built(manifests: &[(&str, &[&str])]) -> (IndexBench, Index) {
+    let bench = IndexBench::new();
+    for (name, images) in manifests {
+        bench.write(name, images);
+    }
+    let index = bench.open();
+    bench.build(&index);
+    (bench, index)
+}
+
 fn manifest(name: &str, images: &[&str]) -> String {
     let canvases: Vec<serde_json::Value> = images
         .iter()

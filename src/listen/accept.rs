@@ -24,7 +24,7 @@ use crate::upstream::{Body, ClientConnection};
 const LAST_PERMIT: Duration = Duration::from_secs(1);
 
 /// Interval between checks whether a connection can be closed for another.
-const LOOK: Duration = Duration::from_millis(250);
+const CLOSE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Runs the accept loop. Connections are tasks of their loop, spawned where they are accepted, so that none is lost
 /// between two owners when the socket closes. Returns how many had to be cut.
@@ -38,8 +38,8 @@ where
     let mut connections = JoinSet::new();
     let mut open = OpenConnections::default();
     let begin = |newcomer: AcceptedConnection, permit, stop: &Shutdown, connections: &mut JoinSet<()>| {
-        let AcceptedConnection { stream, peer, manner, client, is_trusted } = newcomer;
-        let connection = ClientSocket::new(&group, manner, stop.clone(), client, is_trusted);
+        let AcceptedConnection { stream, peer, protocol, client, is_trusted } = newcomer;
+        let connection = ClientSocket::new(&group, protocol, stop.clone(), client, is_trusted);
         let activity = connection.activity();
         let service = service.clone();
         let (worker, post) = group.workers.assign();
@@ -64,7 +64,7 @@ where
             (stream, peer) = accept(&socket) => {
                 // Take the socket out of this runtime's reactor.
                 let Ok(stream) = stream.into_std() else { continue };
-                let Some(newcomer) = AcceptedConnection::of(&listener.manner, &group, stream, peer) else { continue };
+                let Some(newcomer) = AcceptedConnection::of(&listener.protocol, &group, stream, peer) else { continue };
                 let Some(permit) = permit_for(&newcomer, &group, &mut open, &mut stop).await else { continue };
                 open.add(begin(newcomer, permit, &stop, &mut connections));
             }
@@ -73,7 +73,7 @@ where
     // Connections that the kernel has accepted already are served: closing the socket would reset them.
     if let Ok(socket) = socket.into_std() {
         while let Ok((stream, peer)) = socket.accept() {
-            let Some(newcomer) = AcceptedConnection::of(&listener.manner, &group, stream, peer) else {
+            let Some(newcomer) = AcceptedConnection::of(&listener.protocol, &group, stream, peer) else {
                 continue;
             };
             let Ok(permit) = timeout(LAST_PERMIT, group.permits.acquire()).await else { break };
@@ -100,7 +100,7 @@ where
 struct AcceptedConnection {
     stream: std::net::TcpStream,
     peer: SocketAddr,
-    manner: Arc<SocketProtocol>,
+    protocol: Arc<SocketProtocol>,
     /// Client of the connection; `None`: its PROXY header will name the client.
     client: Option<ClientConnection>,
     /// True for a trusted proxy, which has many viewers behind it.
@@ -110,16 +110,16 @@ struct AcceptedConnection {
 impl AcceptedConnection {
     /// `None`: its client has too many connections.
     fn of(
-        manner: &ArcSwap<SocketProtocol>,
+        protocol: &ArcSwap<SocketProtocol>,
         group: &Arc<ListenerGroup>,
         stream: std::net::TcpStream,
         peer: SocketAddr,
     ) -> Option<Self> {
-        let manner = manner.load_full();
+        let protocol = protocol.load_full();
         // SECURITY: one address must not take every permit. The client of a PROXY header is counted later.
-        let client = if manner.proxy_protocol { None } else { Some(group.client(peer)?) };
+        let client = if protocol.proxy_protocol { None } else { Some(group.client(peer)?) };
         let is_trusted = is_among(peer.ip(), &group.bounds.load().trusted);
-        Some(Self { stream, peer, manner, client, is_trusted })
+        Some(Self { stream, peer, protocol, client, is_trusted })
     }
 }
 
@@ -137,7 +137,7 @@ async fn permit_for(
         if let Some(permit) = group.permits.try_take() {
             return Some(permit);
         }
-        let mut look = LOOK;
+        let mut look = CLOSE_CHECK_INTERVAL;
         // More than one if the limit was lowered.
         let evicted = open.evict_up_to(group.permits.missing(), client);
         (0..evicted).for_each(|_| group.metrics.edge.connection_cut("evicted"));

@@ -39,7 +39,7 @@ pub(super) enum NextCheck {
 }
 
 /// Milliseconds without a request after which a connection counts as idle: the reader is looking at the page.
-const LULL: u64 = 1000;
+const IDLE_AFTER_MS: u64 = 1000;
 
 /// Timestamps of one connection, in milliseconds since it was accepted; zero: never.
 #[derive(Debug)]
@@ -181,7 +181,7 @@ impl ConnectionActivity {
             && !self.had_body.load(Relaxed)
             && is_zero(&self.began)
             && is_zero(&self.blocked)
-            && self.now().saturating_sub(self.rested.load(Relaxed)) >= LULL
+            && self.now().saturating_sub(self.rested.load(Relaxed)) >= IDLE_AFTER_MS
     }
 
     /// Sets the client; `None`: a trusted proxy.
@@ -221,7 +221,9 @@ impl ConnectionActivity {
             slow => slow,
         };
         match since(slow) {
-            stuck if slow != 0 && stuck >= Duration::from_millis(LULL) => (RequestProgress::Stuck, stuck),
+            stuck if slow != 0 && stuck >= Duration::from_millis(IDLE_AFTER_MS) => {
+                (RequestProgress::Stuck, stuck)
+            }
             _ => (RequestProgress::Moving, since(self.asked_at.load(Relaxed))),
         }
     }

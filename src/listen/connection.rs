@@ -33,7 +33,7 @@ use crate::proxy::{ClientInfo, MalformedHead};
 use crate::upstream::{Body, ClientConnection, Upgrade};
 
 /// Time that the other side has for its part of a graceful close.
-const GOODBYE: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time in which a kept connection may send one more request after a stop; its answer says that it is the last. Closing the
 /// connection at once would break a request that is on its way.
@@ -51,7 +51,7 @@ enum Wakeup {
 pub(super) struct ClientSocket {
     group: Arc<ListenerGroup>,
     bounds: Arc<ConnectionLimits>,
-    manner: Arc<SocketProtocol>,
+    protocol: Arc<SocketProtocol>,
     stop: Shutdown,
     /// The client of the connection; `None`: not yet known.
     client: Option<ClientConnection>,
@@ -61,14 +61,14 @@ pub(super) struct ClientSocket {
 impl ClientSocket {
     pub(super) fn new(
         group: &Arc<ListenerGroup>,
-        manner: Arc<SocketProtocol>,
+        protocol: Arc<SocketProtocol>,
         stop: Shutdown,
         client: Option<ClientConnection>,
         is_trusted: bool,
     ) -> Self {
         let bounds = group.bounds.load_full();
         let activity = ConnectionActivity::new(&bounds);
-        let connection = Self { group: Arc::clone(group), bounds, manner, stop, client, activity };
+        let connection = Self { group: Arc::clone(group), bounds, protocol, stop, client, activity };
         connection.tells_whose(is_trusted);
         connection
     }
@@ -93,7 +93,7 @@ impl ClientSocket {
         let _counted = GaugeGuard::inc(&self.group.open);
         let _ = stream.set_nodelay(true);
         let mut address = peer;
-        if self.manner.proxy_protocol {
+        if self.protocol.proxy_protocol {
             let Some(behind) = self.read_proxy_header(&mut stream, peer).await else { return };
             address = behind;
             self.client = self.group.client(behind);
@@ -101,7 +101,7 @@ impl ClientSocket {
         }
         let Some(client) = &self.client else { return };
         let viewer = ClientInfo::new(address, Arc::clone(client.client()));
-        match self.manner.tls.clone() {
+        match self.protocol.tls.clone() {
             None => self.serve_http(stream, viewer, None, service).await,
             // Boxed, so that a plain connection does not hold space for TLS.
             Some(tls) => Box::pin(self.accept_tls(tls, stream, viewer, service)).await,
@@ -248,7 +248,7 @@ impl ClientSocket {
                 http.park();
             }
             if ending && activity.is_idle() {
-                match timeout(GOODBYE, &mut http).await {
+                match timeout(CLOSE_TIMEOUT, &mut http).await {
                     Ok(ended) => return ended,
                     Err(_) if activity.is_idle() => return Ok(()),
                     Err(_) => {}

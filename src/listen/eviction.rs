@@ -199,7 +199,7 @@ mod tests {
         activity.is_stuck_since(1);
         assert!(world.open.evict(Some(&own)) && world.is_gone(first).await);
         drop(asked);
-        other.is_flushed();
+        other.mark_flushed();
         assert!(world.open.evict(Some(&own)) && world.is_gone(second).await);
         assert!(!world.open.can_evict());
     }
@@ -218,11 +218,11 @@ mod tests {
         assert!(!world.open.can_evict() && !world.open.evict(Some(&newcomer)), "most of it is unwritten");
         activity.record_write(Some(1000));
         assert!(!world.open.can_evict(), "and so it is when some of it was taken");
-        activity.is_flushed();
+        activity.mark_flushed();
         assert!(world.open.evict(Some(&newcomer)) && world.is_gone(first).await);
         let (_, activity) = world.connects(3);
         drop(InFlight::start(&activity, http::Version::HTTP_11, false));
-        activity.is_flushed();
+        activity.mark_flushed();
         assert!(world.open.can_evict());
         activity.is_switched_in_a_test();
         assert!(!world.open.can_evict());

@@ -100,7 +100,7 @@ where
         if io.activity().is_new() && malformed::is_no_http(&head) {
             return Err(UnknownProtocol.into());
         }
-        io.activity().notes_malformed(refused.0);
+        io.activity().note_malformed(refused.0);
         self.state = self.http1(io.with_unread(malformed::stand_in(&head)));
         Ok(())
     }

@@ -167,7 +167,7 @@ impl fmt::Debug for SocketProtocol {
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
-    manner: Arc<ArcSwap<SocketProtocol>>,
+    protocol: Arc<ArcSwap<SocketProtocol>>,
     group: Arc<ListenerGroup>,
 }
 
@@ -193,10 +193,10 @@ impl Listener {
         })
     }
 
-    /// On a socket that is bound already.
+    /// Makes a listener on a socket that is bound already.
     pub fn on(socket: TcpListener, group: &Arc<ListenerGroup>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, manner: Arc::default(), group: Arc::clone(group) })
+        Ok(Self { socket, protocol: Arc::default(), group: Arc::clone(group) })
     }
 
     /// The address that it really listens on (a port 0 has become a real one).
@@ -210,8 +210,8 @@ impl Listener {
     }
 
     /// Protocol of the socket; may be changed at any time, for later connections.
-    pub fn manner(&self) -> Arc<ArcSwap<SocketProtocol>> {
-        Arc::clone(&self.manner)
+    pub fn protocol(&self) -> Arc<ArcSwap<SocketProtocol>> {
+        Arc::clone(&self.protocol)
     }
 
     /// Serves until `stop`, then drains. Returns how many connections had to be cut at the deadline.
@@ -231,8 +231,8 @@ pub struct Shutdown(watch::Receiver<bool>);
 impl Shutdown {
     /// Creates the sender of the signal and its receiver.
     pub fn new() -> (watch::Sender<bool>, Self) {
-        let (press, shutdown) = watch::channel(false);
-        (press, Self(shutdown))
+        let (sender, shutdown) = watch::channel(false);
+        (sender, Self(shutdown))
     }
 
     /// Cheap check before polling [`Shutdown::requested`]: false means that it is still pending.

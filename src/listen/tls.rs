@@ -30,7 +30,7 @@ pub enum CertificateError {
         source: rustls_pki_types::pem::Error,
     },
     /// A file without a certificate.
-    #[error("TLS: there is no certificate in {0}")]
+    #[error("TLS: there is no certificate in {0}; it must be a PEM file that holds one")]
     Empty(PathBuf),
     /// Certificate and key do not fit, or cannot be used.
     #[error("TLS: {path}: {source}; do certificate and key belong together?")]
@@ -129,13 +129,13 @@ impl CertificateResolver {
         authorities: Option<&Path>,
     ) -> Result<(Arc<Self>, TlsAcceptor), CertificateError> {
         let clients = authorities.map(clients).transpose()?;
-        let showcase = Arc::new(Self(ArcSwap::from_pointee(certificates)));
+        let resolver = Arc::new(Self(ArcSwap::from_pointee(certificates)));
         let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(clients.unwrap_or_else(WebPkiClientVerifier::no_client_auth))
-            .with_cert_resolver(Arc::clone(&showcase) as Arc<dyn ResolvesServerCert>);
+            .with_cert_resolver(Arc::clone(&resolver) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok((showcase, TlsAcceptor::from(Arc::new(config))))
+        Ok((resolver, TlsAcceptor::from(Arc::new(config))))
     }
 
     /// Replaces the certificates for new connections. True if they differ from the ones before.

@@ -114,8 +114,8 @@ impl<I> TrackedIo<I> {
         written
     }
 
-    /// Bytes came, maybe of a head.
-    fn hears(&mut self, bytes: &[u8]) {
+    /// Notes bytes that came, maybe of a head.
+    fn note_bytes(&mut self, bytes: &[u8]) {
         if !self.activity.is_idle() {
             return;
         }
@@ -169,7 +169,7 @@ impl<I: AsyncRead + Unpin> TrackedIo<I> {
                 return Poll::Ready(Ok(if began { DetectedProtocol::Http1 } else { DetectedProtocol::End }));
             }
             self.unread = [&self.unread, room.filled()].concat().into();
-            self.hears(room.filled());
+            self.note_bytes(room.filled());
         }
     }
 
@@ -210,7 +210,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for TrackedIo<I> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.hears(&buf.filled()[before..]);
+            self.note_bytes(&buf.filled()[before..]);
         }
         read
     }
@@ -233,7 +233,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TrackedIo<I> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
         self.activity.record_write(flushed.is_ready().then_some(0));
         ready!(flushed)?;
-        self.activity.is_flushed();
+        self.activity.mark_flushed();
         self.poll_left(cx)?;
         Poll::Ready(Ok(()))
     }

@@ -92,14 +92,14 @@ mod tests {
 
     #[tokio::test]
     async fn connections_are_shared_out_evenly() {
-        let crew = WorkerPool::start(3).expect("three threads");
-        let mut posts: Vec<(Handle, WorkerSlot)> = (0..9).map(|_| crew.assign()).collect();
-        let on = |posts: &[(Handle, WorkerSlot)], worker: &Worker| {
-            posts.iter().filter(|(runtime, _)| runtime.id() == worker.runtime.id()).count()
+        let pool = WorkerPool::start(3).expect("three threads");
+        let mut slots: Vec<(Handle, WorkerSlot)> = (0..9).map(|_| pool.assign()).collect();
+        let on = |slots: &[(Handle, WorkerSlot)], worker: &Worker| {
+            slots.iter().filter(|(runtime, _)| runtime.id() == worker.runtime.id()).count()
         };
-        assert!(crew.workers.iter().all(|worker| on(&posts, worker) == 3));
-        posts.retain(|(runtime, _)| runtime.id() != crew.workers[1].runtime.id());
-        assert_eq!(crew.assign().0.id(), crew.workers[1].runtime.id(), "who has the fewest gets the next");
+        assert!(pool.workers.iter().all(|worker| on(&slots, worker) == 3));
+        slots.retain(|(runtime, _)| runtime.id() != pool.workers[1].runtime.id());
+        assert_eq!(pool.assign().0.id(), pool.workers[1].runtime.id(), "who has the fewest gets the next");
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ use super::span_context::{SpanCounters, attribute};
 const MOST: usize = 512;
 
 /// Time that the first span of a batch waits for others.
-const GATHER: Duration = Duration::from_millis(500);
+const BATCH_DELAY: Duration = Duration::from_millis(500);
 
 /// Sends what was recorded.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ async fn gather(waiting: &mut mpsc::Receiver<Written>, batch: &mut Vec<Written>)
     if batch.is_empty() && waiting.recv_many(batch, MOST).await == 0 {
         return;
     }
-    let until = Instant::now() + GATHER;
+    let until = Instant::now() + BATCH_DELAY;
     while batch.len() < MOST {
         match timeout_at(until, waiting.recv_many(batch, MOST - batch.len())).await {
             Ok(0) | Err(_) => return,

@@ -58,26 +58,25 @@ fn bucket(nanos: u64) -> usize {
 /// Histograms of a few kinds, by position.
 #[derive(Debug, Clone)]
 pub(super) struct HistogramVec {
-    kinds: &'static [&'static str],
-    of: Arc<[AtomicHistogram]>,
+    kinds: Arc<[(&'static str, AtomicHistogram)]>,
 }
 
 impl HistogramVec {
-    pub(super) fn new(kinds: &'static [&'static str]) -> Self {
-        Self { kinds, of: kinds.iter().map(|_| AtomicHistogram::default()).collect() }
+    pub(super) fn new(kinds: impl IntoIterator<Item = &'static str>) -> Self {
+        Self { kinds: kinds.into_iter().map(|kind| (kind, AtomicHistogram::default())).collect() }
     }
 
     pub(super) fn observe(&self, kind: usize, took: Duration) {
-        if let Some(of) = self.of.get(kind) {
-            of.observe(took);
+        if let Some((_, histogram)) = self.kinds.get(kind) {
+            histogram.observe(took);
         }
     }
 }
 
 impl EncodeMetric for HistogramVec {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        for (kind, of) in self.kinds.iter().zip(&*self.of).filter(|(_, of)| !of.is_unused()) {
-            of.encode(&mut encoder.encode_family(&KindLabel { kind: LabelValue(kind) })?)?;
+        for (kind, histogram) in self.kinds.iter().filter(|(_, histogram)| !histogram.is_unused()) {
+            histogram.encode(&mut encoder.encode_family(&KindLabel { kind: LabelValue(kind) })?)?;
         }
         Ok(())
     }

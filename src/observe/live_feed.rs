@@ -14,7 +14,7 @@ pub const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 const POINTS: usize = 360;
 
 /// Events that a slow listener may lag behind before it loses some.
-const NEWS: usize = 256;
+const QUEUE: usize = 256;
 
 /// Sample of the last half hour. Counts are those since the sample before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -135,7 +135,7 @@ struct SampleHistory {
 
 impl Default for LiveFeed {
     fn default() -> Self {
-        Self { past: Mutex::default(), news: broadcast::channel(NEWS).0 }
+        Self { past: Mutex::default(), news: broadcast::channel(QUEUE).0 }
     }
 }
 

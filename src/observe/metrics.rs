@@ -36,10 +36,6 @@ type KindCounter = Family<KindLabel, Counter>;
 type ScrapeHook = Box<dyn Fn(&Metrics) -> bool + Send>;
 type TimedHistogram = HistogramWithExemplars<HealExemplar>;
 
-/// Outcomes, by position.
-const OUTCOMES: [&str; Outcome::ALL.len()] =
-    ["served", "healed", "unknown", "missing", "cooling", "pending", "failed", "refused"];
-
 /// Metrics of the process. Cheap to share; counting never blocks for long.
 pub struct Metrics {
     registry: Registry,
@@ -122,8 +118,8 @@ impl Metrics {
             registry: Registry::with_prefix("iiif_mender"),
             process: Registry::default(),
             requests: RequestCounts::default(),
-            request_seconds: HistogramVec::new(&OUTCOMES),
-            upstream_seconds: HistogramVec::new(&ROUTES),
+            request_seconds: HistogramVec::new(Outcome::ALL.map(Outcome::as_str)),
+            upstream_seconds: HistogramVec::new(ROUTES),
             upstream_errors: Family::default(),
             heals: Family::default(),
             heal_seconds: Family::new_with_constructor(timed),

@@ -8,11 +8,11 @@ use std::sync::LazyLock;
 use regex::{Captures, Regex};
 
 /// Endings of a secret's name, so that `access_token` and `X-Amz-Signature` are found as well.
-const NAMED: &str =
+const SECRET_NAMES: &str =
     r"(?:token|secret|password|passwd|pwd|signature|sig|api[_-]?key|apikey|session(?:id)?|jwt)";
 
 /// A name and a password in a URL.
-const USER: &str = r#"(?P<url>://)[^\s/@:"']*:[^\s/@"']*@"#;
+const URL_PASSWORD: &str = r#"(?P<url>://)[^\s/@:"']*:[^\s/@"']*@"#;
 
 /// Fields whose value is a URL or a part of one. Viewers write them, and no header stands in them.
 const URLS: [&str; 11] = [
@@ -31,26 +31,26 @@ const URLS: [&str; 11] = [
 
 /// The name of a field that is a secret as a whole.
 static SECRET_NAME: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(&format!("(?i)^(?:(?:proxy[-_])?authorization|(?:set[-_])?cookie|.*{NAMED})$")).ok()
+    Regex::new(&format!("(?i)^(?:(?:proxy[-_])?authorization|(?:set[-_])?cookie|.*{SECRET_NAMES})$")).ok()
 });
 
 /// `token=…` in a path ends with its segment.
 static IN_PATH: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(&format!(r#"(?i)(?P<kept>{NAMED}(?:=|%3d))[^\s&"'<>#;,\\)}}\]/]+|{USER}"#)).ok()
+    Regex::new(&format!(r#"(?i)(?P<kept>{SECRET_NAMES}(?:=|%3d))[^\s&"'<>#;,\\)}}\]/]+|{URL_PASSWORD}"#)).ok()
 });
 
 /// `token=…` in a query ends with its pair.
 static IN_QUERY: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(&format!(r#"(?i)(?P<kept>{NAMED}(?:=|%3d))[^\s&"'<>#;,\\)}}\]]+|{USER}"#)).ok()
+    Regex::new(&format!(r#"(?i)(?P<kept>{SECRET_NAMES}(?:=|%3d))[^\s&"'<>#;,\\)}}\]]+|{URL_PASSWORD}"#)).ok()
 });
 
 /// A message may quote a whole URL, and a header with its name.
 static IN_TEXT: LazyLock<Option<Regex>> = LazyLock::new(|| {
     // A header's name begins a word; in a path a slash stands before it.
     let header = r#"(?P<header>(?:^|[\s"'{\[(,;])(?:(?:proxy-)?authorization|(?:set-)?cookie)\\?["']?\s*[=:]\s*\\?["']?)[^"'\\]+"#;
-    let pair = format!(r#"(?P<kept>{NAMED}(?:=|%3d|\\?["']?:\s*\\?["']?))[^\s&"'<>#;,\\)}}\]]+"#);
+    let pair = format!(r#"(?P<kept>{SECRET_NAMES}(?:=|%3d|\\?["']?:\s*\\?["']?))[^\s&"'<>#;,\\)}}\]]+"#);
     let scheme = r"(?P<scheme>\b(?:bearer|basic) )[a-z0-9._~+/=-]{6,}";
-    Regex::new(&format!("(?i){header}|{pair}|{scheme}|{USER}")).ok()
+    Regex::new(&format!("(?i){header}|{pair}|{scheme}|{URL_PASSWORD}")).ok()
 });
 
 /// The value of the field with this name, without its secrets.

@@ -36,7 +36,7 @@ impl BufferedDocument {
 
     /// Replaces the body, and the fields that describe it.
     pub(super) fn replace(&mut self, body: Bytes) {
-        changed(&mut self.head.headers);
+        mark_changed(&mut self.head.headers);
         self.head.headers.remove(header::CONTENT_ENCODING);
         self.head.headers.insert(header::CONTENT_LENGTH, body.len().into());
         self.body = body;
@@ -52,7 +52,7 @@ impl BufferedDocument {
 ///
 /// The validator stays as a weak one (RFC 9110 section 8.8.1): the upstream still tells by it whether the document changed,
 /// but no parts of two versions are put together.
-pub(super) fn changed(fields: &mut HeaderMap) {
+pub(super) fn mark_changed(fields: &mut HeaderMap) {
     for name in ["content-length", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges"]
     {
         fields.remove(name);

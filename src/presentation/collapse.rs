@@ -110,7 +110,7 @@ pub(super) struct DirectFlights {
 
 /// Takes the request off the list when the last viewer of it goes.
 struct DirectFlight<'a> {
-    carried: &'a DirectFlights,
+    flights: &'a DirectFlights,
     key: &'a CollapseKey,
     cell: Option<Arc<OnceCell<SharedResponse>>>,
 }
@@ -121,24 +121,24 @@ impl DirectFlights {
         self.all.lock().contains_key(key)
     }
 
-    /// Result of the shared request for this document; `fly` starts one if none is in flight.
-    pub(super) async fn landed(
+    /// Result of the shared request for this document; `start` starts one if none is in flight.
+    pub(super) async fn result(
         &self,
         key: &CollapseKey,
-        fly: impl Future<Output = SharedResponse> + Send,
+        start: impl Future<Output = SharedResponse> + Send,
     ) -> SharedResponse {
         let cell = Arc::clone(self.all.lock().entry(key.clone()).or_default());
-        let rider = DirectFlight { carried: self, key, cell: Some(Arc::clone(&cell)) };
-        let landed = cell.get_or_init(|| fly).await.clone();
+        let guard = DirectFlight { flights: self, key, cell: Some(Arc::clone(&cell)) };
+        let result = cell.get_or_init(|| start).await.clone();
         drop(cell);
-        drop(rider);
-        landed
+        drop(guard);
+        result
     }
 }
 
 impl Drop for DirectFlight<'_> {
     fn drop(&mut self) {
-        let mut all = self.carried.all.lock();
+        let mut all = self.flights.all.lock();
         self.cell = None;
         // A result is for those who wait, and for no later request.
         let is_last =
@@ -189,26 +189,26 @@ mod tests {
     /// Test: the viewer that carries the shared request leaves.
     #[tokio::test]
     async fn who_carries_a_request_and_leaves_hands_it_to_the_next() {
-        let (carried, begun) = (Arc::new(DirectFlights::default()), Arc::new(AtomicUsize::new(0)));
+        let (flights, begun) = (Arc::new(DirectFlights::default()), Arc::new(AtomicUsize::new(0)));
         let key = asked(Method::GET, &[]).expect("a key");
         let (open, gate) = watch::channel(false);
-        let rides = || {
-            let (carried, key, begun, mut gate) =
-                (Arc::clone(&carried), key.clone(), Arc::clone(&begun), gate.clone());
+        let joins = || {
+            let (flights, key, begun, mut gate) =
+                (Arc::clone(&flights), key.clone(), Arc::clone(&begun), gate.clone());
             tokio::spawn(async move {
-                let fly = async {
+                let start = async {
                     begun.fetch_add(1, Ordering::SeqCst);
                     let _open = gate.wait_for(|open| *open).await;
                     SharedResponse::Failed(Arc::new(UpstreamError::Busy))
                 };
-                let _landed = carried.landed(&key, fly).await;
+                let _landed = flights.result(&key, start).await;
             })
         };
-        let first = rides();
+        let first = joins();
         while begun.load(Ordering::SeqCst) < 1 {
             tokio::task::yield_now().await;
         }
-        let rest: Vec<_> = (0..5).map(|_| rides()).collect();
+        let rest: Vec<_> = (0..5).map(|_| joins()).collect();
         first.abort();
         let _aborted = first.await;
         while begun.load(Ordering::SeqCst) < 2 {
@@ -219,7 +219,7 @@ mod tests {
             one.await.expect("it ends");
         }
         assert_eq!(begun.load(Ordering::SeqCst), 2);
-        assert!(!carried.has(&key), "nothing is left behind");
+        assert!(!flights.has(&key), "nothing is left behind");
     }
 
     fn asked(method: Method, fields: &[(&'static str, &'static str)]) -> Option<CollapseKey> {

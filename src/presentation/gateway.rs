@@ -37,10 +37,10 @@ use crate::upstream::{Body, BodyError, Client, MemoryBudget};
 const PREFIX: &str = "/manifests";
 
 /// Manifests listed in one collection; more are listed in several, in a collection of collections.
-const LISTED: usize = 1_000;
+const PAGE_SIZE: usize = 1_000;
 
 /// Bytes read from a file at once.
-const PIECE: usize = 64 << 10;
+const READ_SIZE: usize = 64 << 10;
 
 /// Result of a request.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl PresentationInner {
     fn list(&self, page: Option<usize>, base: &str) -> Result<Option<Value>, IndexError> {
         let root = format!("{base}{ROOT}");
         let count = self.index.stored_count()?;
-        let pages = count.div_ceil(LISTED);
+        let pages = count.div_ceil(PAGE_SIZE);
         let labelled = |label: &str| json!({ "none": [label] });
         let part =
             |page: usize| (format!("{root}?page={page}"), format!("Manifests, part {page} of {pages}"));
@@ -164,7 +164,7 @@ impl PresentationInner {
             Some(page) if page > pages => return Ok(None),
             page => {
                 let listed =
-                    self.index.stored_list((page.unwrap_or(1) - 1).saturating_mul(LISTED), LISTED)?;
+                    self.index.stored_list((page.unwrap_or(1) - 1).saturating_mul(PAGE_SIZE), PAGE_SIZE)?;
                 let one = |manifest: StoredManifest| {
                     let id = format!("{base}{}", path_of(&manifest));
                     let label = manifest.label.as_deref().unwrap_or(&manifest.uri);
@@ -313,7 +313,7 @@ impl HttpBody for FileBody {
             return Poll::Ready(None);
         }
         let own = &mut *self;
-        own.buffer.resize(usize::try_from(own.left).unwrap_or(PIECE).min(PIECE), 0);
+        own.buffer.resize(usize::try_from(own.left).unwrap_or(READ_SIZE).min(READ_SIZE), 0);
         let mut buffer = ReadBuf::new(&mut own.buffer);
         let read = ready!(Pin::new(&mut own.file).poll_read(cx, &mut buffer));
         let size = buffer.filled().len();

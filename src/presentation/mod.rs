@@ -39,7 +39,7 @@ use collapse::{CollapseKey, DirectFlights, SharedResponse};
 use fetch::is_document;
 
 /// Repairs of a document for one viewer if it comes back with other images missing.
-const MENDS: usize = 2;
+const MAX_REPAIRS: usize = 2;
 
 /// Answers requests on presentation routes. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ struct PresentationInner {
     metrics: Arc<Metrics>,
     flights: SingleFlight<CollapseKey, SharedResponse>,
     rewrite: Option<Arc<RewriteRule>>,
-    carried: Arc<DirectFlights>,
+    direct_flights: Arc<DirectFlights>,
     /// Hash of the settings that determine a document's content: a document under another host name, or no longer repaired,
     /// is a different one.
     kind: u64,
@@ -73,13 +73,13 @@ pub struct PresentationState {
     budget: MemoryBudget,
     metrics: Arc<Metrics>,
     flights: SingleFlight<CollapseKey, SharedResponse>,
-    carried: Arc<DirectFlights>,
+    direct_flights: Arc<DirectFlights>,
 }
 
 impl PresentationState {
     /// Creates the state, without flights. Must be called in the runtime on which documents are fetched.
     pub fn new(index: Arc<Index>, budget: MemoryBudget, metrics: Arc<Metrics>) -> Self {
-        Self { index, budget, metrics, flights: SingleFlight::here(), carried: Arc::default() }
+        Self { index, budget, metrics, flights: SingleFlight::here(), direct_flights: Arc::default() }
     }
 }
 
@@ -148,7 +148,7 @@ impl PresentationProxy {
         state: &PresentationState,
     ) -> Self {
         let Routing { settings, upstreams } = routing;
-        let PresentationState { index, budget, metrics, flights, carried } = state.clone();
+        let PresentationState { index, budget, metrics, flights, direct_flights } = state.clone();
         let rewrite = RewriteRule::of(&settings);
         let mut kind = DefaultHasher::new();
         let own = (&settings.rewrite, &settings.presentation, &settings.server.public_hosts);
@@ -164,7 +164,7 @@ impl PresentationProxy {
             metrics,
             flights,
             rewrite,
-            carried,
+            direct_flights,
             kind,
         };
         Self { inner: Arc::new(inner) }
@@ -197,22 +197,22 @@ impl PresentationProxy {
         wanted: PresentationRequest,
     ) -> Result<PresentationResponse, UpstreamError> {
         let inner = &self.inner;
-        let is_flying = inner.flights.find(&key).is_some();
-        if is_flying || inner.carried.has(&key) {
+        let is_in_flight = inner.flights.find(&key).is_some();
+        if is_in_flight || inner.direct_flights.has(&key) {
             inner.metrics.event(EventKind::Collapsed);
             tracing::debug!(request = %wanted.trace, target = &*key.target.1, "shares the request of another viewer");
         }
         let wanted = Arc::new(wanted);
-        let landed = if is_flying || inner.flights.len() < inner.settings.presentation.max_flights {
-            let mut seat = inner.flights.join_or_start(&key, Priority::Viewer, |_| {
+        let result = if is_in_flight || inner.flights.len() < inner.settings.presentation.max_flights {
+            let mut handle = inner.flights.join_or_start(&key, Priority::Viewer, |_| {
                 let (inner, wanted) = (Arc::clone(inner), Arc::clone(&wanted));
-                async move { inner.fly(&wanted).await }
+                async move { inner.send_shared(&wanted).await }
             });
-            seat.wait().await
+            handle.wait().await
         } else {
-            Some(inner.carried.landed(&key, Box::pin(inner.fly(&wanted))).await)
+            Some(inner.direct_flights.result(&key, Box::pin(inner.send_shared(&wanted))).await)
         };
-        match landed {
+        match result {
             Some(SharedResponse::Shared(whole, cookies)) => {
                 let mut presented = whole.answer();
                 let cookies = std::mem::take(&mut *cookies.lock());
@@ -251,7 +251,7 @@ impl PresentationInner {
     }
 
     /// Sends one request for many viewers.
-    async fn fly(&self, wanted: &PresentationRequest) -> SharedResponse {
+    async fn send_shared(&self, wanted: &PresentationRequest) -> SharedResponse {
         let budget = self.budget.of(wanted.caller.holder());
         match self.make(wanted, Body::Empty, true).await.map(|made| self.under_our_name(made, &budget)) {
             Ok(UpstreamDocument::Whole(whole)) if collapse::may_be_shared(&whole.head) => {
@@ -303,7 +303,7 @@ impl PresentationInner {
             UpstreamDocument::Whole(whole) => whole,
             streams @ UpstreamDocument::Streams(_) => return Ok(streams),
         };
-        for _ in 0..=MENDS {
+        for _ in 0..=MAX_REPAIRS {
             let Some(poisoned) = self.suspect(wanted, &whole).await.filter(|_| may_repeat) else {
                 return Ok(UpstreamDocument::Whole(whole));
             };

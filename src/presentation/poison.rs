@@ -5,7 +5,7 @@ use crate::index::Index;
 use crate::observe::RequestTrace;
 
 /// Missing images that are reported at most: each is probed before a shorter document is believed.
-const TOLD: usize = 500;
+const MAX_REPORTED: usize = 500;
 
 /// True if a document with this query may be compared. `allow` and `disallow` leave images out on purpose.
 pub(super) fn is_comparable(query: Option<&str>) -> bool {
@@ -23,9 +23,10 @@ pub(super) fn find_missing_images(
     let read = index.read_document(plain).ok()?;
     // The document's own id comes last: the canvases of a PDF's pages all have the same.
     let names = names.into_iter().chain(read.document.id.clone());
-    let (name, mut missing) = index.lacking(read.document.kind, names, &read.canvases, TOLD + 1).ok()??;
-    let is_cut_short = missing.len() > TOLD;
-    missing.truncate(TOLD);
+    let (name, mut missing) =
+        index.lacking(read.document.kind, names, &read.canvases, MAX_REPORTED + 1).ok()??;
+    let is_cut_short = missing.len() > MAX_REPORTED;
+    missing.truncate(MAX_REPORTED);
     let carries = fingerprint(&read.canvases);
     Some(PoisonedDocument {
         route,

@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::config::settings::UpstreamUrl;
 
 /// The longest scheme, and the byte before it.
-const BEFORE: usize = 6;
+const MAX_SCHEME: usize = 6;
 
 /// Rule of rewriting: hosts to replace, and the URL to put in their place.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl RewriteRule {
     }
 
     /// Judges the colon at `at`. `last`: nothing follows `text`.
-    fn judge(&self, text: &[u8], at: usize, last: bool) -> UrlMatch {
+    fn match_url(&self, text: &[u8], at: usize, last: bool) -> UrlMatch {
         let behind = &text[at + 1..];
         if behind.len() < self.reach && !last {
             // Most colons stand between a key and its value.
@@ -169,14 +169,14 @@ impl Rewriter {
         let (mut piece, reach) = (piece, self.rewrite.reach);
         // Only the seam between two pieces is copied together; the rest is read in place.
         if !self.kept.is_empty() {
-            let (seam, rest) = piece.split_at(piece.len().min(2 * (BEFORE + reach)));
+            let (seam, rest) = piece.split_at(piece.len().min(2 * (MAX_SCHEME + reach)));
             self.kept.extend_from_slice(seam);
             if rest.is_empty() {
                 let kept = std::mem::take(&mut self.kept);
                 self.kept = kept[self.run(&kept, false, out)..].to_vec();
                 return;
             }
-            // The unread rest of the seam lies within the piece: it is never longer than `BEFORE + reach`.
+            // The unread rest of the seam lies within the piece: it is never longer than `MAX_SCHEME + reach`.
             let kept = std::mem::take(&mut self.kept);
             let left = kept.len() - self.run(&kept, false, out);
             piece = &piece[seam.len().saturating_sub(left)..];
@@ -193,13 +193,13 @@ impl Rewriter {
     /// Writes the bytes that are certain; returns where the rest begins.
     fn run(&self, text: &[u8], last: bool, out: &mut Vec<u8>) -> usize {
         let (mut done, mut next) = (0, 0);
-        let mut until = if last { text.len() } else { text.len().saturating_sub(BEFORE) };
+        let mut until = if last { text.len() } else { text.len().saturating_sub(MAX_SCHEME) };
         while let Some(found) = memchr(b':', &text[next..]) {
             let at = next + found;
-            match self.rewrite.judge(text, at, last) {
+            match self.rewrite.match_url(text, at, last) {
                 UrlMatch::Other => next = at + 1,
                 UrlMatch::Unclear => {
-                    until = until.min(at.saturating_sub(BEFORE));
+                    until = until.min(at.saturating_sub(MAX_SCHEME));
                     break;
                 }
                 UrlMatch::Ours { start, end, is_escaped } => {
@@ -222,12 +222,11 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::config::tests::settings_of;
 
     fn rewrite() -> Arc<RewriteRule> {
         let text = "[server]\npublic_hosts = [\"api.library.tamu.edu\", \"localhost:8182\"]\n[rewrite]\npublic_url = \"https://iiif.example.edu\"\n[[routes]]\nprefix = \"/\"\nupstream = \"http://a.example/\"";
-        let none: [(String, String); 0] = [];
-        let settings = Settings::from_text(std::path::Path::new("config.toml"), text, none);
-        RewriteRule::of(&settings.unwrap_or_else(|errors| panic!("{errors:#}"))).expect("a host to rewrite")
+        RewriteRule::of(&settings_of(text)).expect("a host to rewrite")
     }
 
     fn rewritten(text: &str) -> String {
@@ -315,7 +314,7 @@ mod tests {
             for cut in cuts {
                 let (piece, left) = rest.split_at(cut.min(rest.len()));
                 rewriter.push(piece, &mut out);
-                assert!(rewriter.kept.len() <= BEFORE + rewriter.rewrite.reach);
+                assert!(rewriter.kept.len() <= MAX_SCHEME + rewriter.rewrite.reach);
                 rest = left;
             }
             rewriter.push(rest, &mut out);

@@ -10,7 +10,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
 
-use super::buffer::changed;
+use super::buffer::mark_changed;
 use super::rewrite::{RewriteRule, Rewriter};
 use crate::index::learn::traffic::is_json;
 use crate::upstream::coding::{ContentCoding, Unpacker};
@@ -59,7 +59,7 @@ impl RewriteRule {
         let (true, Ok(coding)) = (is_whole, ContentCoding::of(&head.headers)) else {
             return Response::from_parts(head, body);
         };
-        changed(&mut head.headers);
+        mark_changed(&mut head.headers);
         let body = match body {
             // HEAD or 304: there is nothing to unpack.
             Body::Empty => Body::Empty,

@@ -90,7 +90,7 @@ impl ProxyInner {
         let is_info = image.request.target == Target::Info;
         let is_odd = sender.is_canvas_service
             || asked.found.has(ProxyFields::HOP_BY_HOP) && names_fields(head)
-            || is_info && callback::is_services_voice(image.request.target, head);
+            || is_info && callback::looks_like_service(image.request.target, head);
         if is_odd {
             return None;
         }

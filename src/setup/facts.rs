@@ -17,7 +17,7 @@ const SAMPLE: u32 = 200;
 const IMAGES: usize = 16;
 
 /// Hosts of canvases that are counted one by one.
-const HOSTS: usize = 32;
+const MAX_HOSTS: usize = 32;
 
 /// Images whose info.json is requested, until one is there.
 const WITNESSES: usize = 3;
@@ -64,7 +64,7 @@ impl UnmappedCanvases {
         let Some(strange) = strange_canvas(healer, canvas, images) else { return };
         self.strange += 1;
         let host = CanvasUrl::parse(&strange).map_or("(none)", |url| url.authority).to_ascii_lowercase();
-        if self.hosts.len() < HOSTS || self.hosts.contains_key(&host) {
+        if self.hosts.len() < MAX_HOSTS || self.hosts.contains_key(&host) {
             self.hosts.entry(host).or_insert((0, strange)).0 += 1;
         }
     }
@@ -95,18 +95,18 @@ pub(super) fn look_at_index(
     settings: &Settings,
 ) -> (SetupFacts, Vec<IndexedImage>) {
     let (mut facts, mut witnesses) = (SetupFacts::default(), Vec::new());
-    let leaves = match index.sample_leaves(SAMPLE) {
-        Ok(leaves) => leaves,
+    let canvases = match index.sample_canvases(SAMPLE) {
+        Ok(canvases) => canvases,
         Err(error) => {
             facts.index = Some(Err(error.to_string()));
             return (facts, witnesses);
         }
     };
-    for leaf in &leaves {
-        facts.canvases.note(healer, &leaf.canvas, &leaf.images);
+    for canvas in &canvases {
+        facts.canvases.note(healer, &canvas.canvas, &canvas.images);
     }
-    let images = leaves.iter().filter_map(|leaf| leaf.images.first().map(|key| (leaf, key)));
-    witnesses.extend(images.clone().filter_map(|(leaf, key)| witness(healer, leaf, key)).take(WITNESSES));
+    let images = canvases.iter().filter_map(|canvas| canvas.images.first().map(|key| (canvas, key)));
+    witnesses.extend(images.clone().filter_map(|(canvas, key)| witness(healer, canvas, key)).take(WITNESSES));
     let files = settings.heal.needs_files().then(|| {
         let all: Vec<bool> = images.map(|(_, key)| knows_file(index, key)).collect();
         (all.iter().filter(|is_known| **is_known).count(), all.len())
@@ -114,7 +114,7 @@ pub(super) fn look_at_index(
     let sources = index.source_contents(&settings.index.sources).map_err(|error| error.to_string());
     facts.index = Some(sources.map(|sources| {
         IndexFacts {
-            is_empty: leaves.is_empty(),
+            is_empty: canvases.is_empty(),
             sources: sources.len(),
             useless: sources
                 .into_iter()
@@ -129,8 +129,8 @@ pub(super) fn look_at_index(
     (facts, witnesses)
 }
 
-fn witness(healer: &Healer, leaf: &CanvasRow, key: &str) -> Option<IndexedImage> {
-    let owner = Owner { canvas: leaf.canvas.clone(), manifest: String::new(), label: None };
+fn witness(healer: &Healer, canvas: &CanvasRow, key: &str) -> Option<IndexedImage> {
+    let owner = Owner { canvas: canvas.canvas.clone(), manifest: String::new(), label: None };
     healer.image_by_key(key, Some(owner))
 }
 

@@ -100,10 +100,10 @@ pub(crate) fn image_base(settings: &Settings) -> String {
 }
 
 /// Clocks may differ by this many seconds.
-const CLOCKS: i64 = 60;
+const CLOCK_DIFFERENCE: i64 = 60;
 
 /// Hosts that a text names.
-const NAMED: usize = 5;
+const MAX_NAMED_HOSTS: usize = 5;
 
 /// The findings that follow from the facts.
 pub(crate) fn findings(settings: &Settings, facts: &SetupFacts) -> Vec<SetupFinding> {
@@ -219,7 +219,7 @@ fn canvases(settings: &Settings, unmapped: &UnmappedCanvases) -> SetupFinding {
     let mut hosts: Vec<_> = hosts.iter().collect();
     hosts.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
     let seen: Vec<_> =
-        hosts.iter().take(NAMED).map(|(host, (count, _))| format!("{host} ({count})")).collect();
+        hosts.iter().take(MAX_NAMED_HOSTS).map(|(host, (count, _))| format!("{host} ({count})")).collect();
     if let Some((host, (_, example))) = hosts.first() {
         let (seen, remedy) = (seen.join(", "), remedy(settings, host, example));
         let _ = write!(text, ". The others name these hosts: {seen}, such as {example}. {remedy}");
@@ -311,7 +311,7 @@ fn resources(open: bool) -> SetupFinding {
 
 /// The finding about clocks, by the seconds that the image server's is ahead of ours.
 fn clock(ahead: i64) -> SetupFinding {
-    let (state, text) = if ahead.abs() <= CLOCKS {
+    let (state, text) = if ahead.abs() <= CLOCK_DIFFERENCE {
         (FindingState::Good, format!("{} s apart from the image server's", ahead.abs()))
     } else {
         let which = if ahead > 0 { "ahead of" } else { "behind" };
@@ -323,9 +323,8 @@ fn clock(ahead: i64) -> SetupFinding {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
+    use crate::config::tests::settings_of;
 
     #[test]
     fn readers_are_led_to_the_address_by_which_they_reach_us() {
@@ -334,8 +333,7 @@ mod tests {
                 "[server]\npublic_hosts = [\"lib.example\"]\n[[routes]]\nprefix = \"/iiif/2/\"\n\
                  upstream = \"http://127.0.0.1:9/iiif/2/\"\nkind = \"image\"\n[heal]\nenabled = false\n{more}"
             );
-            let none: [(String, String); 0] = [];
-            Settings::from_text(Path::new("config.toml"), &text, none).expect("a configuration")
+            settings_of(&text)
         };
         let state = |settings: &Settings, id: &str| public_id(settings, &Ok(id.to_owned())).state;
         let (old, new) = ("https://lib.example/iiif/2/x", "http://localhost:8080/iiif/2/x");

@@ -15,12 +15,12 @@ use crate::observe::{counted, visible};
 /// Options of `check` for the list of a running iiif-mender.
 #[derive(Debug, Clone, Args)]
 pub struct LiveArgs {
-    /// Print what readers do not get now, as a running iiif-mender knows it; nothing is looked at
+    /// List the images that readers do not get now, as a running iiif-mender knows them; nothing is probed
     #[arg(long, conflicts_with_all = [
         "sources", "report", "tiles", "manifests", "probes", "manifest_parallelism", "timeout", "resume", "journal", "setup",
     ])]
     pub live: bool,
-    /// With --live: the admin listener to ask (default: the one of the configuration)
+    /// With --live: URL of the admin listener (default: the one of the configuration)
     #[arg(long, value_name = "URL", requires = "live")]
     url: Option<String>,
 }

@@ -58,13 +58,13 @@ pub enum AdminClientError {
 const TOKEN: &str = "IIIF_MENDER_TOKEN";
 
 /// The longest answer.
-const LONGEST: usize = 1 << 20;
+const MAX_ANSWER: usize = 1 << 20;
 
 /// Number of heals requested.
 const HEALS: usize = 8;
 
 /// Time limit of an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The admin listener of a running iiif-mender.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl AdminClient {
             value.set_sensitive(true);
             Some(value)
         });
-        let times = settings.upstream.timeouts().first_byte(PATIENCE);
+        let times = settings.upstream.timeouts().first_byte(TIMEOUT);
         Ok(Self { upstream, base, name: url, us: settings.server.name.clone(), token, times })
     }
 
@@ -167,7 +167,7 @@ impl AdminClient {
         }
         let answer = self.upstream.send(&head, body, self.times).await;
         let (head, body) = answer.map_err(|error| silent(ErrorChain(&error).to_string()))?.into_parts();
-        let body = whole::read(body, LONGEST).await.map_err(|error| silent(error.to_string()))?;
+        let body = whole::read(body, MAX_ANSWER).await.map_err(|error| silent(error.to_string()))?;
         if head.status != StatusCode::OK {
             let advice = advice(head.status, &head.headers, &body);
             return Err(AdminClientError::Status { name: name(), status: head.status, advice });

@@ -26,13 +26,13 @@ use ui::draw;
 /// Options of `top`
 #[derive(Debug, Args)]
 pub struct TopArgs {
-    /// The admin listener to ask (default: the one of the configuration)
+    /// URL of the admin listener (default: the one of the configuration)
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// Seconds between two looks
+    /// Seconds between two requests
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     every: u64,
-    /// Print one look as text and end
+    /// Print the state once, as text, and end
     #[arg(long)]
     once: bool,
 }
@@ -47,7 +47,7 @@ pub enum TopError {
     #[error("the terminal: {0}")]
     Terminal(#[from] io::Error),
     /// No terminal to draw on.
-    #[error("this is not a terminal; `iiif-mender top --once` prints one look as text")]
+    #[error("this is not a terminal; `iiif-mender top --once` prints the state once, as text")]
     NoTerminal,
 }
 

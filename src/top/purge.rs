@@ -23,7 +23,7 @@ pub struct PurgeArgs {
     /// Every cached answer
     #[arg(long)]
     all: bool,
-    /// The admin listener to ask (default: the one of the configuration)
+    /// URL of the admin listener (default: the one of the configuration)
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 }

@@ -87,11 +87,10 @@ impl CanvasGuard {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use rstest::rstest;
 
     use super::*;
+    use crate::config::tests::settings_of;
 
     fn guard() -> CanvasGuard {
         let text = r#"
@@ -114,10 +113,7 @@ mod tests {
             kind = "presentation"
             hosts = ["other.example"]
         "#;
-        let none: [(String, String); 0] = [];
-        CanvasGuard::new(Arc::new(
-            Settings::from_text(Path::new("config.toml"), text, none).expect("settings"),
-        ))
+        CanvasGuard::new(Arc::new(settings_of(text)))
     }
 
     #[rstest]

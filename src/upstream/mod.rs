@@ -57,7 +57,6 @@ pub use http1::read_answer;
 pub use internal_request::{internal_request, server_of};
 pub use memory_budget::{BudgetPermit, MemoryBudget};
 pub use otlp_client::OtlpClient;
-pub use passive_health::ServerStatus;
 pub use request_body::{PIECE, pace};
 pub use routes::Routing;
 pub use server::ServerState;

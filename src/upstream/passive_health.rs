@@ -9,13 +9,24 @@ use crate::config::settings;
 
 /// Status of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServerStatus {
+pub(super) enum ServerStatus {
     /// Server in use.
     Up,
     /// Trial: out before, and dialled since. One request at a time tries the server.
     Trial,
     /// Excluded.
     Out,
+}
+
+impl ServerStatus {
+    /// Name in the API and on the dashboard.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Trial => "trial",
+            Self::Out => "out",
+        }
+    }
 }
 
 const UP: u8 = 0;

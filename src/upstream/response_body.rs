@@ -153,7 +153,7 @@ enum ReadResult {
 
 /// Polls of a body that is to be passed on as it comes, before a task is started for it. The task of an HTTP/2 connection
 /// must run once in between; nearly all short answers are whole then.
-const LOOKS: u32 = 2;
+const RETRIES_OF_A_READ: u32 = 2;
 
 /// Reads up to about `most` bytes of a body into the memory of this client; fewer where there is no memory for them.
 async fn read(
@@ -194,7 +194,7 @@ async fn read(
             }
             Some(Some(Err(error))) => break ReadResult::Broken(error),
             Some(None) => break ReadResult::Whole(end),
-            None if looks == LOOKS => break ReadResult::Begun(most - begun.size),
+            None if looks == RETRIES_OF_A_READ => break ReadResult::Begun(most - begun.size),
             None => {
                 looks += 1;
                 tokio::task::yield_now().await;

@@ -40,14 +40,14 @@ pub(super) struct UpstreamServer {
 }
 
 /// State of one server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ServerState {
     /// The upstream that it belongs to: host and port of its URL.
     pub upstream: String,
     /// Address, `host:port`.
     pub server: String,
-    /// Status.
-    pub standing: ServerStatus,
+    /// Status: `up`, `trial` or `out`.
+    pub standing: &'static str,
     /// Failures in a row.
     pub failures: u32,
     /// Requests that it has, until the end of their answers.
@@ -140,7 +140,7 @@ impl UpstreamServer {
         ServerState {
             upstream: self.upstream.to_string(),
             server: self.name.to_string(),
-            standing: self.health.status(),
+            standing: self.health.status().as_str(),
             failures: self.health.failures(),
             in_flight: self.load(),
             idle_connections: self.pool.len(),

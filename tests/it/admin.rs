@@ -4,10 +4,9 @@ use http::Method;
 use iiif_mender::index::history::{HistoryFilter, HistoryPage};
 use serde_json::{Value, json};
 use testbed::{Client, Fetched, Kind};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
-use crate::support::world::{World, patiently};
+use crate::support::edge::{Viewer, status};
+use crate::support::world::{World, asks_until, patiently};
 
 pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -36,6 +35,13 @@ async fn acts(world: &World, act: &str, body: &Value) -> Fetched {
     does(world, act, &[JSON], body).await
 }
 
+/// A live page, which gets events as they happen.
+async fn live(world: &World) -> Viewer {
+    let mut page = Viewer::to(world.app.admin.expect("an admin listener")).await;
+    page.says("GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    page
+}
+
 #[tokio::test]
 async fn an_image_is_healed_by_hand_and_the_request_id_leads_through_all_of_it() {
     let world = World::start().await;
@@ -46,12 +52,8 @@ async fn an_image_is_healed_by_hand_and_the_request_id_leads_through_all_of_it()
     assert_eq!((answer.status, answer.header("x-request-id")), (200, "by-hand-1"), "{}", answer.text());
     let healed = answer.json();
     assert_eq!((&healed["ending"], &healed["rung"]), (&json!("healed"), &json!("variant")));
-    let mut heals = Value::Null;
-    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
-    while heals["items"].as_array().is_none_or(Vec::is_empty) {
-        assert!(tokio::time::Instant::now() < until, "the heal never came into the history");
-        heals = told(&world, "/api/v1/heals?request=by-hand-1&verdict=healed&rung=variant").await;
-    }
+    let heals = async || told(&world, "/api/v1/heals?request=by-hand-1&verdict=healed&rung=variant").await;
+    let heals = asks_until("it is in the history", heals, |heals| !heals["items"][0].is_null()).await;
     let heal = &heals["items"][0];
     assert_eq!((&heal["identifier"], &heal["request"]), (&json!(page.identifier), &json!("by-hand-1")));
     let course = told(&world, &format!("/api/v1/heals/{}", heal["id"])).await;
@@ -225,11 +227,10 @@ async fn a_rebuild_that_the_service_refuses_is_told_and_harms_nothing() {
 #[tokio::test]
 async fn manifests_are_told_by_where_they_came_from() {
     let world = World::start().await;
-    let through = world.bed.service.origin();
     let sources = told(&world, "/api/v1/sources").await;
     let source = &sources["items"][0];
     assert_eq!(source["kind"], "path", "{sources}");
-    assert_eq!(source["manifests"], world.app.index.stats().expect("an index").manifests, "{through}");
+    assert_eq!(source["manifests"], world.app.index.stats().expect("an index").manifests);
     let ours = told(&world, &format!("/api/v1/manifests?limit=200&source={}", source["id"])).await;
     let all = told(&world, "/api/v1/manifests?limit=200").await;
     assert_eq!(ours, all);
@@ -242,7 +243,7 @@ async fn manifests_are_told_by_where_they_came_from() {
 /// How the wall shows this image.
 async fn state(world: &World, identifier: &str) -> Value {
     let volume = world.app.index.owners(identifier).expect("an index")[0].manifest.clone();
-    let id = world.app.index.volume_of(&volume).expect("an index").expect("a manifest");
+    let id = world.app.index.manifest_id(&volume).expect("an index").expect("a manifest");
     let book = told(world, &format!("/api/v1/manifests/{id}?limit=200")).await;
     let canvases = book["canvases"]["items"].as_array().expect("canvases").clone();
     let mut states = canvases.iter().flat_map(|canvas| canvas["states"].as_array().expect("states"));
@@ -306,46 +307,24 @@ async fn every_bound_of_this_listener_holds_and_is_counted() {
         assert!(tokio::time::Instant::now() < until, "no act was ever taken again");
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
-    let (admin, live) = (
-        world.app.admin.expect("an admin listener"),
-        "GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    );
-    let mut first = crate::support::edge::Viewer::to(admin).await;
-    first.says(live).await;
+    let mut first = live(&world).await;
     first.until("event: stats").await;
-    let mut second = crate::support::edge::Viewer::to(admin).await;
-    second.says(live).await;
-    assert_eq!(crate::support::edge::status(&second.head().await), 429, "one live page at once");
+    let mut second = live(&world).await;
+    assert_eq!(status(&second.head().await), 429, "one live page at once");
     let refused = does(&world, "reload", &[JSON, ("origin", "https://evil.example")], &Value::Null).await;
     assert!([403, 429].contains(&refused.status));
     assert!(world.events("admin_refused") >= 1.0 || refused.status == 429);
 }
 
-/// Reads until this is there.
-async fn until(stream: &mut TcpStream, wanted: &str) -> String {
-    let mut seen = String::new();
-    while !seen.contains(wanted) {
-        let mut piece = [0; 4096];
-        let read = tokio::time::timeout(std::time::Duration::from_secs(20), stream.read(&mut piece)).await;
-        let count = read.unwrap_or_else(|_| panic!("`{wanted}` never came: {seen}")).expect("bytes");
-        assert!(count > 0, "it ended before `{wanted}`: {seen}");
-        seen.push_str(&String::from_utf8_lossy(&piece[..count]));
-    }
-    seen
-}
-
 #[tokio::test]
-#[expect(clippy::disallowed_methods, reason = "a viewer of a stream, not the program")]
 async fn what_happens_is_told_as_it_happens() {
     let world = World::start().await;
-    let mut stream =
-        TcpStream::connect(world.app.admin.expect("an admin listener")).await.expect("a connection");
-    stream.write_all(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
-    let seen = until(&mut stream, "event: stats").await;
+    let mut stream = live(&world).await;
+    let seen = stream.until("event: stats").await;
     assert!(seen.contains("text/event-stream"), "{seen}");
     world.bed.expires_everything();
     world.get(&world.bed.page().image_path("full/200,/0/default.jpg")).await;
-    until(&mut stream, "\"event\":\"heal_ended\"").await;
+    stream.until("\"event\":\"heal_ended\"").await;
     // A page that listens does not keep us from stopping.
     assert_eq!(world.app.stop().await, 0);
 }

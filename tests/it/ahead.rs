@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use testbed::Testbed;
 
+use crate::support::healing_world::keys_are_back;
 use crate::support::world::{World, book, folder_of, patiently, visited_book};
 
 const VISIT: &str = "heal.ladder = visit,rebuild";
@@ -86,8 +87,7 @@ async fn a_flush_is_seen_and_all_that_is_being_read_is_healed_with_one_request_f
         one[..6].iter().map(|page| async { world.get(&page.image_path("full/64,/0/default.jpg")).await }),
     )
     .await;
-    patiently("the whole book is back", || one.iter().all(|page| world.bed.redis.has_key(&page.identifier)))
-        .await;
+    keys_are_back(&world.bed, &one).await;
     world.settles().await;
     assert!(two.iter().all(|page| !world.bed.redis.has_key(&page.identifier)));
     let counts = world.bed.counts();
@@ -107,8 +107,7 @@ async fn a_configured_sweep_brings_back_everything_and_keeps_its_position() {
         pages[..4].iter().map(|page| async { world.get(&page.image_path("full/64,/0/default.jpg")).await }),
     )
     .await;
-    patiently("everything is back", || pages.iter().all(|page| world.bed.redis.has_key(&page.identifier)))
-        .await;
+    keys_are_back(&world.bed, &pages).await;
     world.settles().await;
     let position = world.folder.path().join("iiif-mender.sqlite3.sweep");
     patiently("the position is deleted at the end", || !position.exists()).await;
@@ -122,8 +121,7 @@ async fn a_source_that_asks_for_it_is_kept_warm_without_any_reader() {
     let world = World::over(bed, &more).await;
     let pages = world.bed.pages();
     world.bed.expires_everything();
-    patiently("everything is back", || pages.iter().all(|page| world.bed.redis.has_key(&page.identifier)))
-        .await;
+    keys_are_back(&world.bed, &pages).await;
     world.settles().await;
     assert_eq!(world.bed.counts().canvas, 6);
 }

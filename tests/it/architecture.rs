@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 mod names;
 
-/// Rooms that each room may name. `outcome` and `observe` are leaves that all may use; `config::settings` is data.
-const ARROWS: [(&str, &[&str]); 18] = [
+/// Modules that each module may name. `outcome` and `observe` are leaves that all may use; `config::settings` is data.
+const DEPENDENCIES: [(&str, &[&str]); 18] = [
     ("outcome", &[]),
     ("manual", &[]),
     ("observe", &["outcome", "config"]),
@@ -104,7 +104,7 @@ fn is_test(path: &Path) -> bool {
     path.ancestors().any(is_declared)
 }
 
-fn room(path: &Path) -> String {
+fn module_of(path: &Path) -> String {
     let first = path.iter().next().expect("a name").to_string_lossy().into_owned();
     first.trim_end_matches(".rs").to_owned()
 }
@@ -147,22 +147,22 @@ fn names_are_found_in_every_way_to_write_them() {
 }
 
 #[test]
-fn rooms_name_only_those_that_the_arrows_allow() {
+fn modules_name_only_those_that_they_may() {
     let mut wrong = Vec::new();
     for (path, text) in sources().iter().filter(|(path, _)| !is_test(path)) {
-        let own = room(path);
-        // The thin shell around it all: the command line knows every room.
+        let own = module_of(path);
+        // The command line may name every module.
         if matches!(&*own, "main" | "lib" | "cli") {
             continue;
         }
-        let Some((_, allowed)) = ARROWS.iter().find(|(room, _)| *room == own) else {
-            wrong.push(format!("{}: no arrows are known for this room", path.display()));
+        let Some((_, allowed)) = DEPENDENCIES.iter().find(|(module, _)| *module == own) else {
+            wrong.push(format!("{}: DEPENDENCIES does not list this module", path.display()));
             continue;
         };
         for name in named(text) {
-            // A macro of this crate, or a name that is no room.
-            let is_room = ARROWS.iter().any(|(room, _)| *room == name) || name == "cli";
-            if is_room && name != own && !allowed.contains(&&*name) {
+            // Other names are macros of this crate.
+            let is_module = DEPENDENCIES.iter().any(|(module, _)| *module == name) || name == "cli";
+            if is_module && name != own && !allowed.contains(&&*name) {
                 wrong.push(format!("{}: {own} must not know {name}", path.display()));
             }
         }
@@ -210,23 +210,23 @@ fn paths_in_braces_are_found_one_by_one() {
     assert_eq!(paths(text), ["super::a::b", "super::a::c::D", "super::e", "crate::f::G::new", "super::"]);
 }
 
-/// Rooms that may have circles. `iiif/manifest` is one recursive descent: an object may stand in an object of any kind.
-const MAY_HAVE_CIRCLES: [&str; 1] = ["iiif"];
+/// Modules that may have cycles. `iiif/manifest` is one recursive descent: an object may stand in an object of any kind.
+const MAY_HAVE_CYCLES: [&str; 1] = ["iiif"];
 
-/// Which files of a room name which. Its `mod.rs` is left out: it is the door, and hands on what they have. So are tests.
-fn arrows_in(own_room: &str) -> BTreeMap<String, Vec<String>> {
+/// Files of a module, each with the files that it names. `mod.rs` is left out, because it names them all; so are tests.
+fn dependencies_in(module: &str) -> BTreeMap<String, Vec<String>> {
     let sources = sources();
     let name = |path: &Path| {
         let path = path.with_extension("").to_string_lossy().replace('/', "::");
         path.strip_suffix("::mod").unwrap_or(&path).to_owned()
     };
-    let door = Path::new(own_room).join("mod.rs");
+    let root = Path::new(module).join("mod.rs");
     let files: BTreeMap<_, _> = sources
         .iter()
-        .filter(|(path, _)| path.starts_with(own_room) && **path != door && !is_test(path))
+        .filter(|(path, _)| path.starts_with(module) && **path != root && !is_test(path))
         .map(|(path, text)| (name(path), text))
         .collect();
-    let arrows = files.iter().map(|(own, text)| {
+    let named_by = files.iter().map(|(own, text)| {
         let parent = own.rsplit_once("::").map_or("", |(parent, _)| parent);
         let named = paths(text).into_iter().filter_map(|path| {
             let path = match path.strip_prefix("crate::") {
@@ -241,27 +241,27 @@ fn arrows_in(own_room: &str) -> BTreeMap<String, Vec<String>> {
         });
         (own.clone(), named.collect())
     });
-    arrows.collect()
+    named_by.collect()
 }
 
 #[test]
 fn no_file_names_one_that_leads_back_to_it() {
-    let arrows = arrows_in("heal");
-    assert!(arrows.len() > 40 && arrows.values().flatten().count() > 100, "where are the arrows?");
-    for (room, _) in ARROWS.iter().filter(|(room, _)| !MAY_HAVE_CIRCLES.contains(room)) {
-        let mut arrows = arrows_in(room);
-        // Who names nobody who is left is in no circle.
+    let named_by = dependencies_in("heal");
+    assert!(named_by.len() > 40 && named_by.values().flatten().count() > 100, "where are the names?");
+    for (module, _) in DEPENDENCIES.iter().filter(|(module, _)| !MAY_HAVE_CYCLES.contains(module)) {
+        let mut named_by = dependencies_in(module);
+        // A file that names none of those left is in no cycle.
         loop {
-            let left: Vec<_> = arrows.keys().cloned().collect();
-            arrows.retain(|_, named| {
+            let left: Vec<_> = named_by.keys().cloned().collect();
+            named_by.retain(|_, named| {
                 named.retain(|file| left.contains(file));
                 !named.is_empty()
             });
-            if arrows.len() == left.len() {
+            if named_by.len() == left.len() {
                 break;
             }
         }
-        assert!(arrows.is_empty(), "a circle is among these, or behind them: {arrows:#?}");
+        assert!(named_by.is_empty(), "a cycle is among these, or behind them: {named_by:#?}");
     }
 }
 
@@ -280,15 +280,15 @@ fn that_say(words: &[&str], mut among: impl FnMut(&Path) -> bool) -> Vec<String>
 fn iiif_is_pure() {
     let impure =
         ["tokio", "hyper", "Instant", "SystemTime", "std::fs", "TcpStream", "ToSocketAddrs", "tracing"];
-    assert_eq!(that_say(&impure, |path| room(path) == "iiif"), <[String; 0]>::default());
+    assert_eq!(that_say(&impure, |path| module_of(path) == "iiif"), <[String; 0]>::default());
 }
 
 #[test]
 fn only_upstream_opens_connections() {
     let opening =
         ["TcpStream::connect", "HttpConnector", "legacy::Client", "client::conn", "lookup_host", "UdpSocket"];
-    // Redis and OpenTelemetry, when they come, stand in rooms of their own: name them here with a reason.
-    assert_eq!(that_say(&opening, |path| room(path) != "upstream"), <[String; 0]>::default());
+    // The client library for Redis opens its own.
+    assert_eq!(that_say(&opening, |path| module_of(path) != "upstream"), <[String; 0]>::default());
 }
 
 #[test]

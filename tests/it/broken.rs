@@ -61,7 +61,7 @@ async fn a_page_whose_file_is_gone_is_told_by_its_labels_until_a_reader_has_it_a
     }
     // The wall and the search say the same, whether the service knows where the file was or not.
     let owner = &world.app.index.owners(&lost.identifier).expect("an index")[0];
-    let id = world.app.index.volume_of(&owner.manifest).expect("an index").expect("a manifest");
+    let id = world.app.index.manifest_id(&owner.manifest).expect("an index").expect("a manifest");
     world.bed.registers_everything();
     assert!(page(&world, &format!("/collections/{id}")).await.contains("state missing"));
     world.bed.expires(&lost.identifier);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use testbed::{Fetched, Kind, Testbed};
 
 use crate::support::cache_world::did;
-use crate::support::world::{TILE, World, patiently};
+use crate::support::world::{TILE, World, asks_until, patiently};
 
 /// A world with a cache, in which nothing is healed ahead.
 async fn kept(more: &str) -> World {
@@ -14,15 +14,7 @@ async fn kept(more: &str) -> World {
 
 /// Asks until the answer is no longer a hit.
 async fn no_hit(world: &World, path: &str) -> Fetched {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    loop {
-        let answer = world.get(path).await;
-        if did(&answer) != "hit" {
-            return answer;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "it stays fresh");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    asks_until("it is stale", async || world.get(path).await, |answer| did(answer) != "hit").await
 }
 
 #[tokio::test]

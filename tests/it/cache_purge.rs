@@ -127,7 +127,7 @@ async fn the_pages_have_a_button_for_it_where_there_is_a_cache() {
     let now = testbed::get(&url(&world, "/")).await.text();
     assert!(now.contains("action=\"/api/v1/cache/clear\"") && now.contains("From the cache"), "{now}");
     let volume = world.app.index.owners(&world.bed.page().identifier).expect("an index")[0].manifest.clone();
-    let id = world.app.index.volume_of(&volume).expect("an index").expect("a manifest");
+    let id = world.app.index.manifest_id(&volume).expect("an index").expect("a manifest");
     let page = testbed::get(&url(&world, &format!("/collections/{id}"))).await.text();
     assert!(page.contains("action=\"/api/v1/cache/purge\"") && page.contains(&volume), "{page}");
     // What the form sends, without a script.

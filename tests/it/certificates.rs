@@ -1,28 +1,15 @@
 //! Certificates that are renewed while connections are open, and chosen by name.
-#![allow(clippy::disallowed_methods, reason = "viewers connect to the proxy; the rule is for the product")]
-
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use testbed::Origin;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::support::edge::{Edge, Viewer, route};
+use crate::support::tls::{TlsClient, makes};
 use crate::support::world::checked;
-
-/// A fresh certificate in the folder, under these file names.
-pub(crate) fn makes(folder: &Path, file: &str, name: &str) -> CertificateDer<'static> {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
-    std::fs::write(folder.join(format!("{file}.pem")), made.cert.pem()).expect("a file");
-    std::fs::write(folder.join(format!("{file}.key")), made.signing_key.serialize_pem()).expect("a file");
-    made.cert.der().clone()
-}
 
 /// Shakes hands, whoever it is.
 async fn shakes(
@@ -30,32 +17,7 @@ async fn shakes(
     name: &str,
     trusted: &[&CertificateDer<'static>],
 ) -> Option<TlsStream<TcpStream>> {
-    shakes_as(edge.address(), name, trusted, None).await
-}
-
-/// The same at any address, and as somebody who has a certificate.
-async fn shakes_as(
-    address: SocketAddr,
-    name: &str,
-    trusted: &[&CertificateDer<'static>],
-    own: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
-) -> Option<TlsStream<TcpStream>> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in trusted {
-        roots.add((*certificate).clone()).expect("a certificate");
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("protocol versions")
-        .with_root_certificates(roots);
-    let client = match own {
-        Some((certificate, key)) => client.with_client_auth_cert(vec![certificate], key).expect("a pair"),
-        None => client.with_no_client_auth(),
-    };
-    let tcp = TcpStream::connect(address).await.expect("a connection");
-    let name = ServerName::try_from(name.to_owned()).expect("a name");
-    TlsConnector::from(Arc::new(client)).connect(name, tcp).await.ok()
+    TlsClient { trusted, ..TlsClient::default() }.shakes(edge.address(), name).await
 }
 
 fn shown(tls: &TlsStream<TcpStream>) -> CertificateDer<'static> {
@@ -182,15 +144,18 @@ async fn operators_show_a_certificate_or_a_token_and_others_see_the_probes_only(
         tls.read_exact(&mut said).await.expect("an answer");
         String::from_utf8_lossy(&said[9..]).into_owned()
     };
-    let nobody = async || shakes_as(admin, "admin.test", &[&own], None).await;
+    let shows = async |trusted: &CertificateDer<'static>, own| {
+        TlsClient { trusted: &[trusted], own, ..TlsClient::default() }.shakes(admin, "admin.test").await
+    };
+    let nobody = async || shows(&own, None).await;
     assert_eq!(says(nobody().await, "/api/v1/stats", "").await, "401");
     assert_eq!(says(nobody().await, "/livez", "").await, "200");
     let token = "Authorization: Bearer a-token-that-is-long\r\n";
     assert_eq!(says(nobody().await, "/api/v1/stats", token).await, "200");
-    let known = shakes_as(admin, "admin.test", &[&own], Some(operator(&ours))).await;
+    let known = shows(&own, Some(operator(&ours))).await;
     assert_eq!(says(known, "/api/v1/stats", "").await, "200");
     // In TLS 1.3 the refusal of a client's certificate comes behind the client's own last word.
-    let stranger = shakes_as(admin, "admin.test", &[&own], Some(operator(&theirs))).await;
+    let stranger = shows(&own, Some(operator(&theirs))).await;
     if let Some(mut stranger) = stranger {
         let _sent = stranger.write_all(b"GET /api/v1/stats HTTP/1.1\r\nHost: admin.test\r\n\r\n").await;
         let mut said = Vec::new();
@@ -199,5 +164,5 @@ async fn operators_show_a_certificate_or_a_token_and_others_see_the_probes_only(
     }
     let new = makes(folder.path(), "admin", "admin.test");
     assert!(edge.app.apply(settings()).expect("in order").certificates);
-    assert_eq!(shown(&shakes_as(admin, "admin.test", &[&new], None).await.expect("TLS")), new);
+    assert_eq!(shown(&shows(&new, None).await.expect("TLS")), new);
 }

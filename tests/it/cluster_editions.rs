@@ -7,7 +7,7 @@ use testbed::{Flow, Origin, Page, Testbed};
 
 use crate::support::batch_world::Batch;
 use crate::support::cluster_world::{Fleet, PATIENT, Server, TILE, all_served, book};
-use crate::support::world::{patiently, settings};
+use crate::support::world::{asks_until, patiently, settings};
 
 /// Published as soon as anything changes.
 fn shared(redis: &Server, more: &str) -> String {
@@ -103,12 +103,8 @@ async fn a_node_that_starts_again_without_redis_has_the_copy_of_its_last_life() 
 /// Says again and again that something was learned: a node that subscribes just now does not hear the first word, and looks by
 /// itself in half a minute only.
 async fn told_until(redis: &Server, what: &str, is_so: impl Fn() -> bool) {
-    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
-    while !is_so() {
-        assert!(tokio::time::Instant::now() < until, "never came true: {what}");
-        redis.ask(&["PUBLISH", "iiif-mender:all", "learned third"]).await;
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    let tell = async || redis.ask(&["PUBLISH", "iiif-mender:all", "learned third"]).await;
+    asks_until(what, tell, |_| is_so()).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use testbed::{Page, Testbed};
 
 use crate::support::cluster_world::{Fleet, PATIENT, Server, TILE};
-use crate::support::world::patiently;
+use crate::support::world::{asks_until, patiently};
 
 async fn ignorant(redis: &Server, nodes: usize) -> Fleet {
     let bed = Testbed::builder().book("obj/book", 3).page_size(600, 800).start().await;
@@ -101,12 +101,8 @@ async fn an_emptied_stream_is_no_reason_to_read_the_sources_again_and_again() {
     for _ in 0..3 {
         let before = looks().await;
         redis.ask(&news).await;
-        let until = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
         // One command for each of them, at least.
-        while looks().await < before + 2 {
-            assert!(tokio::time::Instant::now() < until, "nobody looked");
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+        asks_until("both look", async || looks().await, |looks| *looks >= before + 2).await;
     }
     assert_eq!(fleet.event(1, "cluster_behind"), 1.0);
 }

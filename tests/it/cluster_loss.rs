@@ -2,10 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::cluster_world::{Fleet, Server, TILE, all_served, book};
-
-/// As shipped, but for what nobody asked for.
-const AS_SHIPPED: &str = "heal.ladder = visit,rebuild\nheal.ahead = 0\ncluster.lease = 1s";
+use crate::support::cluster_world::{AS_SHIPPED, Fleet, Server, TILE, all_served, book};
 
 async fn fleet(pages: u32, redis: &Server, more: &str) -> Fleet {
     let url = format!("cluster.url = {}", redis.url());

@@ -7,14 +7,13 @@ use iiif_mender::observe::Metrics;
 use testbed::Client;
 
 use crate::support::cluster_world::{Fleet, PATIENT, Process, Server, TILE, all_served, book, free_port};
-use crate::support::world::{patiently, settings};
+use crate::support::tls::makes;
+use crate::support::world::{asks_until, patiently, settings};
 
 /// A Redis with a certificate for localhost, which it shows on another port than the plain one.
 async fn with_tls(folder: &std::path::Path) -> (Server, u16) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let (cert, key) = (folder.join("ca.pem"), folder.join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).expect("a file");
-    std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
+    makes(folder, "ca", "localhost");
+    let (cert, key) = (folder.join("ca.pem"), folder.join("ca.key"));
     let port = free_port();
     let (cert, key) = (cert.to_string_lossy(), key.to_string_lossy());
     let number = port.to_string();
@@ -110,11 +109,8 @@ async fn a_viewer_on_one_node_overtakes_the_sweeps_of_all_others() {
     let queue = async |name: &str, length: i64| {
         let about = blake3::hash(b"service").to_hex()[..32].to_owned();
         let key = format!("iiif-mender:{{{about}}}:{name}");
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
-        while redis.ask(&["LLEN", &key]).await != redis::Value::Int(length) {
-            assert!(std::time::Instant::now() < deadline, "{name}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let waiting = async || redis.ask(&["LLEN", &key]).await;
+        asks_until(name, waiting, |waiting| *waiting == redis::Value::Int(length)).await;
     };
     let sweeps = [waits(1, false), waits(2, false)];
     queue("queue", 2).await;

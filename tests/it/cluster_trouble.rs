@@ -14,10 +14,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, watch};
 
-use crate::support::cluster_world::{Fleet, Server, TILE, all_served, book};
-
-/// As shipped, but for what nobody asked for.
-const AS_SHIPPED: &str = "heal.ladder = visit,rebuild\nheal.ahead = 0\ncluster.lease = 1s";
+use crate::support::cluster_world::{AS_SHIPPED, Fleet, Server, TILE, all_served, book};
 
 /// How a Redis behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -151,17 +151,6 @@ fn an_unknown_image_is_exit_1_and_an_empty_list() {
 }
 
 #[test]
-fn a_broken_file_is_named_with_its_place_and_stops_nothing() {
-    let folder = folder("http://127.0.0.1:9");
-    std::fs::write(folder.path().join("manifests/broken.json"), "{\"a\": 1,\n \"b\": }").expect("a file");
-    let built = runs(folder.path(), &["index", "build", "--json"]);
-    assert_eq!((code(&built), json(&built)["manifests"].as_u64()), (1, Some(1)));
-    assert!(text(&built.stderr).contains("broken.json:2:7"), "{}", text(&built.stderr));
-    let problem = &json(&built)["problems"][0];
-    assert_eq!((problem["line"].as_u64(), problem["column"].as_u64()), (Some(2), Some(7)));
-}
-
-#[test]
 fn the_configuration_is_checked_shown_and_described() {
     let folder = folder("http://127.0.0.1:9");
     let checked = runs(folder.path(), &["config", "check"]);

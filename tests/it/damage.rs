@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use testbed::{Client, Testbed};
 
 use crate::support::program::{Serving, program};
+use crate::support::tls::makes;
 use crate::support::world::folder_of;
 
 /// A library of one book, and the program in a folder of its own.
@@ -315,13 +316,11 @@ async fn a_port_that_is_taken_delays_the_pages_and_nothing_else() {
 #[tokio::test]
 async fn a_certificate_of_the_pages_that_is_of_no_use_delays_them_and_nothing_else() {
     let place =
-        Place::new("listen = \"127.0.0.1:0\"\ntls = { cert = \"cert.pem\", key = \"key.pem\" }").await;
+        Place::new("listen = \"127.0.0.1:0\"\ntls = { cert = \"cert.pem\", key = \"cert.key\" }").await;
     fs::write(place.path("cert.pem"), "no certificate").expect("a file");
     let mut serving = Serving::of_viewers(program(place.folder.path(), &["serve"]));
     place.heals(&mut serving, "no certificate").await;
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    fs::write(place.path("key.pem"), made.signing_key.serialize_pem()).expect("a file");
-    fs::write(place.path("cert.pem"), made.cert.pem()).expect("a file");
+    makes(place.folder.path(), "cert", "localhost");
     serving.says("in order again");
 }
 

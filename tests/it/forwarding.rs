@@ -3,8 +3,8 @@
 use http::Method;
 use testbed::raw::{Peer, answers};
 use testbed::{Flow, Origin};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::http2_upstream::tls_before;
 use crate::support::edge::{Edge, field, fields, route, status};
 use crate::support::world::{TILE, visited_book};
 
@@ -124,26 +124,34 @@ async fn preserve_host_and_connect_put_us_under_the_upstreams_old_name() {
 #[tokio::test]
 async fn what_belongs_to_one_connection_stays_there_in_both_directions() {
     let answer = "HTTP/1.1 200 OK\r\nConnection: X-Hop, close\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n\
-                  Proxy-Authenticate: Basic\r\nUpgrade: h2c\r\nX-Stays: 1\r\nContent-Length: 2\r\n\r\nok";
+                  Proxy-Authenticate: Basic\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\nX-Stays: 1\r\n\
+                  Content-Length: 2\r\n\r\nok";
     let peer = Peer::start(answers(answer)).await;
     let edge = Edge::before(&peer.url()).await;
     let mut viewer = edge.viewer().await;
     viewer
         .says(
             "GET / HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, X-Mine, host\r\nX-Mine: 1\r\nKeep-Alive: 1\r\n\
-             Proxy-Connection: keep-alive\r\nTE: trailers, gzip\r\nUpgrade: websocket\r\n\
+             Proxy-Connection: keep-alive\r\nTE: trailers, gzip\r\nUpgrade: websocket\r\nHTTP2-Settings: AAMA\r\n\
              Proxy-Authorization: Basic eA==\r\nAuthorization: Bearer y\r\nCookie: a=b\r\nX-Kept: 1\r\n\r\n",
         )
         .await;
     let answer = viewer.head().await;
-    for gone in ["x-hop", "keep-alive", "proxy-authenticate", "upgrade", "connection"] {
+    for gone in ["x-hop", "keep-alive", "proxy-authenticate", "upgrade", "http2-settings", "connection"] {
         assert_eq!(field(&answer, gone), "", "{answer}");
     }
     assert_eq!(field(&answer, "x-stays"), "1");
     let head = peer.heads_at_least(1).await.remove(0);
-    for gone in
-        ["connection", "x-mine", "keep-alive", "proxy-connection", "te", "upgrade", "proxy-authorization"]
-    {
+    for gone in [
+        "connection",
+        "x-mine",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "upgrade",
+        "http2-settings",
+        "proxy-authorization",
+    ] {
         assert_eq!(field(&head, gone), "", "{head}");
     }
     for (kept, value) in [("authorization", "Bearer y"), ("cookie", "a=b"), ("x-kept", "1")] {
@@ -313,32 +321,11 @@ async fn a_full_request_line_without_a_path_asks_for_the_root() {
 
 #[tokio::test]
 async fn an_upstream_with_tls_is_believed_with_the_authority_that_the_configuration_names() {
-    let made = rcgen::generate_simple_self_signed(["images.example".to_owned()]).expect("a certificate");
-    let folder = tempfile::tempdir().expect("a directory");
-    let ca = folder.path().join("ca.pem");
-    std::fs::write(&ca, made.cert.pem()).expect("a file");
-    let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("protocol versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .expect("a certificate");
-    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            let mut head = [0; 4096];
-            let _read = stream.read(&mut head).await;
-            let _written = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret").await;
-        }
-    });
+    let origin = Origin::fixed(200, "secret");
+    let (address, folder) = tls_before(&origin, &[], false).await;
     let to =
         |name: &str| route("/", &format!("https://{name}/"), "plain", &format!("connect = \"{address}\""));
-    let trusting = format!("upstream.ca = {}", ca.display());
+    let trusting = format!("upstream.ca = {}", folder.path().join("cert.pem").display());
     let edge = Edge::routed(&to("images.example"), &trusting).await;
     assert_eq!(edge.get("/").await.text(), "secret");
     // Without the authority, and under another name.

@@ -5,7 +5,7 @@ use http::Method;
 use testbed::{Fetched, Page, Testbed};
 use tokio::task::JoinHandle;
 
-use crate::support::world::{VISIT, World, patiently, proxy, visited_book};
+use crate::support::world::{VISIT, World, assert_same, patiently, proxy, visited_book};
 
 const TILE: &str = "0,0,512,512/512,/0/default.jpg";
 
@@ -13,20 +13,11 @@ const TILE: &str = "0,0,512,512/512,/0/default.jpg";
 async fn a_healthy_image_passes_byte_for_byte_and_nobody_is_asked_for_anything_else() {
     let world = World::start().await;
     let page = world.bed.page();
-    let upstream = format!("{}{}", world.bed.images.origin(), page.image_path(TILE));
-    let (host, port) = (world.app.addresses[0].to_string(), world.app.addresses[0].port().to_string());
-    let forwarded =
-        [("x-forwarded-host", &*host), ("x-forwarded-port", &port), ("x-forwarded-proto", "http")];
-    let direct = testbed::get_with(&upstream, &forwarded).await;
+    let direct = world.asks_directly(&page.image_path(TILE)).await;
     let before = world.bed.counts();
     let ours = world.get(&page.image_path(TILE)).await;
     assert_eq!(ours.status, 200);
-    assert_eq!(ours.body, direct.body);
-    for (name, value) in &direct.headers {
-        if name != "date" && name != "connection" && name != "transfer-encoding" {
-            assert_eq!(ours.headers.get(name), Some(value), "{name}");
-        }
-    }
+    assert_same(&ours, &direct);
     assert_eq!(ours.header("via"), "1.1 iiif-mender");
     assert_eq!(ours.header("heal-status"), "");
     let counts = world.bed.counts();
@@ -48,22 +39,6 @@ async fn an_expired_tile_is_the_picture_at_the_first_get_with_one_canvas_request
     let counts = world.bed.counts();
     assert_eq!((counts.canvas, counts.visits, counts.rebuilds), (1, 1, 0));
     assert_eq!(world.metric(r#"iiif_mender_canvas_requests_total{rung="visit",answer="carries"}"#), 1.0);
-}
-
-#[tokio::test]
-async fn an_expired_info_json_and_a_head_are_good_at_the_first_request_too() {
-    let world = World::with(VISIT).await;
-    let pages = world.bed.pages();
-    world.bed.expires_everything();
-    world.bed.restart_image_server();
-    let info = world.get(&pages[0].info_path()).await;
-    assert_eq!(info.status, 200, "{}", info.text());
-    assert!(info.json()["@id"].as_str().expect("an id").ends_with(&pages[0].identifier));
-    let url = world.url(&pages[1].image_path(TILE));
-    let head = world.client.send(Method::HEAD, &url, &[]).await.expect("an answer");
-    assert_eq!((head.status, head.body.len()), (200, 0));
-    world.settles().await;
-    assert_eq!(world.bed.counts().canvas, 2);
 }
 
 fn crowd(world: &World, path: &str, many: usize) -> Vec<JoinHandle<Fetched>> {
@@ -137,86 +112,19 @@ async fn two_hundred_viewers_of_one_expired_canvas_cost_one_canvas_request() {
 }
 
 #[tokio::test]
-async fn when_the_canvas_json_survived_only_a_rebuild_helps_and_it_is_made() {
-    let world = World::with(VISIT).await;
-    for page in world.bed.pages_of("obj/minutes") {
-        world.bed.caches_everything();
-        world.bed.redis.evict_keys();
-        let tile = world.get(&page.image_path(TILE)).await;
-        assert_eq!(tile.status, 200);
-        assert!(tile.header("heal-status").starts_with("healed; rung=rebuild"), "{:?}", tile.headers);
-    }
-    world.settles().await;
-    let counts = world.bed.counts();
-    assert_eq!((counts.visits, counts.rebuilds + counts.variants), (5, 5));
-}
-
-#[tokio::test]
-async fn a_missing_file_gives_the_original_404_and_is_never_rebuilt() {
-    let world = World::with(VISIT).await;
-    let page = world.bed.page();
-    world.bed.fedora.removes_file(&page.path);
-    let original = testbed::get(&format!("{}{}", world.bed.images.origin(), page.image_path(TILE))).await;
-    for _ in 0..20 {
-        let answer = world.get(&page.image_path(TILE)).await;
-        assert_eq!(answer.status, 404);
-        assert_eq!(answer.body, original.body);
-        assert_eq!(answer.header("heal-status"), "missing");
-        assert_eq!(answer.header("cache-control"), "no-store");
-    }
-    world.settles().await;
-    let counts = world.bed.counts();
-    assert_eq!((counts.rebuilds, counts.visits), (0, 0));
-}
-
-#[tokio::test]
 async fn an_unknown_identifier_gets_the_404_as_it_was_and_no_canvas_is_asked_for() {
     let world = World::start().await;
     let path = "/iiif/2/00000000-0000-3000-8000-000000000000/full/full/0/default.jpg";
-    let direct = testbed::get(&format!("{}{path}", world.bed.images.origin())).await;
+    let direct = world.asks_directly(path).await;
     let ours = world.get(path).await;
-    assert_eq!((ours.status, &ours.body), (404, &direct.body));
-    for (name, value) in &direct.headers {
-        if name != "date" && name != "connection" && name != "transfer-encoding" {
-            assert_eq!(ours.headers.get(name), Some(value), "{name}");
-        }
-    }
-    assert_eq!(ours.header("heal-status"), "");
+    assert_same(&ours, &direct);
+    assert_eq!((ours.status, ours.header("heal-status")), (404, ""));
     let counts = world.bed.counts();
     assert_eq!((counts.canvas, counts.register, counts.resources), (0, 0, 0));
     assert_eq!(
         world.metric(r#"iiif_mender_requests_total{route="image",outcome="unknown",status="4xx"}"#),
         1.0
     );
-}
-
-#[tokio::test]
-async fn the_services_own_info_json_comes_back_through_us_without_a_deadlock() {
-    let world = World::with(VISIT).await;
-    world.bed.expires_everything();
-    world.bed.restart_image_server();
-    let pages = world.bed.pages_of("obj/minutes");
-    let answers = join_all(pages.iter().map(|page| async { world.get(&page.info_path()).await })).await;
-    assert!(answers.iter().all(|answer| answer.status == 200));
-    world.settles().await;
-    let counts = world.bed.counts();
-    assert_eq!(counts.canvas, 5);
-    assert!(counts.nested_most <= 2 && counts.canvas_most <= 2, "{counts:?}");
-    assert!(world.metric(r#"iiif_mender_events_total{kind="echo"}"#) >= 5.0);
-}
-
-#[tokio::test]
-async fn a_viewer_is_served_as_soon_as_the_key_is_there_and_not_when_the_canvas_ends() {
-    let world = World::with(VISIT).await;
-    let page = world.bed.page();
-    world.bed.expires_everything();
-    world.bed.service.stalls_after_key();
-    let tile = world.get(&page.image_path(TILE)).await;
-    assert_eq!((tile.status, &tile.body), (200, &page.picture(TILE)));
-    assert_eq!(world.bed.counts().canvas_now, 1, "the canvas is still being built");
-    world.bed.service.releases();
-    world.settles().await;
-    assert_eq!(world.bed.counts().canvas, 1);
 }
 
 #[tokio::test]
@@ -228,23 +136,6 @@ async fn a_pdf_page_heals_by_the_canvas_with_its_query() {
     let answer = world.get(&path).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(world.bed.targets(testbed::Kind::Visit), [pages[1].canvas_path.clone()]);
-}
-
-#[tokio::test]
-async fn with_the_file_known_an_expired_image_needs_no_canvas_service_at_all() {
-    let world = World::start().await;
-    let page = world.bed.page();
-    // Alive once, and looked at: the file URL is learned.
-    let uuid = page.uuid.parse().expect("a UUID");
-    world.app.index.learn_file_url(uuid, &page.file_url).expect("it is true");
-    world.bed.expires_everything();
-    world.bed.service.goes_down().await;
-    // With the service down the image server answers 500, which means nothing of expiry.
-    let tile = world.get(&page.image_path(TILE)).await;
-    assert_eq!((tile.status, &tile.body), (200, &page.picture(TILE)));
-    assert!(tile.header("heal-status").starts_with("healed; rung=direct"), "{:?}", tile.headers);
-    let info = world.get(&page.info_path()).await;
-    assert!(info.json()["@id"].as_str().expect("an id").ends_with(&page.identifier), "{}", info.text());
 }
 
 #[tokio::test]

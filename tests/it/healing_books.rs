@@ -8,8 +8,8 @@ use http::Response;
 use testbed::{Flow, Origin, Seen};
 
 use crate::healing_liars::{JSON, canvas_of, nonsense};
-use crate::support::healing_world::{Before, book, lost, pages, read, tile};
-use crate::support::world::{World, patiently};
+use crate::support::healing_world::{Before, book, keys_are_back, lost, pages, read, tile};
+use crate::support::world::World;
 
 /// A sweep over a book whose whole answer is what somebody else says.
 async fn swept(answers: impl Fn(&Seen) -> Option<Response<Flow>> + Send + Sync + 'static, more: &str) {
@@ -30,8 +30,7 @@ async fn swept(answers: impl Fn(&Seen) -> Option<Response<Flow>> + Send + Sync +
     for page in &pages[..4] {
         assert_eq!(world.get(&page.image_path(&tile(1))).await.status, 200);
     }
-    patiently("all pages are back", || pages.iter().all(|page| world.bed.redis.has_key(&page.identifier)))
-        .await;
+    keys_are_back(&world.bed, &pages).await;
     world.settles().await;
     before.unharmed(&world);
     let books = world.bed.counts().book_variants;

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use testbed::Origin;
 
 use crate::support::edge::{Edge, route};
-use crate::support::healing_world::{Before, book, lost, pages, read, tile};
+use crate::support::healing_world::{Before, book, keys_are_back, lost, pages, read, tile};
 use crate::support::world::{World, settings};
 
 #[tokio::test]
@@ -135,31 +135,8 @@ async fn twenty_readers_of_one_page_register_it_once_and_the_pages_ahead_once_ea
 
 /// Waits until every page has its key again, and nothing is under way.
 async fn all_are_back(world: &World, pages: &[testbed::Page]) {
-    crate::support::world::patiently("everything is back", || {
-        pages.iter().all(|page| world.bed.redis.has_key(&page.identifier))
-    })
-    .await;
+    keys_are_back(&world.bed, pages).await;
     world.settles().await;
-}
-
-#[tokio::test]
-async fn a_sweep_over_whole_books_asks_for_books() {
-    let bed = testbed::Testbed::builder().page_size(64, 64);
-    let bed = (0..5).fold(bed, |bed, book| bed.book(&format!("obj/b{book}"), 40)).start().await;
-    let more = "heal.ahead = 0\nheal.mass_expiry.ids = 5\nheal.sweep = true\nheal.sweep_rate = 1000";
-    let world = World::over(bed, more).await;
-    let pages = world.bed.pages();
-    world.bed.caches_everything();
-    world.bed.redis.evict_keys();
-    let before = Before::of(&world);
-    assert_eq!(lost(&read(&world, &pages[..8], 0).await), 0);
-    all_are_back(&world, &pages).await;
-    let counts = world.bed.counts();
-    let asked = counts.canvas + counts.book_variants + counts.register;
-    assert!(asked <= 30, "{asked} requests for 5 books of 40 pages: {counts:?}");
-    let changed = world.bed.redis.stored();
-    before.unharmed(&world);
-    assert!(!changed.is_empty());
 }
 
 #[tokio::test]
@@ -199,10 +176,7 @@ async fn pages_ahead_in_a_short_book_come_by_the_book_and_in_a_long_one_page_by_
         let before = Before::of(&world);
         world.bed.ledger.clear();
         assert_eq!(world.get(&pages[0].image_path(&tile(1))).await.status, 200);
-        crate::support::world::patiently("the next pages are back", || {
-            pages[1..9].iter().all(|page| world.bed.redis.has_key(&page.identifier))
-        })
-        .await;
+        keys_are_back(&world.bed, &pages[1..9]).await;
         world.settles().await;
         let counts = world.bed.counts();
         assert_eq!(counts.book_variants, books, "{count} pages: {counts:?}");
@@ -243,9 +217,6 @@ async fn with_two_image_routes_the_pages_ahead_are_looked_at_by_their_own() {
     // And where they are expired they are healed by it.
     bed.expires_everything();
     assert_eq!(edge.get(&all[1].image_path(&tile(1))).await.status, 200);
-    crate::support::world::patiently("the pages ahead are back", || {
-        all[2..6].iter().all(|page| bed.redis.has_key(&page.identifier))
-    })
-    .await;
+    keys_are_back(&bed, &all[2..6]).await;
     assert_eq!(stray.seen().len(), 0, "another route's server was asked");
 }

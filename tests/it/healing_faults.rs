@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::healing_world::{Before, all_back, book, lost, pages, read, read_for};
+use testbed::Page;
+
+use crate::support::healing_world::{Before, all_back, book, keys_are_back, lost, pages, read, read_for};
 use crate::support::world::{World, patiently};
 
 /// How soon the last image is back after a fault. Two seconds are promised; the machine may be busy.
@@ -21,16 +23,21 @@ async fn kept(ignores: bool, more: &str) -> World {
     world
 }
 
+/// Readers read these pages through a fault, which has begun; `ends` ends it, and soon after all is well.
+async fn is_over_soon(world: &World, pages: &[Page], ends: impl FnOnce()) {
+    read_for(world, pages, FAULT).await;
+    ends();
+    all_back(world, pages, SOON).await;
+    world.settles().await;
+}
+
 #[tokio::test]
 async fn a_fault_of_info_json_is_over_soon_after_its_end_and_leaves_no_canvas_worse() {
     for (status, ignores) in [(403, false), (404, false), (503, false), (404, true), (503, true)] {
         let world = kept(ignores, "").await;
         let before = Before::of(&world);
         world.bed.images.info_faults(status);
-        read_for(&world, &world.bed.pages(), FAULT).await;
-        world.bed.images.info_is_well();
-        all_back(&world, &world.bed.pages(), SOON).await;
-        world.settles().await;
+        is_over_soon(&world, &world.bed.pages(), || world.bed.images.info_is_well()).await;
         before.no_worse(&world);
     }
 }
@@ -63,10 +70,7 @@ async fn a_repository_that_answers_500_is_no_fault_of_its_canvases() {
         }
         let before = Before::of(&world);
         world.bed.service.fails_canvas(500);
-        read_for(&world, &world.bed.pages(), FAULT).await;
-        world.bed.service.canvas_is_well();
-        all_back(&world, &world.bed.pages(), SOON).await;
-        world.settles().await;
+        is_over_soon(&world, &world.bed.pages(), || world.bed.service.canvas_is_well()).await;
         before.unharmed(&world);
     }
 }
@@ -95,10 +99,7 @@ async fn a_fault_of_the_file_store_makes_nothing_missing_for_longer_than_it_take
         }
         world.bed.expires_everything();
         world.bed.fedora.files_fail();
-        read_for(&world, &pages, FAULT).await;
-        world.bed.fedora.files_are_well();
-        all_back(&world, &pages, SOON).await;
-        world.settles().await;
+        is_over_soon(&world, &pages, || world.bed.fedora.files_are_well()).await;
     }
 }
 
@@ -107,10 +108,7 @@ async fn a_fault_of_the_file_store_makes_no_stored_canvas_worse() {
     let world = kept(false, "").await;
     let before = Before::of(&world);
     world.bed.fedora.files_fail();
-    read_for(&world, &world.bed.pages(), FAULT).await;
-    world.bed.fedora.files_are_well();
-    all_back(&world, &world.bed.pages(), SOON).await;
-    world.settles().await;
+    is_over_soon(&world, &world.bed.pages(), || world.bed.fedora.files_are_well()).await;
     before.unharmed(&world);
 }
 
@@ -119,15 +117,10 @@ async fn redis_down_and_the_service_down_are_over_soon_after_their_end() {
     let world = kept(false, "").await;
     let pages = world.bed.pages();
     world.bed.redis.goes_down();
-    read_for(&world, &pages, FAULT).await;
-    world.bed.redis.comes_up();
-    all_back(&world, &pages, SOON).await;
-    world.settles().await;
+    is_over_soon(&world, &pages, || world.bed.redis.comes_up()).await;
     world.bed.redis.evict_keys();
     world.bed.service.goes_down().await;
-    read_for(&world, &pages, FAULT).await;
-    world.bed.service.comes_up();
-    all_back(&world, &pages, SOON).await;
+    is_over_soon(&world, &pages, || world.bed.service.comes_up()).await;
 }
 
 #[tokio::test]
@@ -147,10 +140,7 @@ async fn ahead_and_sweep_build_nothing_into_a_fault_that_was_seen() {
         // What readers themselves had built before the fault was seen.
         assert!(poisoned <= if ignores { 14 } else { 0 }, "{poisoned} canvases were built into the fault");
         world.bed.images.info_is_well();
-        patiently("everything is back", || {
-            pages.iter().all(|page| world.bed.redis.has_key(&page.identifier))
-        })
-        .await;
+        keys_are_back(&world.bed, &pages).await;
         assert_eq!(lost(&read(&world, &pages, 50).await), 0);
         world.settles().await;
         before.no_worse(&world);

@@ -9,7 +9,7 @@ use http::Response;
 use testbed::{Flow, Origin, Page, Seen};
 
 use crate::support::healing_world::{Before, all_back, book, lost, read, read_for, tile};
-use crate::support::world::{World, patiently};
+use crate::support::world::World;
 
 pub(crate) const JSON: (&str, &str) = ("content-type", "application/json;charset=UTF-8");
 
@@ -285,26 +285,6 @@ async fn an_info_json_that_is_a_page_is_a_fault_into_which_nothing_is_built_over
     assert!(took < SOON, "{took:?}");
     world.settles().await;
     before.no_worse(&world);
-}
-
-#[tokio::test]
-async fn a_heal_whose_first_reader_breaks_off_serves_those_who_came_after_him() {
-    let world = book(2, "").await;
-    let page = &world.bed.pages()[0];
-    world.bed.expires_everything();
-    world.bed.service.stalls_canvas();
-    let first = world.asks(&page.image_path(&tile(0)));
-    world.bed.ledger.until(|counts| counts.canvas == 1).await;
-    first.abort();
-    assert!(first.await.is_err_and(|error| error.is_cancelled()));
-    let others: Vec<_> = (1..6).map(|round| world.asks(&page.image_path(&tile(round)))).collect();
-    patiently("they wait", || world.metric("iiif_mender_waiting_viewers") >= 5.0).await;
-    world.bed.service.releases();
-    for other in others {
-        assert_eq!(other.await.expect("a reader").status, 200);
-    }
-    world.settles().await;
-    assert_eq!(world.bed.counts().canvas, 1);
 }
 
 #[tokio::test]

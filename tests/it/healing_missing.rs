@@ -6,7 +6,7 @@ use testbed::Testbed;
 
 use crate::support::cluster_world::{Fleet, Server};
 use crate::support::healing_world::{Before, all_back, book, lost, read, tile};
-use crate::support::world::{World, patiently};
+use crate::support::world::{World, asks_until, patiently};
 
 #[tokio::test]
 async fn a_good_canvas_whose_file_and_key_are_gone_stays_as_it_is_at_every_expiry() {
@@ -79,11 +79,7 @@ async fn a_plain_200_on_one_node_ends_what_another_node_holds_for_missing() {
     assert_eq!(ask(1, 2).await, 200);
     fleet.bed.expires_everything();
     // By Redis and back; a reader who comes again within a moment sees it.
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while ask(0, 3).await != 200 {
-        assert!(tokio::time::Instant::now() < deadline, "the other node still holds it for missing");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    asks_until("the other node shows it", async || ask(0, 3).await, |status| *status == 200).await;
 }
 
 #[tokio::test]

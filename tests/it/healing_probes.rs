@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use crate::support::healing_world::{Before, book, lost, pages, read, tile};
+use crate::support::healing_world::{Before, book, keys_are_back, lost, pages, read, tile};
 use crate::support::world::{World, patiently};
 
 /// With a derivative cache, `/resources` open or closed.
@@ -79,10 +79,7 @@ async fn what_is_kept_warm_behind_a_derivative_cache_is_kept_warm_again() {
         let pages = world.bed.pages();
         for _ in 0..2 {
             world.bed.expires_everything();
-            patiently("everything is back", || {
-                pages.iter().all(|page| world.bed.redis.has_key(&page.identifier))
-            })
-            .await;
+            keys_are_back(&world.bed, &pages).await;
         }
     }
 }
@@ -95,10 +92,7 @@ async fn the_pages_ahead_behind_a_derivative_cache_are_healed_at_every_expiry() 
         for round in 0..2 {
             world.bed.expires_everything();
             assert_eq!(world.get(&pages[0].image_path(&tile(round))).await.status, 200);
-            patiently("the next pages are back", || {
-                pages[1..4].iter().all(|page| world.bed.redis.has_key(&page.identifier))
-            })
-            .await;
+            keys_are_back(&world.bed, &pages[1..4]).await;
             world.settles().await;
         }
     }
@@ -112,10 +106,7 @@ async fn a_sweep_behind_a_derivative_cache_finds_what_is_gone_at_every_flush() {
     for round in 0..2 {
         world.bed.expires_everything();
         assert_eq!(lost(&read(&world, &pages[..5], round).await), 0);
-        patiently("everything is back", || {
-            pages.iter().all(|page| world.bed.redis.has_key(&page.identifier))
-        })
-        .await;
+        keys_are_back(&world.bed, &pages).await;
         world.settles().await;
     }
 }

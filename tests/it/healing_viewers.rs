@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use http::Method;
 use testbed::Testbed;
 
-use crate::support::healing_world::{Before, book, lost, read, tile};
+use crate::support::healing_world::{Before, book, keys_are_back, lost, read, tile};
 use crate::support::world::{World, patiently};
 
 /// As the canvas service calls itself.
@@ -137,8 +137,7 @@ async fn a_canvas_that_passes_through_has_its_expired_image_healed() {
     for page in &pages {
         assert_eq!(world.get(&page.canvas_path).await.status, 200);
     }
-    patiently("their images are back", || pages.iter().all(|page| world.bed.redis.has_key(&page.identifier)))
-        .await;
+    keys_are_back(&world.bed, &pages).await;
     world.settles().await;
     before.unharmed(&world);
 }

@@ -243,7 +243,7 @@ async fn a_server_that_says_nothing_is_504_and_the_connection_is_kept_for_others
 }
 
 /// TLS before an origin, which offers these protocols and may want to know who asks.
-async fn tls_before(
+pub(crate) async fn tls_before(
     origin: &Origin,
     alpn: &[&str],
     wants_certificate: bool,

@@ -1,7 +1,5 @@
 //! First steps: from nothing to a page that heals, by `init` or without a file.
-#![allow(clippy::disallowed_methods, reason = "a free port is looked for; the rule is for the product")]
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -10,13 +8,9 @@ use regex::Regex;
 use testbed::Testbed;
 
 use crate::docs::{fenced, read};
+use crate::support::cluster_world::free_port;
 use crate::support::program::{Serving, program};
 use crate::support::world::folder_of;
-
-/// A port that is free at the moment.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
-}
 
 /// What a newcomer has to say about this library.
 fn options(bed: &Testbed, port: u16) -> Vec<String> {

@@ -1,18 +1,18 @@
 //! TLS, and HTTP/2 with and without it.
 #![allow(clippy::disallowed_methods, reason = "viewers connect to the proxy; the rule is for the product")]
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{Request, Version};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::CertificateDer;
 use testbed::Origin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::listening::{LULL, parrot};
 use crate::support::edge::{Edge, Viewer};
+use crate::support::tls::{TlsClient, makes};
 
 /// One request over HTTP/2.
 async fn over_http2<I>(io: I, request: Request<Empty<Bytes>>) -> (u16, String)
@@ -52,29 +52,15 @@ async fn http2_without_tls_is_understood_by_those_who_know() {
     edge.is_alone().await;
 }
 
-/// An edge that speaks TLS, and a client who trusts it and speaks this protocol.
-async fn with_tls(origin: &Origin, alpn: &[&str]) -> (Edge, tokio_rustls::TlsConnector, tempfile::TempDir) {
+/// An edge that speaks TLS, with its certificate.
+async fn with_tls(origin: &Origin) -> (Edge, CertificateDer<'static>, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a directory");
-    let made = rcgen::generate_simple_self_signed(["iiif.example".to_owned()]).expect("a certificate");
-    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).expect("a file");
-    std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
+    let made = makes(folder.path(), "iiif", "iiif.example");
+    let file = folder.path().join("iiif").display().to_string();
     let more = format!(
-        "server.tls = {{ cert = \"{}\", key = \"{}\" }}\nserver.head_timeout = 300ms",
-        cert.display(),
-        key.display()
+        "server.tls = {{ cert = \"{file}.pem\", key = \"{file}.key\" }}\nserver.head_timeout = 300ms"
     );
-    let edge = Edge::with(&origin.url(), &more).await;
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(made.cert.der().clone()).expect("a certificate");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("protocol versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    client.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    (edge, Arc::new(client).into(), folder)
+    (Edge::with(&origin.url(), &more).await, made, folder)
 }
 
 #[tokio::test]
@@ -82,10 +68,9 @@ async fn tls_speaks_http2_or_http1_as_agreed() {
     let origin = parrot();
     for (offered, agreed) in [(&["h2", "http/1.1"][..], &b"h2"[..]), (&["http/1.1"], b"http/1.1"), (&[], b"")]
     {
-        let (edge, client, _folder) = with_tls(&origin, offered).await;
-        let name = rustls_pki_types::ServerName::try_from("iiif.example").expect("a name");
-        let tcp = TcpStream::connect(edge.address()).await.expect("a connection");
-        let tls = client.connect(name, tcp).await.expect("TLS");
+        let (edge, made, _folder) = with_tls(&origin).await;
+        let client = TlsClient { trusted: &[&made], alpn: offered, own: None };
+        let tls = client.shakes(edge.address(), "iiif.example").await.expect("TLS");
         assert_eq!(tls.get_ref().1.alpn_protocol().unwrap_or_default(), agreed);
         if agreed == b"h2" {
             let request = ask("https://iiif.example/two").body(Empty::new()).expect("a request");
@@ -112,7 +97,7 @@ async fn tls_speaks_http2_or_http1_as_agreed() {
 #[tokio::test]
 async fn who_does_not_shake_hands_is_closed_in_time() {
     let origin = parrot();
-    let (edge, _client, _folder) = with_tls(&origin, &[]).await;
+    let (edge, _made, _folder) = with_tls(&origin).await;
     for said in ["", "\x16\x03\x01", "GET / HTTP/1.1\r\nHost: h\r\n\r\n"] {
         let mut viewer = Viewer::to(edge.address()).await;
         viewer.says(said).await;

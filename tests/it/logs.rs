@@ -6,7 +6,7 @@ use std::process::Stdio;
 use testbed::Origin;
 
 use crate::support::program::{KilledOnDrop, Serving, folder, program};
-use crate::support::world::patiently;
+use crate::support::world::{asks_until, patiently};
 
 /// The program with `[log]` keys of the test's choice.
 fn serving(origin: &Origin, log: &str) -> (tempfile::TempDir, Serving) {
@@ -100,11 +100,7 @@ async fn a_log_that_nobody_reads_stops_no_request_and_its_lost_lines_are_counted
     let child = KilledOnDrop(command.stderr(Stdio::piped()).spawn().expect("it starts"));
     let client = testbed::Client::default();
     let url = format!("http://{viewers}/{}", "x".repeat(2000));
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
-    while client.get(&url, &[]).await.is_err() {
-        assert!(tokio::time::Instant::now() < deadline, "it never answers");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    asks_until("it answers", async || client.get(&url, &[]).await.is_ok(), |is_there| *is_there).await;
     for _ in 0..200 {
         assert_eq!(client.get(&url, &[]).await.expect("an answer").status, 200);
     }

@@ -6,7 +6,7 @@ use http::Method;
 use testbed::{Fetched, Page};
 
 use crate::support::batch_world::Batch;
-use crate::support::world::{World, book};
+use crate::support::world::{World, asks_until, book};
 
 const GONE: &str = "missing; placeholder";
 
@@ -154,11 +154,7 @@ async fn without_the_files_url_it_stands_in_once_the_service_was_well_and_stays(
         "a fault of the file store would look the same"
     );
     assert_eq!(ask(1, 100).await.0, 200);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while ask(0, 101).await.1 != GONE {
-        assert!(Instant::now() < deadline, "never proven");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    asks_until("the file is proven gone", async || ask(0, 101).await, |answer| answer.1 == GONE).await;
     let until = Instant::now() + Duration::from_secs(7);
     while Instant::now() < until {
         assert_eq!(ask(0, 102).await, (200, GONE.to_owned()));

@@ -4,10 +4,16 @@ use http::Method;
 use testbed::{Fetched, Flow, Origin};
 
 use crate::support::edge::{Edge, fields, route};
-use crate::support::world::{World, settings};
-use iiif_mender::app::App;
+use crate::support::world::World;
 
 const ANYBODY: &str = "access-control-allow-origin";
+
+/// A proxy with an image route and a presentation route to this server.
+async fn before(origin: &Origin) -> Edge {
+    let url = origin.url();
+    let routes = testbed::routes(&url, &url) + &route("/", &format!("{url}/"), "plain", "");
+    Edge::routed(&routes, "server.public_hosts = api.library.tamu.edu").await
+}
 
 async fn options(world: &World, path: &str, fields: &[(&str, &str)]) -> Fetched {
     world.client.send(Method::OPTIONS, &world.url(path), fields).await.expect("an answer")
@@ -63,12 +69,9 @@ async fn a_browser_that_asks_first_is_answered_even_where_the_servers_do_not_kno
 async fn a_server_that_answers_options_itself_is_heard() {
     let allowed = [(ANYBODY, "https://mirador.example"), ("access-control-allow-credentials", "true")];
     let origin = Origin::start(move |_| Origin::answer(200, &allowed, Flow::sized("")));
-    let folder = tempfile::tempdir().expect("a folder");
-    let app = App::start(settings(folder.path(), &origin.url(), &origin.url(), "index.sources = []"))
-        .await
-        .expect("it starts");
-    let url = format!("http://{}/iiif-service/x", app.addresses[0]);
-    let answer = testbed::Client::default().send(Method::OPTIONS, &url, PREFLIGHT).await.expect("an answer");
+    let edge = before(&origin).await;
+    let url = edge.url("/iiif-service/x");
+    let answer = edge.client.send(Method::OPTIONS, &url, PREFLIGHT).await.expect("an answer");
     assert_eq!((answer.status, answer.header(ANYBODY)), (200, "https://mirador.example"));
 }
 
@@ -103,11 +106,8 @@ async fn scripts_may_read_our_fields_besides_those_of_the_upstream() {
         let said = [(EXPOSED, "Link, x-request-id")];
         Origin::answer(200, &said, Flow::sized("{}"))
     });
-    let folder = tempfile::tempdir().expect("a folder");
-    let app = App::start(settings(folder.path(), &origin.url(), &origin.url(), "index.sources = []"))
-        .await
-        .expect("it starts");
-    let answer = testbed::get(&format!("http://{}/iiif-service/x", app.addresses[0])).await;
+    let edge = before(&origin).await;
+    let answer = edge.get("/iiif-service/x").await;
     let all: Vec<_> = answer.headers.get_all(EXPOSED).iter().collect();
     let expected = "Link, x-request-id, Retry-After, Heal-Status, Cache-Status, Server-Timing, Proxy-Status";
     assert_eq!(all, [expected]);
@@ -119,18 +119,12 @@ async fn who_asks_with_credentials_is_named() {
         let own: &[(&str, &str)] = if seen.target.ends_with("/own") { &[("vary", "Cookie")] } else { &[] };
         Origin::answer(200, own, Flow::sized("{}"))
     });
-    let folder = tempfile::tempdir().expect("a folder");
-    let app = App::start(settings(folder.path(), &origin.url(), &origin.url(), "index.sources = []"))
-        .await
-        .expect("it starts");
-    let get = async |path: &str, fields: &[(&str, &str)]| {
-        testbed::get_with(&format!("http://{}{path}", app.addresses[0]), fields).await
-    };
+    let edge = before(&origin).await;
     let viewer = ("origin", "https://mirador.example");
     let document = "/iiif-service/x";
     for credentials in [("cookie", "session=1"), ("authorization", "Bearer x")] {
         for path in [document, "/iiif/2/../x"] {
-            let answer = get(path, &[viewer, credentials]).await;
+            let answer = edge.get_with(path, &[viewer, credentials]).await;
             assert_eq!(answer.header(ANYBODY), viewer.1, "{path}: {:?}", answer.headers);
             assert_eq!(answer.header("access-control-allow-credentials"), "true");
             assert!(answer.header("vary").contains("Origin"), "{:?}", answer.headers);
@@ -142,7 +136,7 @@ async fn who_asks_with_credentials_is_named() {
         (document, &[("cookie", "session=1")]),
         ("/iiif-service/own", &[viewer, ("cookie", "session=1")]),
     ] {
-        let answer = get(path, fields).await;
+        let answer = edge.get_with(path, fields).await;
         assert_eq!(answer.header(ANYBODY), "*", "{path} {fields:?}");
         assert_eq!(answer.header("access-control-allow-credentials"), "");
     }

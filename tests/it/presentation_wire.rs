@@ -1,38 +1,38 @@
 //! Documents as they come over the wire: in every framing and coding, too long, by many readers at once.
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
 
 use futures_util::future::join_all;
-use iiif_mender::app::App;
 use iiif_mender::index::sources::refresh::Refresh;
 use serde_json::json;
-use testbed::{Client, Fetched, Flow, Origin};
+use testbed::{Fetched, Flow, Origin};
 use tokio::task::JoinHandle;
 
+use crate::support::edge::Edge;
 use crate::support::world::{checked, library_before, patiently};
 
 /// A service that is an [`Origin`], with iiif-mender before it.
 struct Wire {
     service: Origin,
-    app: App,
-    client: Client,
+    edge: Edge,
     folder: tempfile::TempDir,
+}
+
+impl Deref for Wire {
+    type Target = Edge;
+
+    fn deref(&self) -> &Edge {
+        &self.edge
+    }
 }
 
 impl Wire {
     async fn before(service: Origin, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a directory");
         let text = library_before(&service.url());
-        let app = App::start(checked(folder.path(), &text, more)).await.expect("it starts");
-        Self { service, app, client: Client::default(), folder }
-    }
-
-    async fn get(&self, path: &str, fields: &[(&str, &str)]) -> Fetched {
-        self.client.get(&self.url(path), fields).await.expect("an answer")
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.app.addresses[0])
+        let edge = Edge::on(checked(folder.path(), &text, more)).await;
+        Self { service, edge, folder }
     }
 
     fn asks(&self, path: &str, fields: Vec<(&'static str, String)>) -> JoinHandle<Fetched> {
@@ -41,12 +41,6 @@ impl Wire {
             let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
             client.get(&url, &fields).await.expect("an answer")
         })
-    }
-
-    fn metric(&self, series: &str) -> f64 {
-        let scrape = self.app.metrics.scrape();
-        let line = scrape.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
     fn event(&self, kind: &str) -> f64 {
@@ -100,7 +94,7 @@ async fn a_document_is_learned_in_whatever_way_it_ends() {
                 wire.service.speaks_http2(10);
             }
             for name in ["sized", "chunked"] {
-                assert_eq!(wire.get(&format!("/svc/{name}"), &[]).await.status, 200);
+                assert_eq!(wire.get(&format!("/svc/{name}")).await.status, 200);
                 patiently("it is learned", || !wire.app.index.owners(name).expect("an index").is_empty())
                     .await;
             }
@@ -127,10 +121,10 @@ async fn a_document_is_learned_whatever_its_server_announces_and_nothing_else_is
     });
     let wire = Wire::before(service, "").await;
     for at in 0..4 {
-        assert_eq!(wire.get(&format!("/svc/1{at}"), &[]).await.text(), "https://files.test/{a}");
+        assert_eq!(wire.get(&format!("/svc/1{at}")).await.text(), "https://files.test/{a}");
     }
     for (at, kind) in kinds.iter().enumerate() {
-        assert_eq!(wire.get(&format!("/svc/{at}"), &[]).await.status, 200);
+        assert_eq!(wire.get(&format!("/svc/{at}")).await.status, 200);
         let name = at.to_string();
         let is_learned = || !wire.app.index.owners(&name).expect("an index").is_empty();
         patiently(kind, is_learned).await;
@@ -161,7 +155,7 @@ async fn a_document_that_is_too_long_is_counted() {
     });
     let wire = Wire::before(service, "presentation.max_body = 64KiB").await;
     for (at, name) in ["sized", "chunked"].into_iter().enumerate() {
-        assert!(wire.get(&format!("/svc/{name}"), &[]).await.body.len() > 100_000);
+        assert!(wire.get(&format!("/svc/{name}")).await.body.len() > 100_000);
         let counted = |so_far: f64| so_far > at as f64;
         patiently("it is counted", || counted(wire.learned("learn_too_long"))).await;
         patiently("as not held, too", || counted(wire.event("held_too_long"))).await;
@@ -263,7 +257,7 @@ async fn an_answer_with_a_cookie_is_shared_and_its_cookie_is_not() {
     let asked = || wire.service.seen().iter().filter(|seen| seen.path() == "/service/book").count();
     assert_eq!(asked(), 1);
     // Who has a cookie goes alone.
-    wire.get("/svc/book", &[("cookie", "a=1")]).await;
+    wire.get_with("/svc/book", &[("cookie", "a=1")]).await;
     assert_eq!(asked(), 2);
 }
 
@@ -297,7 +291,7 @@ async fn a_manifest_that_lacks_a_page_is_marked_and_never_stands_before_the_one_
         let options = iiif_mender::index::sources::RefreshOptions::default();
         Refresh::new(&wire.app.index, &options).run(&[source], &mut |_, _| {}).expect("it is read");
         for _ in 0..2 {
-            let came = wire.get("/svc/book", &[]).await;
+            let came = wire.get("/svc/book").await;
             assert_eq!((came.status, came.header("cache-control")), (200, "no-store"), "{served:?}");
             assert_ne!(came.header("heal-status"), "", "{served:?}");
         }

@@ -3,7 +3,7 @@
 use testbed::{Origin, Testbed};
 
 use crate::support::program::{Serving, program};
-use crate::support::world::{folder_of, patiently};
+use crate::support::world::{asks_until, folder_of, patiently};
 use crate::traces::{named, spans};
 
 const TILE: &str = "0,0,512,512/512,/0/default.jpg";
@@ -31,16 +31,9 @@ async fn a_heal_is_followed_by_its_request_id_through_everything_that_tells_of_i
     let page = bed.page();
     let asked = format!("http://{}{}", serving.viewers, page.image_path(TILE));
     // Until its manifest is indexed, the image is nobody's.
-    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
     bed.expires_everything();
-    let answer = loop {
-        let answer = testbed::get(&asked).await;
-        if answer.status == 200 {
-            break answer;
-        }
-        assert!(tokio::time::Instant::now() < until, "never healed: {}", answer.text());
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    };
+    let answer =
+        asks_until("it is healed", async || testbed::get(&asked).await, |answer| answer.status == 200).await;
     let id = answer.header("x-request-id").to_owned();
     assert!(
         answer.header("heal-status").starts_with("healed; rung=visit"),
@@ -67,15 +60,8 @@ async fn a_heal_is_followed_by_its_request_id_through_everything_that_tells_of_i
 
     let admin = format!("http://{}", serving.admin);
     let history = format!("{admin}/api/v1/heals?request={id}");
-    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
-    let heal = loop {
-        let told = testbed::get(&history).await.json();
-        if let Some(heal) = told["items"].get(0) {
-            break heal.clone();
-        }
-        assert!(tokio::time::Instant::now() < until, "it never came into the history");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    };
+    let heal = async || testbed::get(&history).await.json()["items"][0].clone();
+    let heal = asks_until("it is in the history", heal, |heal| !heal.is_null()).await;
     assert_eq!((&heal["identifier"], &heal["verdict"]), (&page.identifier.clone().into(), &"healed".into()));
 
     let found = testbed::get(&format!("{admin}/heals?request={id}")).await.text();

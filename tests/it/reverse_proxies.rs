@@ -4,13 +4,14 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use testbed::{Kind, Page};
 
 use crate::docs::{fenced, read};
 use crate::support::cluster_world::free_port;
+use crate::support::program::KilledOnDrop;
 use crate::support::world::World;
 
 /// The only snippet of this server in the manual, with the places of this test.
@@ -21,16 +22,6 @@ fn snippet(language: &str, proxy: SocketAddr, admin: SocketAddr) -> String {
     assert!(snippet.contains("127.0.0.1:8080"), "{snippet}");
     let check = format!("check port {}", admin.port());
     snippet.replace("127.0.0.1:8080", &proxy.to_string()).replace("check port 9090", &check)
-}
-
-/// A server in the foreground; it ends with the test.
-struct Front(Child);
-
-impl Drop for Front {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
 }
 
 /// A program of Debian's, which keeps such where an ordinary user's PATH does not lead.
@@ -83,7 +74,7 @@ async fn world() -> (World, SocketAddr, SocketAddr, u16) {
 /// A page expires and heals through the front; odd identifiers arrive as they were sent; who asked, and where, is known.
 async fn heals_through(world: &World, port: u16, mut serve: Command) {
     let serve = serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let _front = Front(serve.spawn().expect("it was found"));
+    let _front = KilledOnDrop(serve.spawn().expect("it was found"));
     let asked = async |path: &str| {
         let url = format!("http://127.0.0.1:{port}{path}");
         world.client.get(&url, &[]).await

@@ -138,28 +138,6 @@ async fn an_answer_that_has_begun_is_not_asked_for_again() {
 }
 
 #[tokio::test]
-async fn what_connection_names_stays_on_its_hop_whatever_stands_beside_it() {
-    let answer = b"HTTP/1.1 200 OK\r\nConnection: \xff, x-hop\r\nX-Hop: secret\r\nHTTP2-Settings: AAA\r\n\
-                   X-Stays: 1\r\nContent-Length: 2\r\n\r\nok";
-    let peer = Peer::start(answers(&answer[..])).await;
-    let edge = Edge::before(&peer.url()).await;
-    let mut viewer = edge.viewer().await;
-    let ask = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: \xff, x-secret\r\nConnection: @, x-more\r\nX-Secret: 1\r\n\
-                X-More: 1\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\nX-Kept: 1\r\n\r\n";
-    viewer.tries(ask).await.expect("it is sent");
-    let answer = viewer.head().await;
-    assert_eq!((status(&answer), field(&answer, "x-stays")), (200, "1"));
-    for gone in ["x-hop", "http2-settings", "connection"] {
-        assert_eq!(field(&answer, gone), "", "{answer}");
-    }
-    let head = &peer.heads_at_least(1).await[0];
-    assert_eq!(field(head, "x-kept"), "1");
-    for gone in ["x-secret", "x-more", "http2-settings", "connection"] {
-        assert_eq!(field(head, gone), "", "{head}");
-    }
-}
-
-#[tokio::test]
 async fn only_one_expectation_is_met() {
     let origin = Origin::fixed(200, "ok");
     let edge = Edge::before(&origin.url()).await;

@@ -1,16 +1,11 @@
 //! Heads that cannot be read: what their senders are told, and what is left of them.
-#![allow(clippy::disallowed_methods, reason = "viewers connect to the proxy; the rule is for the product")]
 
-use std::sync::Arc;
-
-use rustls_pki_types::ServerName;
+use rustls_pki_types::CertificateDer;
 use testbed::Origin;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
-use crate::certificates::makes;
 use crate::support::edge::{Edge, field, route, status};
+use crate::support::tls::{TlsClient, makes};
 use crate::support::world::checked;
 
 const REFUSED: &str = "iiif_mender_requests_total{route=\"none\",outcome=\"refused\",status=\"4xx\"}";
@@ -103,18 +98,14 @@ async fn a_broken_preface_is_not_answered_in_http_1() {
 }
 
 /// Says this over TLS, after an agreement on this protocol.
-async fn says_after(edge: &Edge, alpn: &[&str], said: &str) -> (Option<Vec<u8>>, Vec<u8>) {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut client = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .expect("protocol versions")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_no_client_auth();
-    client.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let tcp = TcpStream::connect(edge.address()).await.expect("a connection");
-    let name = ServerName::try_from("one.test").expect("a name");
-    let mut tls = TlsConnector::from(Arc::new(client)).connect(name, tcp).await.expect("TLS");
+async fn says_after(
+    edge: &Edge,
+    made: &CertificateDer<'static>,
+    alpn: &[&str],
+    said: &str,
+) -> (Option<Vec<u8>>, Vec<u8>) {
+    let client = TlsClient { trusted: &[made], alpn, own: None };
+    let mut tls = client.shakes(edge.address(), "one.test").await.expect("TLS");
     let agreed = tls.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
     tls.write_all(said.as_bytes()).await.expect("it is sent");
     let (mut all, patience) = (Vec::new(), std::time::Duration::from_secs(20));
@@ -122,52 +113,11 @@ async fn says_after(edge: &Edge, alpn: &[&str], said: &str) -> (Option<Vec<u8>>,
     (agreed, all)
 }
 
-/// Believes any certificate: this is not about them.
-#[derive(Debug)]
-struct Anybody(Arc<rustls::crypto::CryptoProvider>);
-
-impl rustls::client::danger::ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &rustls_pki_types::CertificateDer<'_>,
-        _: &[rustls_pki_types::CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: rustls_pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &rustls_pki_types::CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &rustls_pki_types::CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[tokio::test]
 async fn what_was_agreed_upon_is_spoken_and_nothing_else() {
     let origin = Origin::fixed(200, "fine");
     let folder = tempfile::tempdir().expect("a directory");
-    makes(folder.path(), "one", "one.test");
+    let made = makes(folder.path(), "one", "one.test");
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\ntls = {{ cert = \"one.pem\", key = \"one.key\" }}\n\
          [admin]\nlisten = \"off\"\nsetup_check = \"0s\"\n{}",
@@ -176,19 +126,19 @@ async fn what_was_agreed_upon_is_spoken_and_nothing_else() {
     let edge = Edge::on(checked(folder.path(), &text, "")).await;
     let get = "GET / HTTP/1.1\r\nHost: one.test\r\nConnection: close\r\n\r\n";
     for said in [get, "INVALID CONNECTION PREFACE\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"] {
-        let (agreed, answer) = says_after(&edge, &["h2"], said).await;
+        let (agreed, answer) = says_after(&edge, &made, &["h2"], said).await;
         assert_eq!(agreed.as_deref(), Some(&b"h2"[..]));
         let text = String::from_utf8_lossy(&answer).into_owned();
         assert!(!text.contains("HTTP/1"), "{said:?}: {text}");
     }
     assert!(origin.seen().is_empty());
-    let (agreed, answer) = says_after(&edge, &["http/1.1"], get).await;
+    let (agreed, answer) = says_after(&edge, &made, &["http/1.1"], get).await;
     assert_eq!(agreed.as_deref(), Some(&b"http/1.1"[..]));
     assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    let (_, answer) = says_after(&edge, &["http/1.1"], preface).await;
+    let (_, answer) = says_after(&edge, &made, &["http/1.1"], preface).await;
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"), "{answer:?}");
     // Nothing was agreed upon: the first bytes tell.
-    let (agreed, answer) = says_after(&edge, &[], get).await;
+    let (agreed, answer) = says_after(&edge, &made, &[], get).await;
     assert!(agreed.is_none() && answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
 }

@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
-use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde_json::Value;
 
-use super::super::command::write_errors;
 use super::super::{ConfigCommand, ConfigOrigin, Settings};
-use super::{ROUTES, good, load};
+use super::{ROUTES, good};
 
 struct CommandWorld {
     folder: tempfile::TempDir,
@@ -63,37 +61,6 @@ fn check_shows_every_mistake_and_exits_with_2() {
     {
         assert!(text.contains(expected), "{expected}: {text}");
     }
-}
-
-#[test]
-fn a_mistake_is_drawn_with_its_line() {
-    let errors =
-        load(&format!("[heal]\nwait = '1 parsec'\n{ROUTES}"), &[("IIIF_MENDER__LOG__FORMAT", "xml")])
-            .expect_err("two");
-    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(100);
-    let mut out = Vec::new();
-    write_errors(&errors, &handler, &mut out).expect("a vector takes everything");
-    insta::assert_snapshot!(String::from_utf8_lossy(&out), @r#"
-      × the configuration has 2 mistakes
-
-    Error: 
-      × `1 parsec` is not a duration
-       ╭─[/etc/mender/config.toml:2:8]
-     1 │ [heal]
-     2 │ wait = '1 parsec'
-       ·        ──────────
-     3 │ 
-       ╰────
-      help: write a number and a unit, such as "500ms", "25s", "10m" or "1h"
-
-    Error: 
-      × `xml` is not a log format
-       ╭─[IIIF_MENDER__LOG__FORMAT:1:1]
-     1 │ xml
-       · ───
-       ╰────
-      help: write one of "auto", "text", "json"
-    "#);
 }
 
 #[test]

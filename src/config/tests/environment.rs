@@ -4,11 +4,9 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use rstest::rstest;
-
 use super::super::Settings;
 use super::super::settings::{LogFormat, Rung, SourceSettings};
-use super::{ROUTES, bad, good, load};
+use super::{ROUTES, good, load};
 
 #[test]
 fn a_variable_wins_over_the_file_and_over_the_default() {
@@ -100,46 +98,6 @@ fn a_route_can_be_changed_and_added_by_its_number() {
 fn a_whole_configuration_can_come_from_the_environment() {
     let settings = load("", &[("IIIF_MENDER__ROUTES", "[{ prefix = '/', upstream = 'http://a.test/' }]")]);
     assert_eq!(settings.map(|settings| settings.routes.len()).ok(), Some(1));
-}
-
-#[rstest]
-#[case("HEAL__WAIT", "soon", "`soon` is not a duration")]
-#[case("HEAL__ENABLED", "yes", "wrong type: string \"yes\", expected a boolean")]
-#[case("HEAL__CONCURRENCY", "0", "`heal.concurrency` is zero")]
-#[case("HEAL__LADDER", "visit,rebild", "`rebild` is not a rung of the ladder (did you mean \"rebuild\"?)")]
-#[case(
-    "HEAL__WIAT",
-    "1s",
-    "unknown environment variable IIIF_MENDER__HEAL__WIAT (did you mean `IIIF_MENDER__HEAL__WAIT`?)"
-)]
-#[case("WAIT", "1s", "(it belongs elsewhere: `IIIF_MENDER__HEAL__WAIT`)")]
-#[case("HEAL__WAIT__MORE", "1s", "(take it out: it is a single value and has no parts)")]
-#[case(
-    "HEAL__LADDER__0",
-    "visit",
-    "(`heal.ladder` is set as a whole: IIIF_MENDER__HEAL__LADDER=\"one,two\")"
-)]
-#[case("ROUTES__7__PREFIX", "/", "(`routes` has 2 elements: a number from 0 to 2 must stand here)")]
-#[case("ROUTES__0__KIND", "picture", "`picture` is not a kind of route")]
-#[case("ROUTES__2__PREFIX", "/", "this route has no `upstream`")]
-#[case("HEAL", "3", "wrong type: integer `3`, expected a table")]
-fn a_mistake_in_a_variable_names_the_variable(
-    #[case] key: &str,
-    #[case] value: &str,
-    #[case] expected: &str,
-) {
-    let name = format!("IIIF_MENDER__{key}");
-    let mistakes = bad(ROUTES, &[(&name, value)]);
-    assert_eq!(mistakes.len(), 1, "{mistakes:#?}");
-    assert!(mistakes[0].starts_with(&format!("{name}: ")), "{mistakes:?}");
-    assert!(mistakes[0].contains(expected), "{mistakes:?}");
-}
-
-#[test]
-fn the_place_in_a_list_is_the_element() {
-    let errors = load(ROUTES, &[("IIIF_MENDER__HEAL__LADDER", "visit, rebild")]).expect_err("a typo");
-    let place = errors.0[0].place.as_ref().expect("it has a place");
-    assert_eq!(&place.text[place.span.clone()], "rebild");
 }
 
 #[cfg(unix)]

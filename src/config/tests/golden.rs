@@ -45,6 +45,11 @@ fn bad_configurations_are_told_what_they_always_were() {
     let mut told = String::new();
     for case in &cases {
         let errors = load(&case.text, &case.env).expect_err(case.name);
+        assert!(
+            errors.0.iter().all(|error| !error.help.is_empty()),
+            "{}: a mistake says what to do",
+            case.name
+        );
         let mut drawn = Vec::new();
         write_errors(&errors, &handler, &mut drawn).expect("a vector takes everything");
         let drawn = String::from_utf8(drawn).expect("text");

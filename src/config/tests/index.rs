@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use rstest::rstest;
-
 use super::super::{ConfigCommand, ConfigOrigin, settings::SourceKind};
-use super::{ROUTES, good, mistake};
+use super::{ROUTES, good};
 
 #[test]
 fn a_source_may_say_how_it_wants_to_be_asked() {
@@ -49,24 +47,4 @@ fn show_keeps_the_keys_of_sources_to_itself_and_tells_the_rule() {
     ] {
         assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");
     }
-}
-
-#[rstest]
-#[case::fields_of_a_path("path = 'm'\nrate = 1", "`rate` means nothing for a path")]
-#[case::ours("url = 'https://a.test/'\nheaders = { host = 'b' }", "`host` cannot be chosen")]
-#[case::no_name("url = 'https://a.test/'\nheaders = { 'a b' = 'c' }", "`a b` is not the name of a header")]
-#[case::no_value(
-    "url = 'https://a.test/'\nheaders = { a = \"b\\nc\" }",
-    "this cannot be the value of a header"
-)]
-#[case::zero("url = 'https://a.test/'\nconcurrency = 0", "`index.sources.0.concurrency`")]
-fn what_makes_no_sense_for_a_source_is_a_mistake(#[case] source: &str, #[case] expected: &str) {
-    let told = mistake(&format!("[[index.sources]]\n{source}\n"));
-    assert!(told.contains(expected), "{told}");
-}
-
-#[test]
-fn the_pieces_of_the_rule_have_slashes_at_both_ends() {
-    let told = mistake("index.canvas_rule = { files = 'files' }\n");
-    assert!(told.contains("`files` is not a piece of a path"), "{told}");
 }

@@ -1,7 +1,5 @@
 //! Tests of the shipped files: `config.toml` to begin with, `config defaults` with every key, and the reference.
 
-use std::path::Path;
-
 use serde_json::Value;
 use toml::Table;
 
@@ -9,18 +7,13 @@ use super::super::defaults::defaults;
 use super::super::schema::schema;
 use super::super::settings::{AdminSettings, IndexSettings, RouteKind, ServerSettings, SourceSettings};
 use super::super::{Settings, differences, keep_until_restart, reference};
-use super::ROUTES;
+use super::{ROUTES, load, settings_of};
 
 const SHIPPED: &str = include_str!("../../../config.toml");
 
-fn read(text: &str) -> Settings {
-    let none: [(String, String); 0] = [];
-    Settings::from_text(Path::new("config.toml"), text, none).unwrap_or_else(|errors| panic!("{errors:#}"))
-}
-
 #[test]
 fn the_shipped_file_is_short_and_says_what_a_newcomer_must_set() {
-    let settings = read(SHIPPED);
+    let settings = settings_of(SHIPPED);
     let public_hosts = vec!["localhost:8080".to_owned()];
     let trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
     assert_eq!(
@@ -41,7 +34,7 @@ fn the_shipped_file_is_short_and_says_what_a_newcomer_must_set() {
 fn the_sources_that_stand_commented_out_in_the_shipped_file_are_in_order() {
     let (before, sources) = SHIPPED.split_once("# [[index.sources]]").expect("sources");
     let sources: Vec<_> = sources.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
-    let settings = read(&format!("{before}[[index.sources]]{}", sources.join("\n")));
+    let settings = settings_of(&format!("{before}[[index.sources]]{}", sources.join("\n")));
     let url = SourceSettings::url("https://iiif.example.org/collection.json");
     assert_eq!(settings.index.sources, [SourceSettings::path("manifests"), url]);
 }
@@ -56,15 +49,13 @@ fn with_examples() -> String {
 
 #[test]
 fn the_file_of_all_defaults_says_what_holds_without_it() {
-    let (all, none) = (read(&format!("{}{ROUTES}", defaults())), read(ROUTES));
+    let (all, none) = (settings_of(&format!("{}{ROUTES}", defaults())), settings_of(ROUTES));
     assert_eq!(all, none, "{:?}", differences(&all, &none));
 }
 
 #[test]
 fn the_file_of_all_defaults_has_good_examples() {
-    let none: [(String, String); 0] = [];
-    let errors =
-        Settings::from_text(Path::new("config.toml"), &with_examples(), none).expect_err("all at once");
+    let errors = load(&with_examples(), &[]).expect_err("all at once");
     // The only mistakes come from putting both into one file.
     let told: Vec<_> = errors.0.iter().map(|error| error.message.as_str()).collect();
     assert_eq!(
@@ -132,7 +123,7 @@ fn the_reference_in_the_docs_is_what_the_program_says() {
 #[test]
 fn keys_that_the_reference_calls_restart_are_those_that_a_reload_leaves() {
     let old = Settings::default();
-    let other = read(&format!(
+    let other = settings_of(&format!(
         "{}\n[cluster]\nurl = 'redis://a.test'\n",
         "admin = { listen = 'off', tls = { cert = 'a', key = 'b' }, client_ca = 'c', max_connections = 7, max_live = 7, acts = 7 }
          index = { cache = 7, path = 'other', learn = false, refresh = '7s' }

@@ -81,9 +81,9 @@ impl Books {
     ) -> bool {
         let Some((service, request)) = self.request(manifest) else { return false };
         let service = &service;
-        let mut turn = service.books.try_acquire().ok();
-        if turn.is_none() {
-            turn = service.books.acquire().await.ok();
+        let mut permit = service.books.try_acquire().ok();
+        if permit.is_none() {
+            permit = service.books.acquire().await.ok();
             // The request before this one may have been for the same manifest.
             if !self.knowledge.is_expired_now(image, Some(Instant::now())).await {
                 return true;
@@ -115,7 +115,7 @@ impl Books {
             );
         }
         own.finish(DONE);
-        drop(turn);
+        drop(permit);
         helped
     }
 
@@ -171,11 +171,11 @@ impl Books {
 
     /// Forgets that pages were found expired, which is no longer true.
     fn pages_were_healed(&self, manifest: &str, image: &IndexedImage) {
-        self.requests.services.is_back(image);
+        self.requests.services.note_back(image);
         let pages = self.lookup.index().manifest_canvases(manifest).unwrap_or_default();
         for key in pages.iter().flat_map(|page| &page.keys) {
             if let Some(page) = self.lookup.find(image.route, key, &image.trace) {
-                self.requests.services.is_back(&page);
+                self.requests.services.note_back(&page);
             }
         }
     }

@@ -90,8 +90,8 @@ impl CanvasService {
         // An answer of `/resources` proves nothing about the service's health: there 404 means "expired".
         if most != LONGEST_RESOURCE {
             match &answer {
-                Ok(answer) => self.remarks.answered(name, answer.status(), answer.headers()),
-                Err(error) => self.remarks.record_error(name, error),
+                Ok(answer) => self.failures.record_answer(name, answer.status(), answer.headers()),
+                Err(error) => self.failures.record_error(name, error),
             }
         }
         let answer = answer?;
@@ -101,7 +101,7 @@ impl CanvasService {
         let body = tokio::time::timeout_at(until, whole::read(answer.into_body(), most)).await;
         let body = body.ok().and_then(Result::ok).and_then(|body| coding.ok()?.unpack(&body, most).ok());
         if body.is_none() && most != LONGEST_RESOURCE {
-            self.remarks.record_truncated(name);
+            self.failures.record_truncated(name);
         }
         let reply = CanvasReply { target: target.to_owned(), status, body: body.unwrap_or_default() };
         Ok((reply, location))

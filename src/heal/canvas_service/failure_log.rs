@@ -15,7 +15,7 @@ use crate::upstream::fetch::retry_after;
 use crate::upstream::{ErrorChain, UpstreamError};
 
 /// Targets that are remembered. Beyond that the least used are forgotten, which costs a reason, no more.
-const REMARKS: u64 = 10_000;
+const TARGETS: u64 = 10_000;
 
 /// Upper bound of a requested pause.
 const LONGEST_REST: Duration = Duration::from_mins(10);
@@ -42,13 +42,13 @@ pub(in crate::heal) struct FailureLog {
 
 impl Default for FailureLog {
     fn default() -> Self {
-        Self { last: Cache::new(REMARKS), latest: Mutex::new(None), rest_until: Mutex::new(None) }
+        Self { last: Cache::new(TARGETS), latest: Mutex::new(None), rest_until: Mutex::new(None) }
     }
 }
 
 impl FailureLog {
     /// Notes that the request to `target` was answered.
-    pub(in crate::heal) fn answered(&self, target: &str, status: StatusCode, fields: &HeaderMap) {
+    pub(in crate::heal) fn record_answer(&self, target: &str, status: StatusCode, fields: &HeaderMap) {
         if status.is_success() {
             self.last.invalidate(target);
             *self.latest.lock() = None;
@@ -106,19 +106,19 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_until_the_same_request_goes_well() {
-        let remarks = FailureLog::default();
-        remarks.answered("/canvas/a", StatusCode::INTERNAL_SERVER_ERROR, &HeaderMap::new());
-        let remark = remarks.last("/canvas/a").expect("a remark");
-        assert_eq!(remark.text, "the canvas service answered 500 Internal Server Error");
-        assert_eq!((remark.passing, remark.status), (false, Some(StatusCode::INTERNAL_SERVER_ERROR)));
-        assert_eq!(remarks.last("/canvas/b"), None);
-        assert_eq!(remarks.latest().as_ref(), Some(&remark.text));
-        remarks.answered("/canvas/a", StatusCode::OK, &HeaderMap::new());
-        assert_eq!((remarks.last("/canvas/a"), remarks.latest()), (None, None));
-        remarks.record_truncated("/canvas/a");
-        let remark = remarks.last("/canvas/a").expect("a remark");
+        let failures = FailureLog::default();
+        failures.record_answer("/canvas/a", StatusCode::INTERNAL_SERVER_ERROR, &HeaderMap::new());
+        let reason = failures.last("/canvas/a").expect("a reason");
+        assert_eq!(reason.text, "the canvas service answered 500 Internal Server Error");
+        assert_eq!((reason.passing, reason.status), (false, Some(StatusCode::INTERNAL_SERVER_ERROR)));
+        assert_eq!(failures.last("/canvas/b"), None);
+        assert_eq!(failures.latest().as_ref(), Some(&reason.text));
+        failures.record_answer("/canvas/a", StatusCode::OK, &HeaderMap::new());
+        assert_eq!((failures.last("/canvas/a"), failures.latest()), (None, None));
+        failures.record_truncated("/canvas/a");
+        let reason = failures.last("/canvas/a").expect("a reason");
         assert_eq!(
-            (remark.passing, remark.status),
+            (reason.passing, reason.status),
             (true, None),
             "a broken answer proves nothing of the canvas"
         );
@@ -126,32 +126,32 @@ mod tests {
 
     #[test]
     fn a_pause_that_the_server_asks_for_is_remembered_but_not_for_the_whole_night() {
-        let remarks = FailureLog::default();
+        let failures = FailureLog::default();
         let mut fields = HeaderMap::new();
         for (text, most) in [("7", 7), ("999999", 600)] {
             fields.insert(header::RETRY_AFTER, HeaderValue::from_static(text));
-            remarks.answered("/canvas/a", StatusCode::TOO_MANY_REQUESTS, &fields);
-            let left = remarks.retry_after(Instant::now()).expect("a pause");
+            failures.record_answer("/canvas/a", StatusCode::TOO_MANY_REQUESTS, &fields);
+            let left = failures.retry_after(Instant::now()).expect("a pause");
             assert!(left <= Duration::from_secs(most) && left > Duration::from_secs(most - 2), "{text}");
         }
-        assert_eq!(remarks.retry_after(Instant::now() + LONGEST_REST), None);
-        let remarks = FailureLog::default();
+        assert_eq!(failures.retry_after(Instant::now() + LONGEST_REST), None);
+        let failures = FailureLog::default();
         fields.insert(header::RETRY_AFTER, HeaderValue::from_static("soon"));
-        remarks.answered("/canvas/a", StatusCode::TOO_MANY_REQUESTS, &fields);
-        assert_eq!(remarks.retry_after(Instant::now()), None, "that is no time");
+        failures.record_answer("/canvas/a", StatusCode::TOO_MANY_REQUESTS, &fields);
+        assert_eq!(failures.retry_after(Instant::now()), None, "that is no time");
     }
 
     #[test]
     fn a_request_without_an_answer_may_go_well_the_next_time() {
-        let remarks = FailureLog::default();
-        remarks.record_error("/canvas/a", &UpstreamError::Busy);
-        let remark = remarks.last("/canvas/a").expect("a remark");
-        assert_eq!((remark.passing, remark.status), (true, None));
-        assert!(remark.text.starts_with("the canvas service: "), "{}", remark.text);
+        let failures = FailureLog::default();
+        failures.record_error("/canvas/a", &UpstreamError::Busy);
+        let reason = failures.last("/canvas/a").expect("a reason");
+        assert_eq!((reason.passing, reason.status), (true, None));
+        assert!(reason.text.starts_with("the canvas service: "), "{}", reason.text);
         for (status, passing) in [(429, true), (503, true), (500, false), (404, false)] {
             let status = StatusCode::from_u16(status).expect("a status");
-            remarks.answered("/canvas/a", status, &HeaderMap::new());
-            assert_eq!(remarks.last("/canvas/a").expect("a remark").passing, passing, "{status}");
+            failures.record_answer("/canvas/a", status, &HeaderMap::new());
+            assert_eq!(failures.last("/canvas/a").expect("a reason").passing, passing, "{status}");
         }
     }
 }

@@ -11,7 +11,7 @@ const FAULT_LASTS: Duration = Duration::from_secs(2);
 
 /// Time in which a sign of a fault may still be refuted, and interval of that check.
 const DOUBT_LASTS: Duration = Duration::from_secs(3);
-const DOUBT_LOOK: Duration = Duration::from_millis(50);
+const DOUBT_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// `FaultTracker` holds the last signs of health and of faults of one canvas service.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ impl FaultTracker {
     pub(in crate::heal) async fn is_well_soon(&self) -> bool {
         let refuted = async {
             while !self.is_healthy() {
-                tokio::time::sleep(DOUBT_LOOK).await;
+                tokio::time::sleep(DOUBT_CHECK_INTERVAL).await;
             }
         };
         tokio::time::timeout(DOUBT_LASTS, refuted).await.is_ok()

@@ -118,7 +118,7 @@ pub(in crate::heal) struct CanvasService {
     /// Time at which the breaker last closed.
     recovered: Arc<Mutex<Option<Instant>>>,
     pub(in crate::heal) fault_tracker: Arc<FaultTracker>,
-    pub(in crate::heal) remarks: Arc<FailureLog>,
+    pub(in crate::heal) failures: Arc<FailureLog>,
     pub(in crate::heal) metrics: Arc<Metrics>,
 }
 
@@ -201,7 +201,7 @@ impl CanvasService {
             books: before.map_or_else(|| Arc::new(Semaphore::new(1)), |before| Arc::clone(&before.books)),
             recovered: before.map(|before| Arc::clone(&before.recovered)).unwrap_or_default(),
             fault_tracker: before.map(|before| Arc::clone(&before.fault_tracker)).unwrap_or_default(),
-            remarks: before.map(|before| Arc::clone(&before.remarks)).unwrap_or_default(),
+            failures: before.map(|before| Arc::clone(&before.failures)).unwrap_or_default(),
             metrics,
         }
     }
@@ -326,7 +326,7 @@ impl CanvasService {
             return nonsense;
         }
         if let (Some(began), true) = (built_since, is_book) {
-            self.registrations.has_built(read.images(), began);
+            self.registrations.note_built(read.images(), began);
         }
         let mut images = read.images().peekable();
         if !read.canvases.is_empty() && images.peek().is_none() && !is_another {

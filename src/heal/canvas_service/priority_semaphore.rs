@@ -41,7 +41,7 @@ impl Priority {
 const FAIRNESS: u32 = 3;
 
 /// Interval at which a waiter checks whether all permits have been held for long.
-const EXTRA_LOOK: Duration = Duration::from_millis(20);
+const EXTRA_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// `PrioritySemaphore` holds the permits of one canvas service.
 #[derive(Debug)]
@@ -179,7 +179,7 @@ impl PrioritySemaphore {
     ) -> PriorityPermit {
         let mut permit = std::pin::pin!(self.acquire(|_| priority));
         loop {
-            if let Ok(permit) = tokio::time::timeout(EXTRA_LOOK, &mut permit).await {
+            if let Ok(permit) = tokio::time::timeout(EXTRA_CHECK_INTERVAL, &mut permit).await {
                 return permit;
             }
             let mut state = self.state.lock();

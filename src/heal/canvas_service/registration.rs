@@ -131,10 +131,10 @@ impl RegistrationCheck {
     }
 
     /// Notes that a whole manifest was built with these images, so their keys were written.
-    pub(in crate::heal) fn has_built<'a>(&self, keys: impl Iterator<Item = &'a String>, now: Instant) {
+    pub(in crate::heal) fn note_built<'a>(&self, keys: impl Iterator<Item = &'a String>, now: Instant) {
         for key in keys {
             if let IdentifierKind::Uuid { uuid, .. } = Identifier::new(key).kind() {
-                self.is_back(uuid);
+                self.note_back(uuid);
                 self.alive.insert(uuid, now, self.alive_for);
             }
         }
@@ -162,21 +162,13 @@ impl RegistrationCheck {
     }
 
     /// Forgets "expired": the image is back.
-    pub(in crate::heal) fn is_back(&self, uuid: Uuid) {
+    pub(in crate::heal) fn note_back(&self, uuid: Uuid) {
         self.expired.remove(&uuid);
     }
 
-    /// Notes that the service gave no answer at all. A pause follows, so that not every request waits for it in turn.
-    pub(in crate::heal) fn record_timeout(&self, now: Instant) {
-        self.close(now);
-    }
-
-    /// Notes that a live image was reported expired: another server than the service answers there.
-    pub(in crate::heal) fn disable(&self, now: Instant) {
-        self.close(now);
-    }
-
-    fn close(&self, now: Instant) {
+    /// Begins a pause, so that not every request waits in vain: the service gave no answer at all, or a live image was
+    /// reported expired, as by another server that answers in its place.
+    pub(in crate::heal) fn suspend(&self, now: Instant) {
         let mut closed = self.closed();
         closed.life = (closed.life * 2).max(FIRST_LIFE).min(self.recheck);
         closed.until = Some(now + closed.life);
@@ -269,7 +261,7 @@ mod tests {
     #[test]
     fn a_service_that_says_nothing_is_asked_again_soon() {
         let (check, now) = (check(), Instant::now());
-        check.record_timeout(now);
+        check.suspend(now);
         assert!(!check.is_available(now));
         assert!(check.is_available(now + FIRST_LIFE));
     }
@@ -293,7 +285,7 @@ mod tests {
     async fn the_images_of_a_manifest_that_was_built_are_alive() {
         let check = check();
         hear(&check, 404, FORGOTTEN);
-        check.has_built([UUID.to_string(), "no-uuid".to_owned()].iter(), Instant::now());
+        check.note_built([UUID.to_string(), "no-uuid".to_owned()].iter(), Instant::now());
         assert!(check.is_known_registered(UUID, None) && !check.remembers_expired(UUID));
     }
 
@@ -301,16 +293,16 @@ mod tests {
     fn the_pause_doubles_up_to_the_recheck_and_an_answer_ends_it() {
         let (check, now) = (check(), Instant::now());
         for seconds in [2, 4, 8, 16, 32, 60, 60] {
-            check.record_timeout(now);
+            check.suspend(now);
             let until = now + Duration::from_secs(seconds);
             assert!(check.is_available(until) && !check.is_available(until - Duration::from_millis(1)));
         }
         hear(&check, 404, FORGOTTEN);
         assert!(check.is_available(now), "it answers");
-        check.record_timeout(now);
+        check.suspend(now);
         assert!(!check.is_available(now + FIRST_LIFE), "only \"alive\" shows that its answers are right");
         hear(&check, 200, FILE);
-        check.record_timeout(now);
+        check.suspend(now);
         assert!(check.is_available(now + FIRST_LIFE));
         assert!(check.keeps_to(Duration::from_mins(1), Duration::from_mins(1)));
         assert!(!check.keeps_to(Duration::from_mins(1), Duration::from_mins(2)));

@@ -24,11 +24,11 @@ use crate::observe::{EventKind, Span};
 use crate::upstream::guard::CanvasTarget;
 
 /// Interval at which a request checks whether others wait for its permit.
-const HANG_LOOK: Duration = Duration::from_millis(500);
+const HANG_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Time that others wait for the one request that tries a service which only failed, and interval of their checks.
 const TRIAL_LASTS: Duration = Duration::from_secs(5);
-const TRIAL_LOOK: Duration = Duration::from_millis(20);
+const TRIAL_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 impl CanvasService {
     /// True if a request may go out. While one request tries whether the service is well again, the others wait for its
@@ -43,7 +43,7 @@ impl CanvasService {
             if self.breaker.state(now) != BreakerState::HalfOpen || now >= deadline {
                 return false;
             }
-            tokio::time::sleep(TRIAL_LOOK).await;
+            tokio::time::sleep(TRIAL_CHECK_INTERVAL).await;
         }
     }
 
@@ -88,7 +88,7 @@ impl CanvasService {
     /// True if the service asked for a pause, and the request must keep it: only those of the sweep lane do, because no
     /// viewer waits for them.
     pub(in crate::heal) fn rests_from(&self, urgency: &FlightPriority) -> bool {
-        urgency.lane() == Priority::Background && self.remarks.retry_after(Instant::now()).is_some()
+        urgency.lane() == Priority::Background && self.failures.retry_after(Instant::now()).is_some()
     }
 
     /// Waits for `work`, a request that was sent, while holding its permit. A hanging request loses the permit when others
@@ -116,7 +116,7 @@ impl CanvasService {
                 }
                 Err(_) => {}
             }
-            pause = HANG_LOOK;
+            pause = HANG_CHECK_INTERVAL;
         }
     }
 }

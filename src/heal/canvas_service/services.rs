@@ -47,7 +47,7 @@ pub(in crate::heal) struct CanvasServices {
     doubts: ImageDoubts,
     metrics: Arc<Metrics>,
     /// An identifier that was alive a short while ago: its info.json shows whether info.json works at all.
-    witness: Mutex<Option<IndexedImage>>,
+    alive_image: Mutex<Option<IndexedImage>>,
 }
 
 impl CanvasServices {
@@ -58,7 +58,7 @@ impl CanvasServices {
         (cooldowns, doubts): (Cooldowns, ImageDoubts),
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { services, guard, fleet, files, cooldowns, doubts, metrics, witness: Mutex::new(None) }
+        Self { services, guard, fleet, files, cooldowns, doubts, metrics, alive_image: Mutex::new(None) }
     }
 
     pub(in crate::heal) fn files(&self) -> &FileUrls {
@@ -137,7 +137,7 @@ impl CanvasServices {
                 Ok((status, body)) => service.registrations.record_response(uuid, status, &body, asked_at),
                 Err(error) => {
                     self.metrics.upstream_error(error.kind());
-                    service.registrations.record_timeout(Instant::now());
+                    service.registrations.suspend(Instant::now());
                     Registration::Nothing
                 }
             };
@@ -149,7 +149,7 @@ impl CanvasServices {
             match &said {
                 Registration::Alive(file_url) => {
                     self.files.learn(uuid, file_url);
-                    self.set_canary(image);
+                    self.set_known_alive(image);
                 }
                 Registration::Expired => self.expired_again(image, alive_at),
                 Registration::Nothing => {}
@@ -178,9 +178,9 @@ impl CanvasServices {
 
     /// Forgets "expired": the image is back, or was healed. Background work that probed it before must not heal it once
     /// more.
-    pub(in crate::heal) fn is_back(&self, image: &IndexedImage) {
+    pub(in crate::heal) fn note_back(&self, image: &IndexedImage) {
         if let Some(uuid) = image.uuid() {
-            self.services.iter().for_each(|service| service.registrations.is_back(uuid));
+            self.services.iter().for_each(|service| service.registrations.note_back(uuid));
         }
         self.doubts.healed.insert(image.image_key(), Instant::now(), HEALED_FOR);
     }
@@ -225,19 +225,19 @@ impl CanvasServices {
     /// Notes that the service called an image alive that had to be healed: another server answers there, or a cache does.
     pub(in crate::heal) fn resources_lied(&self, image: &IndexedImage) {
         for service in self.of(image) {
-            service.registrations.disable(Instant::now());
+            service.registrations.suspend(Instant::now());
         }
         self.metrics.event(EventKind::ResourcesDistrusted);
     }
 
     /// Remembers this image as alive: later it can show whether info.json works at all.
-    pub(in crate::heal) fn set_canary(&self, image: &IndexedImage) {
-        *self.witness.lock() = Some(image.clone());
+    pub(in crate::heal) fn set_known_alive(&self, image: &IndexedImage) {
+        *self.alive_image.lock() = Some(image.clone());
     }
 
     /// An identifier that was alive a short while ago.
-    pub(in crate::heal) fn canary(&self) -> Option<IndexedImage> {
-        self.witness.lock().clone()
+    pub(in crate::heal) fn known_alive(&self) -> Option<IndexedImage> {
+        self.alive_image.lock().clone()
     }
 
     /// Time of the last whole build by the services of this image.

@@ -92,7 +92,7 @@ impl CanvasService {
             upstream: self.authority.clone(),
             variants,
             breaker: self.breaker.status(now),
-            last_error: self.remarks.latest(),
+            last_error: self.failures.latest(),
             waiting_viewers: self.viewers.waiting_viewers(),
         }
     }
@@ -121,9 +121,9 @@ impl CanvasService {
     pub(in crate::heal) fn failure(&self, request: &CanvasRequestKey) -> Option<FailureReason> {
         let anew = || {
             let is_variant = request.rung == Rung::Variant;
-            is_variant.then(|| self.remarks.last(&variants::built_anew(&request.target))).flatten()
+            is_variant.then(|| self.failures.last(&variants::built_anew(&request.target))).flatten()
         };
-        let last = anew().or_else(|| self.remarks.last(&request.target))?;
+        let last = anew().or_else(|| self.failures.last(&request.target))?;
         Some(FailureReason { text: format!("{} ({})", last.text, self.authority), ..last })
     }
 

@@ -201,7 +201,7 @@ async fn only_what_nobody_waits_for_keeps_the_pause_that_the_service_asked_for()
     assert!(Priority::ALL.iter().all(|lane| !rests(*lane)));
     let mut fields = http::HeaderMap::new();
     fields.insert(header::RETRY_AFTER, HeaderValue::from_static("7"));
-    service.remarks.answered(CANVAS, StatusCode::TOO_MANY_REQUESTS, &fields);
+    service.failures.record_answer(CANVAS, StatusCode::TOO_MANY_REQUESTS, &fields);
     assert!(rests(Priority::Background) && !rests(Priority::Prefetch) && !rests(Priority::Viewer));
     tokio::time::advance(Duration::from_secs(7)).await;
     assert!(!rests(Priority::Background));

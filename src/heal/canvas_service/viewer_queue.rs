@@ -62,7 +62,7 @@ pub(in crate::heal) struct FirstRequest {
 }
 
 impl FirstRequest {
-    pub(in crate::heal) fn is_sent(&self) {
+    pub(in crate::heal) fn mark_sent(&self) {
         self.was_sent.store(true, Ordering::Release);
     }
 }
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(begun.elapsed(), Duration::from_secs(1));
         let first = requests.begin(&name).expect("it has ended");
         assert!(matches!(requests.wait(&name, until).await, Some(FirstState::Late(false))));
-        first.is_sent();
+        first.mark_sent();
         assert!(matches!(requests.wait(&name, until).await, Some(FirstState::Late(true))));
         assert_eq!(begun.elapsed(), Duration::from_secs(30));
     }

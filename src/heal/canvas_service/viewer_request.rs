@@ -10,18 +10,15 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, timeout};
 
-use crate::heal::Healer;
 use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::build_permit::BuildPermit;
 use crate::heal::canvas_service::priority_semaphore::{Priority, PriorityPermit};
 use crate::heal::canvas_service::viewer_queue::{FirstRequest, FirstState, is_canvas};
+use crate::heal::{Healer, RETRY_AFTER};
 use crate::observe::EventKind;
 
 /// A document answered within this time has no first request to wait for.
 const ANSWERED_FOR: Duration = Duration::from_secs(2);
-
-/// `Retry-After` of viewers who would have to wait for too long.
-const COME_BACK: Duration = Duration::from_secs(5);
 
 /// `ViewerRequest` is one viewer's request on its way. Requests that wait for it go when it is dropped.
 #[derive(Debug)]
@@ -48,13 +45,13 @@ enum ViewerPermit {
 struct DelayedRelease(Option<ViewerPermit>);
 
 /// Time for which the permit of a viewer who left is kept.
-const LINGER: Duration = Duration::from_secs(2);
+const KEPT_FOR: Duration = Duration::from_secs(2);
 
 impl Drop for DelayedRelease {
     fn drop(&mut self) {
         if let (Some(permit), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(async move {
-                tokio::time::sleep(LINGER).await;
+                tokio::time::sleep(KEPT_FOR).await;
                 drop(permit);
             });
         }
@@ -72,7 +69,7 @@ impl Healer {
         admitted: impl Future<Output = Result<T, E>>,
     ) -> Result<(Option<ViewerRequest>, T), Duration> {
         let Some(service) = self.parts.services.on(route) else {
-            return Ok((None, admitted.await.map_err(|_| COME_BACK)?));
+            return Ok((None, admitted.await.map_err(|_| RETRY_AFTER)?));
         };
         let (request, own) = service.let_through(target, self.parts.settings.heal.wait, admitted).await?;
         Ok((Some(request), own))
@@ -92,11 +89,11 @@ impl CanvasService {
         let mut request = ViewerRequest { service, name, first: None, permit: None, tells: false };
         // A stored document needs no permit.
         if requests.answered.get(&request.name) == Some(true) {
-            return Ok((request, admitted.await.map_err(|_| COME_BACK)?));
+            return Ok((request, admitted.await.map_err(|_| RETRY_AFTER)?));
         }
         let Some(_waiting) = requests.wait(self.bounds.max_waiting) else {
             self.metrics.event(EventKind::ViewerRefused);
-            return Err(COME_BACK);
+            return Err(RETRY_AFTER);
         };
         let until = Instant::now() + wait;
         let (mut admitted, mut own) = (std::pin::pin!(admitted), None);
@@ -114,7 +111,7 @@ impl CanvasService {
                 // The first request found no permit itself.
                 Some(FirstState::Late(false)) => return Err(self.wait_expired()),
                 // A request without its client's permit cannot be the first.
-                None if own.is_none() => own = Some(admitted.as_mut().await.map_err(|_| COME_BACK)?),
+                None if own.is_none() => own = Some(admitted.as_mut().await.map_err(|_| RETRY_AFTER)?),
                 None => {
                     request.first = requests.first.begin(&request.name);
                     if request.first.is_some() {
@@ -125,7 +122,7 @@ impl CanvasService {
         }
         let own = match own {
             Some(own) => own,
-            None => admitted.await.map_err(|_| COME_BACK)?,
+            None => admitted.await.map_err(|_| RETRY_AFTER)?,
         };
         let is_canvas = is_canvas(&request.name);
         // The first request was answered, but not with the document: each of the others may have it built.
@@ -136,7 +133,7 @@ impl CanvasService {
             request.permit = permit.map_err(|_| self.wait_expired())?;
         }
         if let Some(first) = &request.first {
-            first.is_sent();
+            first.mark_sent();
         }
         Ok((request, own))
     }
@@ -144,7 +141,7 @@ impl CanvasService {
     /// Counts a viewer who has waited for the longest time allowed; returns its `Retry-After`.
     fn wait_expired(&self) -> Duration {
         self.metrics.event(EventKind::ViewerWaitExpired);
-        COME_BACK
+        RETRY_AFTER
     }
 
     /// The permit to have something built for a viewer.

@@ -96,9 +96,11 @@ impl HealRun<'_> {
     /// anew since.
     ///
     /// UPSTREAM: then a poisoned duplicate may stand behind the good one. Only plain GETs show it.
-    fn repair_empty(&mut self, turns: &[CanvasAttempt]) {
-        for turn in turns.iter().filter(|turn| turn.visited == VisitResult::Got(CanvasResponse::Lacks)) {
-            self.repair(&turn.service, CanvasRequest::visit(&turn.canvas));
+    fn repair_empty(&mut self, attempts: &[CanvasAttempt]) {
+        for attempt in
+            attempts.iter().filter(|attempt| attempt.visited == VisitResult::Got(CanvasResponse::Lacks))
+        {
+            self.repair(&attempt.service, CanvasRequest::visit(&attempt.canvas));
         }
     }
 }
@@ -172,30 +174,30 @@ impl Ladder {
         {
             return HealOutcome::Alive;
         }
-        let mut turns = self.turns(image);
+        let mut attempts = self.canvas_attempts(image);
         let (mut tried, mut cooling, mut gone) = (false, false, None);
         for &rung in &self.settings.heal.ladder {
             // Registering needs no canvas: it also works where no canvas of the image may be requested.
-            let most = if rung == Rung::Register { 1 } else { turns.len() };
+            let most = if rung == Rung::Register { 1 } else { attempts.len() };
             let mut asked = 0;
-            for turn in 0..most {
-                let step = match (rung, turns.get_mut(turn)) {
+            for position in 0..most {
+                let step = match (rung, attempts.get_mut(position)) {
                     (Rung::Register, _) => self.register(run).await,
-                    (_, Some(turn)) => self.canvas_step(rung, turn, run).await,
+                    (_, Some(attempt)) => self.canvas_step(rung, attempt, run).await,
                     (_, None) => StepResult::Skipped,
                 };
                 if matches!(step, StepResult::Gone | StepResult::NoHelp(_))
                     && step != StepResult::NoHelp(CanvasResponse::Refused)
                 {
-                    urgency.sees();
+                    urgency.note_evidence();
                 }
                 match step {
                     StepResult::Back => {
-                        run.repair_empty(&turns);
+                        run.repair_empty(&attempts);
                         return HealOutcome::Healed(rung);
                     }
                     StepResult::Alive => {
-                        run.repair_empty(&turns);
+                        run.repair_empty(&attempts);
                         return HealOutcome::Alive;
                     }
                     // Another canvas may own the image; but nothing more is built over a stored one.
@@ -246,9 +248,9 @@ impl Ladder {
     /// Notes that visits were in vain: a stored canvas was believed, and the viewer's own request shows that it healed
     /// nothing. A second visit would change nothing.
     pub(in crate::heal) fn visits_were_in_vain(&self, image: &IndexedImage) {
-        for turn in self.turns(image) {
-            if turn.service.may_overwrite(&turn.canvas) {
-                let visit = CanvasRequest::visit(&turn.canvas).flight;
+        for attempt in self.canvas_attempts(image) {
+            if attempt.service.may_overwrite(&attempt.canvas) {
+                let visit = CanvasRequest::visit(&attempt.canvas).flight;
                 self.services.cooldowns.set_remaining(&visit, VISITED_FOR, Instant::now());
                 self.visits.insert(visit, CanvasResponse::Carries, VISITED_FOR);
             }
@@ -256,18 +258,18 @@ impl Ladder {
     }
 
     /// Canvases that may be requested, each once: newest first, and behind them those that failed, the last one last. So
-    /// every canvas has its turn, however many newer ones were in vain.
-    fn turns(&self, image: &IndexedImage) -> Vec<CanvasAttempt> {
+    /// every canvas is tried at last, however many newer ones were in vain.
+    fn canvas_attempts(&self, image: &IndexedImage) -> Vec<CanvasAttempt> {
         let canvases = self.services.asked_canvases(image).into_iter();
-        let turn = |(service, canvas)| CanvasAttempt {
+        let attempt = |(service, canvas)| CanvasAttempt {
             service,
             canvas,
             visited: VisitResult::Never,
             overwrites: false,
         };
-        let mut turns: Vec<CanvasAttempt> = canvases.map(turn).collect();
-        turns.sort_by_cached_key(|turn| self.failed_at(&turn.canvas));
-        turns
+        let mut attempts: Vec<CanvasAttempt> = canvases.map(attempt).collect();
+        attempts.sort_by_cached_key(|attempt| self.failed_at(&attempt.canvas));
+        attempts
     }
 
     /// Time of the last failure of the requests for this canvas; `None`, which comes first: there is none.
@@ -276,17 +278,22 @@ impl Ladder {
         requests.map(|request| self.services.cooldowns.failed_at(&request.flight)).max().flatten()
     }
 
-    async fn canvas_step(&self, rung: Rung, turn: &mut CanvasAttempt, run: &mut HealRun<'_>) -> StepResult {
+    async fn canvas_step(
+        &self,
+        rung: Rung,
+        attempt: &mut CanvasAttempt,
+        run: &mut HealRun<'_>,
+    ) -> StepResult {
         // A request that may overwrite is only for services that cannot build beside.
-        turn.overwrites |= turn.service.may_overwrite(&turn.canvas);
-        let may_overwrite = turn.overwrites;
+        attempt.overwrites |= attempt.service.may_overwrite(&attempt.canvas);
+        let may_overwrite = attempt.overwrites;
         match rung {
-            Rung::Variant => self.variant(turn, run).await,
-            Rung::Visit if may_overwrite && turn.visited == VisitResult::Never => {
-                let visit = CanvasRequest::visit(&turn.canvas);
+            Rung::Variant => self.variant(attempt, run).await,
+            Rung::Visit if may_overwrite && attempt.visited == VisitResult::Never => {
+                let visit = CanvasRequest::visit(&attempt.canvas);
                 let key = visit.flight.clone();
-                let step = self.try_rung(&turn.service, visit, run).await;
-                turn.visited = match step {
+                let step = self.try_rung(&attempt.service, visit, run).await;
+                attempt.visited = match step {
                     StepResult::NoHelp(answer) => {
                         self.visits.insert(key, answer, VISITED_FOR);
                         VisitResult::Got(answer)
@@ -299,7 +306,7 @@ impl Ladder {
                 };
                 step
             }
-            Rung::Rebuild if may_overwrite => self.rebuild(turn, run).await,
+            Rung::Rebuild if may_overwrite => self.rebuild(attempt, run).await,
             // Direct was tried before the heal, for the viewer.
             Rung::Direct | Rung::Register | Rung::Visit | Rung::Rebuild => StepResult::Skipped,
         }

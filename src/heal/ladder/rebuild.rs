@@ -25,7 +25,7 @@ const INFO_TRUTH: &str = "info.json?cache=nocache";
 const INFO: &str = "info.json";
 
 /// Duration of a check after which a probe tells whether the rebuild is still needed.
-const A_WHILE: Duration = Duration::from_millis(50);
+const LONG_CHECK: Duration = Duration::from_millis(50);
 
 /// `ServiceHealth` is the expected answer to the service's nested info.json now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,9 +41,9 @@ pub(in crate::heal) enum ServiceHealth {
 impl Ladder {
     /// Rebuild: only when a visit did not help, the service is well, and does not report the image alive. (Alive and 404 is
     /// a missing file: a rebuild would ruin a good canvas.)
-    pub(super) async fn rebuild(&self, turn: &CanvasAttempt, run: &mut HealRun<'_>) -> StepResult {
-        let (service, canvas) = (&turn.service, &turn.canvas);
-        let lacks = match turn.visited {
+    pub(super) async fn rebuild(&self, attempt: &CanvasAttempt, run: &mut HealRun<'_>) -> StepResult {
+        let (service, canvas) = (&attempt.service, &attempt.canvas);
+        let lacks = match attempt.visited {
             VisitResult::Got(CanvasResponse::Lacks) => true,
             VisitResult::Never
             | VisitResult::Got(CanvasResponse::Built | CanvasResponse::Carries | CanvasResponse::Unclear) => {
@@ -52,7 +52,7 @@ impl Ladder {
             // A service that cannot build the canvas cannot build it anew.
             VisitResult::InVain | VisitResult::Got(_) => return StepResult::Skipped,
         };
-        let alone = match self.may_rebuild(turn, run, lacks).await {
+        let alone = match self.may_rebuild(attempt, run, lacks).await {
             Ok(alone) => alone,
             Err(step) => return step,
         };
@@ -85,11 +85,11 @@ impl Ladder {
     /// Returns the permit for the only rebuild, where nothing shows that the service is well. `Err`: not safe.
     async fn may_rebuild(
         &self,
-        turn: &CanvasAttempt,
+        attempt: &CanvasAttempt,
         run: &mut HealRun<'_>,
         lacks: bool,
     ) -> Result<Option<OwnedSemaphorePermit>, StepResult> {
-        let (service, image) = (&turn.service, run.image);
+        let (service, image) = (&attempt.service, run.image);
         let (began, mut alone, mut has_waited) = (Instant::now(), None, false);
         loop {
             if matches!(self.canvases.registration(image).await, Registration::Alive(_)) {
@@ -103,7 +103,7 @@ impl Ladder {
             if health == ServiceHealth::Unwell {
                 self.metrics.event(EventKind::RebuildWithheld);
                 if lacks {
-                    run.repair(service, CanvasRequest::visit(&turn.canvas));
+                    run.repair(service, CanvasRequest::visit(&attempt.canvas));
                 }
                 return Err(StepResult::Skipped);
             }
@@ -120,7 +120,7 @@ impl Ladder {
                 }
             }
             // During the wait another page of the same file may have been rebuilt.
-            if (has_waited || began.elapsed() > A_WHILE) && self.evidence(image).await == Evidence::Alive {
+            if (has_waited || began.elapsed() > LONG_CHECK) && self.evidence(image).await == Evidence::Alive {
                 return Err(StepResult::Alive);
             }
             return Ok(alone.filter(|_| is_a_trial));
@@ -140,7 +140,7 @@ impl Ladder {
         // expected; anything worse is a fault that the nested request would meet too.
         match self.look_at(image, INFO_TRUTH).await {
             Ok(status) if status.is_success() => ServiceHealth::Well,
-            Ok(status) if self.is_expiry(status) => self.health_by_canary(image).await,
+            Ok(status) if self.is_expiry(status) => self.health_by_known_alive(image).await,
             // The image server asks for a login before the look-up: that is no fault, and the service has a way of its own.
             Ok(status) if matches!(status.as_u16(), 401 | 407) => ServiceHealth::Unproven,
             Ok(_) | Err(_) => ServiceHealth::Unwell,
@@ -148,12 +148,12 @@ impl Ladder {
     }
 
     /// Checks another image's info.json: this image's own is 404, as it also is when every info.json fails.
-    async fn health_by_canary(&self, image: &IndexedImage) -> ServiceHealth {
+    async fn health_by_known_alive(&self, image: &IndexedImage) -> ServiceHealth {
         // The image server may have the info.json in its memory: then the nested request, word for word, is well.
         if self.look_at(image, INFO).await.is_ok_and(|status| status.is_success()) {
             return ServiceHealth::Well;
         }
-        let Some(witness) = self.services.canary().filter(|witness| witness.key != image.key) else {
+        let Some(witness) = self.services.known_alive().filter(|witness| witness.key != image.key) else {
             return ServiceHealth::Unproven;
         };
         match self.look_at(&witness, INFO_TRUTH).await {

@@ -22,16 +22,16 @@ use crate::observe::EventKind;
 const SOON_KNOWN: Duration = Duration::from_millis(300);
 
 /// Poll interval of background work for the health of a service.
-const WELL_LOOK: Duration = Duration::from_millis(250);
+const HEALTH_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Shortest time in which a key could be written, lost again and never be seen: the first probe comes as soon.
-const A_MOMENT: Duration = Duration::from_millis(50);
+const FIRST_PROBE_DELAY: Duration = Duration::from_millis(50);
 
 /// Longest pause between two probes for an image.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// First pause of the poll for health: another request may be about to show the health.
-const FIRST_LOOK: Duration = Duration::from_millis(5);
+const FIRST_HEALTH_POLL: Duration = Duration::from_millis(5);
 
 /// `CanvasRequestAttempt` is one request of a heal, as it is judged.
 struct CanvasRequestAttempt<'a> {
@@ -104,7 +104,7 @@ impl Ladder {
             if answer == Some(CanvasResponse::Withheld) && service.is_not_for(urgency) {
                 continue;
             }
-            urgency.is_answered();
+            urgency.note_answer();
             break (answer, leader, attempt);
         };
         let is_lost = answer == Some(CanvasResponse::Lacks)
@@ -119,7 +119,7 @@ impl Ladder {
     async fn waits_until_well(&self, service: &CanvasService, urgency: &FlightPriority) -> bool {
         let began = Instant::now();
         let until = began + self.settings.heal.backoff_max;
-        let mut pause = FIRST_LOOK;
+        let mut pause = FIRST_HEALTH_POLL;
         while service.is_not_for(urgency)
             || began.elapsed() < SOON_KNOWN && urgency.is_for_nobody() && self.is_about_to_be_known(service)
         {
@@ -127,7 +127,7 @@ impl Ladder {
                 return false;
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(WELL_LOOK);
+            pause = (pause * 2).min(HEALTH_POLL_INTERVAL);
         }
         true
     }
@@ -143,7 +143,7 @@ impl Ladder {
     /// comes soon, then fewer and fewer.
     async fn poll_until_served(&self, image: &IndexedImage, leader: &FlightPriority) {
         leader.sent().await;
-        let mut pause = A_MOMENT;
+        let mut pause = FIRST_PROBE_DELAY;
         loop {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -155,7 +155,7 @@ impl Ladder {
 
     /// Notes that this request brought the image back.
     fn helped(&self, attempt: &CanvasRequestAttempt<'_>, image: &IndexedImage) {
-        self.services.is_back(image);
+        self.services.note_back(image);
         self.services.cooldowns.record_success(&attempt.request.flight, attempt.boarded, Instant::now());
     }
 
@@ -226,7 +226,7 @@ impl Ladder {
             return false;
         }
         if self.canvases.registration(image).await == Registration::Expired {
-            service.registrations.disable(Instant::now());
+            service.registrations.suspend(Instant::now());
             self.metrics.event(EventKind::ResourcesDistrusted);
         }
         true
@@ -243,7 +243,7 @@ impl Ladder {
         leader: &FlightPriority,
         urgency: &FlightPriority,
     ) -> bool {
-        let came_later = |departed| urgency.viewer_came_after(departed + A_MOMENT);
+        let came_later = |departed| urgency.viewer_came_after(departed + FIRST_PROBE_DELAY);
         let may_be_seen = leader.has_echo()
             || self.services.has_other_nodes()
             || leader.departed_at().is_some_and(came_later);

@@ -6,25 +6,27 @@ use crate::heal::ladder::{CanvasAttempt, HealRun, Ladder, StepResult, VisitResul
 
 impl Ladder {
     /// Variant: the canvas is built beside the stored one, which stays as it is; the key is written nevertheless.
-    pub(super) async fn variant(&self, turn: &mut CanvasAttempt, run: &mut HealRun<'_>) -> StepResult {
-        let Some(request) = CanvasRequest::variant(&turn.canvas) else { return StepResult::Skipped };
+    pub(super) async fn variant(&self, attempt: &mut CanvasAttempt, run: &mut HealRun<'_>) -> StepResult {
+        let Some(request) = CanvasRequest::variant(&attempt.canvas) else { return StepResult::Skipped };
         // A request from before that was known is a plain visit of this canvas: this heal joins it.
-        if self.services.honours_variants(&turn.service).await == Some(false)
+        if self.services.honours_variants(&attempt.service).await == Some(false)
             && self.canvases.find(&request.flight).is_none()
         {
             return StepResult::Skipped;
         }
-        let step = self.try_rung(&turn.service, request, run).await;
+        let step = self.try_rung(&attempt.service, request, run).await;
         // The request was a plain visit. (Another node may have sent it, and learned that.)
-        if self.services.honours_variants(&turn.service).await == Some(false) {
-            turn.visited = if let StepResult::NoHelp(answer) = step {
+        if self.services.honours_variants(&attempt.service).await == Some(false) {
+            attempt.visited = if let StepResult::NoHelp(answer) = step {
                 VisitResult::Got(answer)
             } else {
                 VisitResult::InVain
             };
         }
         // A service that builds a canvas writes the key first, unless there is no file to write it for.
-        if step == StepResult::NoHelp(CanvasResponse::Lacks) && !turn.service.may_overwrite(&turn.canvas) {
+        if step == StepResult::NoHelp(CanvasResponse::Lacks)
+            && !attempt.service.may_overwrite(&attempt.canvas)
+        {
             return StepResult::Gone;
         }
         step

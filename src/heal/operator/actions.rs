@@ -55,7 +55,7 @@ impl Healer {
         parts.missing.forget(image, parts.lookup.image_marks());
         parts.knowledge.doubt(image);
         let canvases = parts.services.asked_canvases(image).into_iter();
-        let errands = canvases.flat_map(|(service, canvas)| {
+        let requests = canvases.flat_map(|(service, canvas)| {
             let own = [
                 CanvasRequest::visit(&canvas),
                 CanvasRequest::rebuild(&canvas),
@@ -63,10 +63,10 @@ impl Healer {
             ];
             own.into_iter()
                 .chain(CanvasRequest::variant(&canvas))
-                .map(move |errand| (Arc::clone(&service), errand))
+                .map(move |request| (Arc::clone(&service), request))
         });
-        for (service, errand) in errands.chain(parts.ladder.register_request(image)) {
-            parts.services.clear_cooldown(&service, &errand.flight);
+        for (service, request) in requests.chain(parts.ladder.register_request(image)) {
+            parts.services.clear_cooldown(&service, &request.flight);
         }
     }
 }

@@ -104,7 +104,7 @@ pub enum CanvasVisit {
 const LONGEST_MANIFEST: usize = 256 << 20;
 
 /// Poll interval of an open breaker.
-const BREAKER_LOOK: Duration = Duration::from_millis(100);
+const BREAKER_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Healer {
     /// The image with this lookup key on `canvas` of `manifest`. `None`: no route is for images, or `[heal] identifiers`
@@ -204,8 +204,8 @@ impl Healer {
         let Some((service, allowed)) = parts.services.asked_canvas(canvas) else {
             return CanvasVisit::Failed { reason: NO_ROUTE.to_owned(), passing: false };
         };
-        let errand = CanvasRequest::visit(&allowed);
-        match self.landed_visit(&service, &errand, image).await {
+        let request = CanvasRequest::visit(&allowed);
+        match self.landed_visit(&service, &request, image).await {
             CanvasResponse::Built
             | CanvasResponse::Carries
             | CanvasResponse::Unclear
@@ -213,7 +213,7 @@ impl Healer {
             CanvasResponse::Lacks => CanvasVisit::Poisoned,
             CanvasResponse::Withheld => CanvasVisit::Failed { reason: LEFT_ALONE.to_owned(), passing: true },
             CanvasResponse::Refused | CanvasResponse::Busy | CanvasResponse::Unwell => {
-                match service.remarks.last(&errand.flight.target) {
+                match service.failures.last(&request.flight.target) {
                     Some(remark) => CanvasVisit::Failed { reason: remark.text, passing: remark.passing },
                     None => CanvasVisit::Failed { reason: NO_HELP.to_owned(), passing: true },
                 }
@@ -239,7 +239,7 @@ impl Healer {
         let now = Instant::now();
         let rests = self.parts.services.all().iter().filter_map(|service| {
             let open = service.breaker.state(now) == BreakerState::Open;
-            service.remarks.retry_after(now).or(open.then_some(BREAKER_LOOK))
+            service.failures.retry_after(now).or(open.then_some(BREAKER_POLL_INTERVAL))
         });
         rests.max()
     }
@@ -319,11 +319,11 @@ impl Healer {
     async fn landed_visit(
         &self,
         service: &Arc<CanvasService>,
-        errand: &CanvasRequest,
+        request: &CanvasRequest,
         image: &IndexedImage,
     ) -> CanvasResponse {
         let urgency = FlightPriority::new(Priority::Background);
-        self.parts.requests.answer(service, &errand.flight, image, &urgency).await
+        self.parts.requests.answer(service, &request.flight, image, &urgency).await
     }
 
     /// Returns whether these canvases were poisoned, and whether they are well now. Waits for canvas requests that still

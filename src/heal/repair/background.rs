@@ -40,7 +40,7 @@ const LONGEST: Duration = Duration::from_mins(30);
 const SOON: Duration = Duration::from_mins(1);
 
 /// Poll interval for the end of a fault that was seen.
-const FAULT_LOOK: Duration = Duration::from_millis(100);
+const FAULT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// `CureAttempt` is the result of one try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +162,7 @@ impl Repairs {
                 ControlFlow::Continue(NextRepair::Later) => {}
             }
             // For a fault that was just seen a check costs no request.
-            let next = if service.fault_tracker.is_healthy() { pause } else { FAULT_LOOK };
+            let next = if service.fault_tracker.is_healthy() { pause } else { FAULT_POLL_INTERVAL };
             service.fault_tracker.until_good(next.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
             let most = if began.elapsed() < SOON { soon } else { self.settings.heal.backoff_max };
             pause = (pause * 2).min(most);

@@ -49,14 +49,14 @@ use crate::index::learn::DocumentLearner;
 use crate::observe::{EventKind, GaugeGuard, Metrics};
 
 /// Documents in repair or waited for at once, at most.
-const MENDS: usize = 1_000;
+const MAX_REPAIRS: usize = 1_000;
 
 /// Rebuilds of one document at most that brought it back whole and yet did not last: duplicates hide.
 const REBUILDS: usize = 3;
 
 /// Number of rebuilds with an unchanged result, without proof, after which the result is believed for a while. Their
 /// cool-downs grow.
-const IN_VAIN: u32 = 5;
+const MAX_UNPROVEN_REBUILDS: u32 = 5;
 
 /// `DocumentRepair` is the end of the repair for one viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl Repairs {
         if self.services.cooldowns.remaining(&key, None, started).is_some() {
             return DocumentRepair::Cooling;
         }
-        if self.state.running.len() >= MENDS {
+        if self.state.running.len() >= MAX_REPAIRS {
             return DocumentRepair::Pending;
         }
         let Some(_waiting) = limits.wait() else { return DocumentRepair::Pending };
@@ -198,7 +198,7 @@ impl Repairs {
     /// Retries in the background until the service is well. A viewer who comes in between starts a try of his own, and so
     /// does not wait for the next one here.
     fn retry_in_background(self: &Arc<Self>, key: CanvasRequestKey, poisoned: Arc<PoisonedDocument>) {
-        if self.state.retried.len() >= MENDS {
+        if self.state.retried.len() >= MAX_REPAIRS {
             self.metrics.event(EventKind::CureRefused);
             return;
         }
@@ -316,7 +316,7 @@ impl Repairs {
             .filter(|(same, _)| *same == built)
             .map_or(0, |(_, times)| times);
         self.state.futile_rebuilds.insert(key.clone(), (built, before + 1), 2 * BELIEVED);
-        let Some(more) = before.checked_sub(IN_VAIN) else { return RepairResult::Failed };
+        let Some(more) = before.checked_sub(MAX_UNPROVEN_REBUILDS) else { return RepairResult::Failed };
         let life = self.settings.heal.backoff_max.saturating_mul(2u32.saturating_pow(more)).min(BELIEVED);
         self.state.shortened.insert(key.clone(), built, life);
         RepairResult::Shorter(built, life)

@@ -30,7 +30,7 @@ use crate::observe::EventKind;
 use crate::upstream::guard::CanvasTarget;
 
 /// Time for which files that seem gone are believed gone. (Each file is remembered by itself, and for longer.)
-const SEEMS: Duration = Duration::from_secs(10);
+const SEEMS_GONE_FOR: Duration = Duration::from_secs(10);
 
 impl Repairs {
     /// Finds the first missing image whose file is there. `Err`: not now.
@@ -66,7 +66,7 @@ impl Repairs {
         if is_refused && !self.another_page_is_well(order, route).await {
             return Err(RepairResult::Unwell);
         }
-        Ok(LackingImages::Gone(if seems { SEEMS } else { BELIEVED }))
+        Ok(LackingImages::Gone(if seems { SEEMS_GONE_FOR } else { BELIEVED }))
     }
 
     /// True if each image that a document still lacks after a rebuild is gone, or is one that the service can certainly

@@ -11,7 +11,7 @@ use super::world::Resources;
 
 impl CaseRun {
     /// Checks the invariants at rest: no work is left.
-    pub(super) async fn is_at_rest(&self) {
+    pub(super) async fn check_at_rest(&self) {
         self.model.log(|| "---- at rest".to_owned());
         // A cure is given up after half an hour, and a pause.
         sleep(Duration::from_mins(40)).await;
@@ -30,10 +30,10 @@ impl CaseRun {
         if held != 0 {
             self.model.breaks(format!("(7) {held} bytes are held at the end"));
         }
-        self.counts_are_right();
+        self.check_counts();
     }
 
-    fn counts_are_right(&self) {
+    fn check_counts(&self) {
         let model = &self.model;
         let (asked, building, stray) = {
             let state = model.state();

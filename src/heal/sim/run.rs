@@ -19,7 +19,7 @@ use super::library::{IMAGES, Image, SERVICES};
 use super::model::Model;
 use super::settings::settings;
 use super::world::Cache;
-use crate::cluster::{Cluster, RedisMood, SimulatedRedis};
+use crate::cluster::{Cluster, RedisHealth, SimulatedRedis};
 use crate::config::Settings;
 use crate::config::settings::{RouteSettings, Timeouts};
 use crate::heal::{
@@ -320,9 +320,9 @@ pub(super) fn play(case: &Case, logs: bool) -> (Vec<String>, Vec<String>) {
             let (run, trouble) = (Arc::clone(&run), *trouble);
             tokio::spawn(async move {
                 sleep_until(run.model.start + Duration::from_millis(trouble.from)).await;
-                run.shared.is_in(if hangs { RedisMood::Hangs } else { RedisMood::Away });
+                run.shared.set_health(if hangs { RedisHealth::Hangs } else { RedisHealth::Away });
                 sleep_until(run.model.start + Duration::from_millis(trouble.to)).await;
-                run.shared.is_in(RedisMood::Well);
+                run.shared.set_health(RedisHealth::Well);
             });
         }
         for at in &case.acts {
@@ -331,7 +331,7 @@ pub(super) fn play(case: &Case, logs: bool) -> (Vec<String>, Vec<String>) {
         }
         run.ends().await;
         always.iter().for_each(tokio::task::JoinHandle::abort);
-        run.is_at_rest().await;
+        run.check_at_rest().await;
         let model = Arc::clone(&run.model);
         model.set_healers(Vec::new(), [0; 2]);
         // The nodes leave, and with them the tasks that keep them joined.

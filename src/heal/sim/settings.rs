@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::world::SimWorld;
 use crate::config::Settings;
+use crate::config::tests::settings_of;
 
 /// Settings of a world; `number` is the value that a reload changes.
 pub(super) fn settings(world: &SimWorld, number: u32, manifests: &Path) -> Arc<Settings> {
@@ -69,9 +70,5 @@ mass_expiry = {{ ids = {}, within = "10s" }}
         if world.sweep { 6 } else { 20 },
     );
     let mut made = MADE.get_or_init(Mutex::default).lock();
-    let read = || {
-        let nothing: [(&str, &str); 0] = [];
-        Arc::new(Settings::from_text(Path::new("config.toml"), &text, nothing).expect("in order"))
-    };
-    Arc::clone(made.entry(text.clone()).or_insert_with(read))
+    Arc::clone(made.entry(text.clone()).or_insert_with(|| Arc::new(settings_of(&text))))
 }

@@ -23,10 +23,10 @@ const BATCH: usize = 2048;
 
 /// Time that the first record of a batch waits for others. Each commit makes look-ups take a new snapshot, so many small
 /// ones would cost more than the rows are worth; a killed process loses no more than this.
-const LINGER: Duration = Duration::from_millis(500);
+const COMMIT_DELAY: Duration = Duration::from_millis(500);
 
 /// Interval at which old rows are removed while there are no heals.
-const PRUNE: Duration = Duration::from_hours(1);
+const PRUNE_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Takes notes. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ pub struct HistoryWriter {
 #[derive(Debug, Default)]
 struct WriteQueue {
     notes: Mutex<QueuedRecords>,
-    bell: Condvar,
+    wakeup: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +72,7 @@ impl WriteQueue {
         if has_room {
             pile(&mut notes).push(note);
             if matches!(notes.len(), 1 | BATCH) {
-                self.bell.notify_one();
+                self.wakeup.notify_one();
             }
         }
         has_room
@@ -82,10 +82,10 @@ impl WriteQueue {
     fn batch(&self) -> QueuedRecords {
         let is_waiting = |notes: &mut QueuedRecords| notes.len() == 0 && !notes.closed;
         let mut notes = self.notes.lock();
-        if self.bell.wait_while_for(&mut notes, is_waiting, PRUNE).timed_out() {
+        if self.wakeup.wait_while_for(&mut notes, is_waiting, PRUNE_INTERVAL).timed_out() {
             return QueuedRecords::default();
         }
-        self.bell.wait_while_for(&mut notes, |notes| !notes.are_due(), LINGER);
+        self.wakeup.wait_while_for(&mut notes, |notes| !notes.are_due(), COMMIT_DELAY);
         let closed = notes.closed;
         QueuedRecords { closed, ..std::mem::take(&mut *notes) }
     }
@@ -98,7 +98,7 @@ struct CloseOnDrop(Arc<WriteQueue>);
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.notes.lock().closed = true;
-        self.0.bell.notify_one();
+        self.0.wakeup.notify_one();
     }
 }
 

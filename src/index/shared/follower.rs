@@ -19,32 +19,22 @@ use crate::observe::{EventKind, Metrics};
 use crate::upstream::coding::ContentCoding;
 
 /// Poll interval, because pub/sub messages can be lost.
-const LOOK: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Delay before reading, so that messages that come one after the other are read together.
-const LINGER: Duration = Duration::from_millis(100);
+const READ_DELAY: Duration = Duration::from_millis(100);
 
 /// Follows the learned entries of other nodes.
 #[derive(Debug)]
 pub struct LearnedFollower {
-    index: Arc<Index>,
-    settings: Arc<Settings>,
-    cluster: Arc<Cluster>,
-    metrics: Arc<Metrics>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl LearnedFollower {
-    /// Creates a follower; [`LearnedFollower::run`] does the work.
-    pub fn new(
-        index: Arc<Index>,
-        settings: Arc<Settings>,
-        cluster: Arc<Cluster>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { index, settings, cluster, metrics }
-    }
-
-    /// Goes on until it is dropped.
+    /// Follows until the future is dropped.
     pub async fn run(self) {
         let (mut learnings, mut link) = (self.cluster.subscribe_learned(), self.cluster.changes());
         loop {
@@ -55,9 +45,9 @@ impl LearnedFollower {
                 _ = learnings.changed() => {}
                 // Joined again: messages were missed.
                 _ = link.changed() => {}
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
-            tokio::time::sleep(LINGER).await;
+            tokio::time::sleep(READ_DELAY).await;
         }
     }
 
@@ -90,7 +80,7 @@ impl LearnedFollower {
         let (index, settings) = (Arc::clone(&self.index), Arc::clone(&self.settings));
         let read = spawn_blocking(move || {
             if settings.index.store == IndexStore::Redis {
-                return IndexEdition { index: &index }.is_now(None).map(|()| RefreshReport::default());
+                return IndexEdition { index: &index }.record_name(None).map(|()| RefreshReport::default());
             }
             let sources = index.sources(&settings.index.sources)?;
             Refresh::new(&index, &RefreshOptions { grace: settings.index.grace })

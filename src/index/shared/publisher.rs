@@ -19,7 +19,7 @@ use crate::index::{Index, IndexError};
 use crate::observe::{EventKind, Metrics};
 
 /// Poll interval. Pub/sub messages can be lost, and the editor must renew its lease.
-const LOOK: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Time alone after which a node that was joined reads the sources itself. Sooner, one slow command of Redis would send
 /// every node to all sources at once.
@@ -28,10 +28,10 @@ const ALONE: Duration = Duration::from_secs(30);
 /// Keeps the copy of one node, and publishes where it is the editor.
 #[derive(Debug)]
 pub struct IndexReplicator {
-    index: Arc<Index>,
-    settings: Arc<Settings>,
-    cluster: Arc<Cluster>,
-    metrics: Arc<Metrics>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Reasons why an index could not be published.
@@ -52,7 +52,7 @@ pub enum PublishError {
 #[derive(Default)]
 struct LastPublished {
     edition: Option<Edition>,
-    looks: Option<(i64, i64, i64)>,
+    fingerprint: Option<(i64, i64, i64)>,
     at: Option<Instant>,
 }
 
@@ -66,17 +66,7 @@ impl Drop for SchedulerGuard {
 }
 
 impl IndexReplicator {
-    /// Creates a replicator; [`IndexReplicator::run`] does the work.
-    pub fn new(
-        index: Arc<Index>,
-        settings: Arc<Settings>,
-        cluster: Arc<Cluster>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { index, settings, cluster, metrics }
-    }
-
-    /// Goes on until it is dropped.
+    /// Replicates until the future is dropped.
     pub async fn run(self) {
         let (mut editions, mut link) = (self.cluster.editions(), self.cluster.changes());
         let mut begun = self.index.begun_anew();
@@ -104,7 +94,7 @@ impl IndexReplicator {
             if is_editor {
                 self.publish_changes(&mut published).await;
             }
-            let pause = LOOK.min(self.settings.cluster.edition_every);
+            let pause = POLL_INTERVAL.min(self.settings.cluster.edition_every);
             tokio::select! {
                 _ = editions.changed() => {}
                 _ = link.changed() => {}
@@ -162,12 +152,13 @@ impl IndexReplicator {
             None => false,
         };
         let index = Arc::clone(&self.index);
-        let Ok(Ok(looks)) = spawn_blocking(move || IndexEdition { index: &index }.looks()).await else {
+        let Ok(Ok(fingerprint)) = spawn_blocking(move || IndexEdition { index: &index }.fingerprint()).await
+        else {
             return;
         };
         let is_due = published.at.is_none_or(|at| at.elapsed() >= self.settings.cluster.edition_every);
         // An empty index is not published: the sources are still being read.
-        if is_whole && published.looks == Some(looks) || !is_due || looks.0 == 0 {
+        if is_whole && published.fingerprint == Some(fingerprint) || !is_due || fingerprint.0 == 0 {
             return;
         }
         published.at = Some(Instant::now());
@@ -179,7 +170,7 @@ impl IndexReplicator {
                     chunks = edition.chunks.len(),
                     "the index was published"
                 );
-                (published.edition, published.looks) = (Some(edition), Some(looks));
+                (published.edition, published.fingerprint) = (Some(edition), Some(fingerprint));
             }
             Err(PublishError::Alone) => {}
             Err(error) => {
@@ -212,7 +203,7 @@ pub async fn publish(index: &Arc<Index>, cluster: &Arc<Cluster>, most: u64) -> R
     let edition = Edition::of(chunks, position);
     // Recorded before the announcement: the publisher need not read its own edition.
     let (own, name) = (Arc::clone(index), edition.name.clone());
-    spawn_blocking(move || IndexEdition { index: &own }.is_now(Some(&name)))
+    spawn_blocking(move || IndexEdition { index: &own }.record_name(Some(&name)))
         .await
         .map_err(|_| PublishError::Alone)??;
     if cluster.publish(&edition).await { Ok(edition) } else { Err(PublishError::Alone) }

@@ -167,8 +167,8 @@ impl IndexEdition<'_> {
         })
     }
 
-    /// Remembers which edition this is; `None`: whichever there is, is read again.
-    pub(crate) fn is_now(&self, name: Option<&str>) -> Result<(), IndexError> {
+    /// Records the name of the edition that the index holds; `None`: the next one is read, whatever its name.
+    pub(crate) fn record_name(&self, name: Option<&str>) -> Result<(), IndexError> {
         self.index.write(|conn| {
             conn.execute("INSERT OR REPLACE INTO marks (name, value) VALUES ('edition', ?1)", [name])?;
             Ok(())
@@ -176,7 +176,7 @@ impl IndexEdition<'_> {
     }
 
     /// Cheap fingerprint that changes when any document changes; it may also change without one.
-    pub(crate) fn looks(&self) -> Result<(i64, i64, i64), IndexError> {
+    pub(crate) fn fingerprint(&self) -> Result<(i64, i64, i64), IndexError> {
         self.index.read(|conn| {
             let sql = "SELECT count(*), ifnull(max(id), 0), count(vanished) FROM manifests";
             conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))

@@ -45,14 +45,14 @@ impl<'a> Build<'a> {
         let mut report = RefreshReport::default();
         next_generation::make(self.index, |conn, file| {
             let all = self.index.read(|conn| with_added(conn, configured))?;
-            self.pour(conn, file, &all, &mut report, progress).map(Some)
+            self.fill_generation(conn, file, &all, &mut report, progress).map(Some)
         })?;
         Ok(report)
     }
 
     /// Fills the new generation, except with writes to the old file in the meantime; returns the newest document that was
     /// carried over.
-    fn pour(
+    fn fill_generation(
         &self,
         conn: &Connection,
         file: &Path,

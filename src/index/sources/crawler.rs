@@ -45,9 +45,9 @@ pub(crate) fn walk(
     let (source, url, options) = (source.clone(), url.to_owned(), *options);
     let store = index.store();
     handle.spawn(async move {
-        let asker = SourceClient::new(&web, &source, &url, options, store);
+        let client = SourceClient::new(&web, &source, &url, options, store);
         // Without a writer there is no need to go on.
-        let _ = Crawler::new(&asker, &send).run().await;
+        let _ = Crawler::new(&client, &send).run().await;
     });
     Some(events)
 }
@@ -57,7 +57,7 @@ struct CrawlStopped;
 
 /// State of one crawl of a URL source.
 struct Crawler<'a> {
-    asker: &'a SourceClient,
+    client: &'a SourceClient,
     send: &'a mpsc::Sender<SourceEvent>,
     queue: VecDeque<CrawlLink>,
     seen: HashSet<String>,
@@ -76,9 +76,9 @@ struct CrawlLink {
 }
 
 impl<'a> Crawler<'a> {
-    fn new(asker: &'a SourceClient, send: &'a mpsc::Sender<SourceEvent>) -> Self {
+    fn new(client: &'a SourceClient, send: &'a mpsc::Sender<SourceEvent>) -> Self {
         Self {
-            asker,
+            client,
             send,
             queue: VecDeque::new(),
             seen: HashSet::new(),
@@ -90,10 +90,10 @@ impl<'a> Crawler<'a> {
     }
 
     async fn run(mut self) -> Result<(), CrawlStopped> {
-        let home = self.asker.home().to_owned();
+        let home = self.client.home().to_owned();
         self.seen.insert(home.clone());
-        let known = self.asker.known(&home);
-        match self.asker.document(&home, known.as_ref()).await {
+        let known = self.client.known(&home);
+        match self.client.document(&home, known.as_ref()).await {
             FetchOutcome::Read(reading) => {
                 if let Some(stream) = reading.body.as_deref().and_then(ChangePage::stream) {
                     let watermark = known.and_then(|known| known.facts.last_modified);
@@ -121,16 +121,16 @@ impl<'a> Crawler<'a> {
 
     /// Visits the queued URLs, and their links.
     async fn walk(&mut self) -> Result<(), CrawlStopped> {
-        let asker = self.asker;
+        let client = self.client;
         let mut in_flight = FuturesUnordered::new();
         loop {
-            while in_flight.len() < asker.concurrency()
+            while in_flight.len() < client.concurrency()
                 && let Some(link) = self.queue.pop_front()
             {
                 in_flight.push(async move {
-                    let known = asker.known(&link.url);
+                    let known = client.known(&link.url);
                     let was_collection = known.as_ref().is_some_and(|known| known.kind == "collection");
-                    (asker.document(&link.url, known.as_ref()).await, link, was_collection)
+                    (client.document(&link.url, known.as_ref()).await, link, was_collection)
                 });
             }
             let Some((answer, link, was_collection)) = in_flight.next().await else { return Ok(()) };
@@ -164,7 +164,7 @@ impl<'a> Crawler<'a> {
             let message = "it is JSON, but neither a manifest nor a collection".to_owned();
             let hint = "name the URL of a IIIF manifest, a collection or a stream of changes; what the index knows \
                         from there is kept";
-            let problem = SourceProblem::answer(&self.asker.shown(&link.url), message, hint);
+            let problem = SourceProblem::answer(&self.client.shown(&link.url), message, hint);
             return self.emit(SourceEvent::Failed(link.url, problem)).await;
         }
         let mut links = reading.document.members.clone();
@@ -184,12 +184,12 @@ impl<'a> Crawler<'a> {
 
     async fn enqueue(&mut self, url: &str, depth: usize) -> Result<(), CrawlStopped> {
         let url = url.split('#').next().unwrap_or(url);
-        let shown = self.asker.shown(self.asker.home());
+        let shown = self.client.shown(self.client.home());
         let encoded = uri(url);
         let url = encoded.as_deref().unwrap_or(url);
         let Some(parsed) = CanvasUrl::parse(url).filter(|_| encoded.is_some()) else {
             let problem = SourceProblem::answer(
-                &self.asker.shown(url),
+                &self.client.shown(url),
                 format!("{shown} leads there, but it is no URL to fetch"),
                 "only http and https URLs of plain characters are fetched; correct the collection",
             );
@@ -198,13 +198,13 @@ impl<'a> Crawler<'a> {
         if self.seen.contains(url) {
             return Ok(());
         }
-        if !self.asker.may_follow(&parsed) {
+        if !self.client.may_follow(&parsed) {
             if !self.away.insert(parsed.authority.to_owned()) {
                 return Ok(());
             }
             let problem = SourceProblem::answer(
                 &shown,
-                format!("it leads to {}, such as {}", parsed.authority, self.asker.shown(url)),
+                format!("it leads to {}, such as {}", parsed.authority, self.client.shown(url)),
                 "links to another host are followed only if it stands in the source's `hosts`",
             );
             return self.emit(SourceEvent::Failed(url.to_owned(), problem)).await;
@@ -252,7 +252,7 @@ impl<'a> Crawler<'a> {
             self.emit(SourceEvent::Gone(url)).await?;
         }
         for url in std::mem::take(&mut changes.fetch) {
-            let url = join(self.asker.home(), &url).unwrap_or(url);
+            let url = join(self.client.home(), &url).unwrap_or(url);
             self.enqueue(&url, 1).await?;
         }
         self.walk().await?;
@@ -276,7 +276,7 @@ impl<'a> Crawler<'a> {
                 return Ok(());
             }
             if changes.len() > DOCUMENTS {
-                let shown = self.asker.shown(self.asker.home());
+                let shown = self.client.shown(self.client.home());
                 return self.too_long(&shown).await;
             }
             let page = match self.page(&url).await {
@@ -294,19 +294,19 @@ impl<'a> Crawler<'a> {
     async fn page(&self, url: &str) -> Result<ChangePage, SourceProblem> {
         let encoded = uri(url);
         let url = encoded.as_deref().unwrap_or(url);
-        let may = CanvasUrl::parse(url).is_some_and(|parsed| self.asker.may_follow(&parsed));
+        let may = CanvasUrl::parse(url).is_some_and(|parsed| self.client.may_follow(&parsed));
         if !may {
             let hint = "links to another host are followed only if it stands in the source's `hosts`";
             return Err(SourceProblem::answer(
-                &self.asker.shown(url),
+                &self.client.shown(url),
                 "this page of changes is on another host".to_owned(),
                 hint,
             ));
         }
-        let body = self.asker.body(url).await?;
+        let body = self.client.body(url).await?;
         ChangePage::read(&body).map_err(|error| {
             let hint = "the server writes a page of changes that cannot be read: ask those who run it";
-            SourceProblem::answer(&self.asker.shown(url), error.to_string(), hint)
+            SourceProblem::answer(&self.client.shown(url), error.to_string(), hint)
         })
     }
 }

@@ -23,7 +23,7 @@ use crate::observe::Metrics;
 const SOURCES_EVERY: Duration = Duration::from_secs(30);
 
 /// Pause between a learned document and the count of all that were learned meanwhile.
-const LEARNED: Duration = Duration::from_secs(2);
+const COUNT_DELAY: Duration = Duration::from_secs(2);
 
 /// Keeps one index up to date. Traffic never waits for it.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl SourceScheduler {
                     self.count().await;
                     is_news = true;
                 }
-                Ok(()) = learned.changed(), if recount.is_none() => recount = Some(Instant::now() + LEARNED),
+                Ok(()) = learned.changed(), if recount.is_none() => recount = Some(Instant::now() + COUNT_DELAY),
                 () = tokio::time::sleep_until(recount.unwrap_or(next)), if recount.is_some() => {
                     (recount, is_news) = (None, self.metrics.index_images.get() == 0);
                     learned.mark_unchanged();

@@ -18,7 +18,7 @@ use crate::config::settings::{SourceKind, SourceSettings};
 use crate::index::sources::stored;
 
 /// Changes closer together than this are one.
-const CALM: Duration = Duration::from_millis(250);
+const DEBOUNCE: Duration = Duration::from_millis(250);
 
 /// Changed paths beyond which the whole source is refreshed.
 const PATHS: usize = 20_000;
@@ -45,7 +45,7 @@ impl DirectoryWatcher {
     pub(crate) fn start() -> Self {
         let heard = Arc::new(ChangedPaths::default());
         let listener = Arc::clone(&heard);
-        let debouncer = new_debouncer(CALM, None, move |result| listener.receive(result));
+        let debouncer = new_debouncer(DEBOUNCE, None, move |result| listener.receive(result));
         let debouncer = debouncer.inspect_err(|error| {
             tracing::warn!(%error, "directories cannot be watched: their changes are seen at the next look ([index] refresh)");
         });

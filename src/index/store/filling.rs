@@ -29,10 +29,10 @@ pub(crate) const LARGEST_FILE: i64 = 4 << 30;
 const STEP: i64 = 1 << 16;
 
 /// Least interval of checks for a missing filter.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause after a fill is this many times its duration.
-const SHARE: u32 = 50;
+const PAUSE_FACTOR: u32 = 50;
 
 /// Queries for hashes of image keys, then for learned files; each continues behind a row.
 const ROWS: [&str; 2] = [
@@ -174,14 +174,14 @@ impl FilterFill {
 /// Keeps a filter for the open generation; runs until it is dropped. The first requests after a start do without one, and do not
 /// share the processor with it.
 pub async fn keep_filter(index: Arc<Index>) {
-    let mut pause = LOOK;
+    let mut pause = CHECK_INTERVAL;
     loop {
         sleep(pause).await;
         let begun = Instant::now();
         if let Err(error) = make_filter(&index).await {
             tracing::debug!(%error, "look-ups go on without a filter");
         }
-        pause = (begun.elapsed() * SHARE).max(LOOK);
+        pause = (begun.elapsed() * PAUSE_FACTOR).max(CHECK_INTERVAL);
     }
 }
 

@@ -77,7 +77,7 @@ struct StoreHealth {
     /// True for an empty index in memory, where no file can be used.
     is_absent: bool,
     /// Rung when damage is found.
-    bell: Arc<Notify>,
+    wakeup: Arc<Notify>,
 }
 
 /// Size and time of a log; `None`: there is none.
@@ -98,15 +98,15 @@ pub(crate) enum WriteResult<T> {
 }
 
 impl Store {
-    /// Opens the file behind the path, creating an empty index where there is none. `bell` is notified when the file turns
+    /// Opens the file behind the path, creating an empty index where there is none. `wakeup` is notified when the file turns
     /// out to be damaged.
-    pub(crate) fn open(path: &IndexPath, bell: &Arc<Notify>) -> Result<Self, IndexError> {
+    pub(crate) fn open(path: &IndexPath, wakeup: &Arc<Notify>) -> Result<Self, IndexError> {
         loop {
             if path.identity()?.is_none() {
                 schema::create(path.path())?;
             }
             let before = path.identity()?;
-            let store = path.target().and_then(|file| Self::open_file(file, before, bell));
+            let store = path.target().and_then(|file| Self::open_file(file, before, wakeup));
             // The file may have been replaced and removed between the check and the opening: check again.
             if path.identity()? == before {
                 return store;
@@ -115,7 +115,7 @@ impl Store {
     }
 
     /// Empty index in memory, used while the file cannot be opened.
-    pub(crate) fn absent(path: &IndexPath, bell: &Arc<Notify>) -> Result<Self, IndexError> {
+    pub(crate) fn absent(path: &IndexPath, wakeup: &Arc<Notify>) -> Result<Self, IndexError> {
         Ok(Self {
             file: path.path().to_path_buf(),
             identity: FileIdentity::NONE,
@@ -131,14 +131,14 @@ impl Store {
             waited: Mutex::new(None),
             frozen: None,
             shared: MappedFile::default(),
-            health: StoreHealth { is_absent: true, bell: Arc::clone(bell), ..StoreHealth::default() },
+            health: StoreHealth { is_absent: true, wakeup: Arc::clone(wakeup), ..StoreHealth::default() },
         })
     }
 
     fn open_file(
         file: PathBuf,
         identity: Option<FileIdentity>,
-        bell: &Arc<Notify>,
+        wakeup: &Arc<Notify>,
     ) -> Result<Self, IndexError> {
         let Some(identity) = identity else {
             return Err(IndexError::io(&file, std::io::ErrorKind::NotFound.into()));
@@ -171,7 +171,7 @@ impl Store {
         let seen = schema::number(&watch, "PRAGMA data_version").map_err(|e| IndexError::of(&file, e))?;
         Ok(Self {
             shared: MappedFile::of(&file),
-            health: StoreHealth { bell: Arc::clone(bell), ..StoreHealth::default() },
+            health: StoreHealth { wakeup: Arc::clone(wakeup), ..StoreHealth::default() },
             file,
             identity,
             readers,
@@ -264,7 +264,7 @@ impl Store {
         self.check()?;
         let Some(conn) = writer.as_ref() else { return Ok(()) };
         let busy = self.checkpoint(conn, Duration::ZERO).map_err(|e| self.wrap(e));
-        let _ = conn.busy_timeout(schema::BUSY);
+        let _ = conn.busy_timeout(schema::BUSY_TIMEOUT);
         if busy? { Err(IndexError::LogFull { path: self.file.clone() }) } else { Ok(()) }
     }
 
@@ -278,9 +278,9 @@ impl Store {
         let last = self.waited.lock();
         let waits = size >= LONGEST_LOG && last.is_none_or(|last| last.elapsed() > AFTER_WAITING);
         drop(last);
-        let patience = if waits { schema::BUSY } else { Duration::ZERO };
+        let patience = if waits { schema::BUSY_TIMEOUT } else { Duration::ZERO };
         let busy = self.check().and_then(|()| self.checkpoint(conn, patience).map_err(|e| self.wrap(e)));
-        let _ = conn.busy_timeout(schema::BUSY);
+        let _ = conn.busy_timeout(schema::BUSY_TIMEOUT);
         match busy {
             Ok(busy) if busy && waits => *self.waited.lock() = Some(Instant::now()),
             Ok(_) => {}
@@ -317,7 +317,7 @@ impl Store {
     fn noted(&self, error: IndexError) -> IndexError {
         if error.is_damage() && !self.health.is_absent {
             self.health.damage.get_or_init(|| error.to_string());
-            self.health.bell.notify_one();
+            self.health.wakeup.notify_one();
         }
         error
     }

@@ -10,17 +10,17 @@ use crate::index::store::writer::{self, Writer};
 use crate::index::store::{rows, schema};
 use crate::index::{Index, history};
 
-/// Fills a new generation and swaps it in. `pour` returns the newest document of the old generation that it has seen, or
+/// Fills a new generation and swaps it in. `populate` returns the newest document of the old generation that it has seen, or
 /// gives up: then nothing changes, and the result is false.
 pub(crate) fn make(
     index: &Index,
-    pour: impl FnOnce(&Connection, &Path) -> Result<Option<i64>, IndexError>,
+    populate: impl FnOnce(&Connection, &Path) -> Result<Option<i64>, IndexError>,
 ) -> Result<bool, IndexError> {
     let lock = index.path.lock()?;
     // Another process may have built since; from here on none can.
     index.reopen_if_replaced()?;
     let file = index.path.next(&lock)?;
-    let made = publish(index, &file, pour);
+    let made = publish(index, &file, populate);
     if matches!(made, Ok(true)) {
         index.reopen()?;
     }
@@ -31,7 +31,7 @@ pub(crate) fn make(
 fn publish(
     index: &Index,
     file: &Path,
-    pour: impl FnOnce(&Connection, &Path) -> Result<Option<i64>, IndexError>,
+    populate: impl FnOnce(&Connection, &Path) -> Result<Option<i64>, IndexError>,
 ) -> Result<bool, IndexError> {
     let conn = schema::open_bulk(file)?;
     let named = |error| match error {
@@ -39,7 +39,7 @@ fn publish(
         other => other,
     };
     conn.execute_batch("BEGIN")?;
-    let Some(newest) = pour(&conn, file).map_err(named)? else { return Ok(false) };
+    let Some(newest) = populate(&conn, file).map_err(named)? else { return Ok(false) };
     // From here on no process writes to the old file any more, until the new one stands in its place.
     let mut conn = Some(conn);
     let swapped = index.alone(|old| {

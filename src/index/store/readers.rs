@@ -9,14 +9,14 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 
 /// Maximum age of a snapshot.
-const LONGEST: Duration = Duration::from_secs(1);
+const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// Connections for reading.
 #[derive(Debug)]
 pub(crate) struct Readers {
     shared: Arc<Connections>,
     turn: AtomicUsize,
-    /// Lets snapshots go that are older than [`LONGEST`]; `None`: there was no thread to be had, and each read ends its own.
+    /// Lets snapshots go that are older than [`MAX_AGE`]; `None`: there was no thread to be had, and each read ends its own.
     releaser: Option<Thread>,
 }
 
@@ -133,7 +133,7 @@ fn release(readers: &Weak<Connections>) {
             thread::park();
             continue;
         }
-        thread::park_timeout(LONGEST);
+        thread::park_timeout(MAX_AGE);
         if let Some(shared) = readers.upgrade() {
             // The flag first: a reader that takes a snapshot in between sets it again.
             shared.has_snapshots.store(false, Ordering::Release);

@@ -25,28 +25,28 @@ use crate::observe::{EventKind, Metrics};
 pub const PART: &str = "index";
 
 /// Retry interval of an index that cannot be opened.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Minimum time between two recoveries: a failing disk must not fill itself with copies.
-const CALM: Duration = Duration::from_mins(1);
+const MIN_RECOVERY_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Signals between modules for an index that must be begun anew.
 #[derive(Debug)]
 pub(crate) struct Recovery {
-    bell: Arc<Notify>,
+    wakeup: Arc<Notify>,
     /// Number of times the index was begun anew.
     begun: watch::Sender<u64>,
 }
 
 impl Default for Recovery {
     fn default() -> Self {
-        Self { bell: Arc::default(), begun: watch::Sender::new(0) }
+        Self { wakeup: Arc::default(), begun: watch::Sender::new(0) }
     }
 }
 
 impl Recovery {
-    pub(crate) fn bell(&self) -> &Arc<Notify> {
-        &self.bell
+    pub(crate) fn wakeup(&self) -> &Arc<Notify> {
+        &self.wakeup
     }
 }
 
@@ -81,7 +81,7 @@ impl Index {
             Err(error) => error,
         };
         let (path, recovery) = (IndexPath::new(path), Recovery::default());
-        let store = Store::absent(&path, recovery.bell())?;
+        let store = Store::absent(&path, recovery.wakeup())?;
         let index = Self::over(path, store, cache, recovery);
         let why = error.to_string();
         let trouble = match index.begin_anew(&error) {
@@ -198,15 +198,15 @@ pub async fn watch_over(index: Arc<Index>, metrics: Arc<Metrics>) {
     let mut calm = Instant::now();
     loop {
         if index.is_absent() {
-            sleep(RETRY).await;
+            sleep(RETRY_INTERVAL).await;
         } else {
-            index.recovery.bell.notified().await;
+            index.recovery.wakeup.notified().await;
             sleep_until(calm).await;
         }
         let own = Arc::clone(&index);
         match spawn_blocking(move || own.recover()).await {
             Ok(Some(Ok(trouble))) => {
-                calm = Instant::now() + CALM;
+                calm = Instant::now() + MIN_RECOVERY_INTERVAL;
                 metrics.event(EventKind::IndexBegunAnew);
                 metrics.edge.degraded.begins(PART, &trouble.told_anew());
                 index.recovery.begun.send_modify(|times| *times += 1);
@@ -217,8 +217,8 @@ pub async fn watch_over(index: Arc<Index>, metrics: Arc<Metrics>) {
                     .degraded
                     .begins(PART, &UnusableIndex { why: error.to_string(), aside: None }.told());
                 if !index.is_absent() {
-                    sleep(RETRY).await;
-                    index.recovery.bell.notify_one();
+                    sleep(RETRY_INTERVAL).await;
+                    index.recovery.wakeup.notify_one();
                 }
             }
             Ok(None) | Err(_) => {}

@@ -106,7 +106,7 @@ ALTER TABLE heals ADD COLUMN reason TEXT; -- why the image is not back
 ];
 
 /// Time that a writer waits for another one.
-pub(crate) const BUSY: Duration = Duration::from_secs(5);
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens the file for writing, making or migrating its tables; the file itself must exist. SQLite may never
 /// create it: a generation that was replaced a moment ago would come back as an empty one.
@@ -115,7 +115,7 @@ pub(crate) fn open_writer(file: &Path) -> Result<Connection, IndexError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(file, flags).map_err(wrap)?;
     steady(&conn).map_err(wrap)?;
-    conn.busy_timeout(BUSY).map_err(wrap)?;
+    conn.busy_timeout(BUSY_TIMEOUT).map_err(wrap)?;
     check_owner(&conn, file)?;
     conn.pragma_update(None, "journal_mode", "WAL").map_err(wrap)?;
     // NORMAL: a power cut may lose the last learned rows, which are learned again, but never damages the file.
@@ -145,7 +145,7 @@ pub(crate) fn open_reader_or_frozen(file: &Path) -> Result<ReadConnection, Index
     let open = |name: &str, flags| {
         let conn = Connection::open_with_flags(name, flags)?;
         steady(&conn)?;
-        conn.busy_timeout(BUSY)?;
+        conn.busy_timeout(BUSY_TIMEOUT)?;
         conn.pragma_update(None, "cache_size", -1024)?;
         conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         Ok(conn)

@@ -34,10 +34,7 @@ fn only_the_files_that_are_told_of_are_read_again() {
 
 #[test]
 fn a_file_or_directory_that_went_away_is_kept_for_the_grace_and_a_new_one_is_read_whole() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["a"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (bench, index) = built(&[("a.json", &["a"])]);
     fs::create_dir(bench.file("box")).unwrap();
     for name in ["box/b.json", "box/c.json", "box0.json"] {
         bench.write(name, &[&name.replace('/', "-")]);
@@ -57,10 +54,7 @@ fn a_file_that_names_no_images_any_more_is_believed_after_the_grace() {
     let empty = r#"{"@id": "https://example.org/m", "@type": "sc:Manifest", "sequences": [{"canvases": [
         {"@id": "https://example.org/c", "@type": "sc:Canvas", "images": []}]}]}"#;
     for text in [r#"{"error": "down"}"#, "[]", empty] {
-        let bench = IndexBench::new();
-        bench.write("a.json", &["a"]);
-        let index = bench.open();
-        bench.build(&index);
+        let (bench, index) = built(&[("a.json", &["a"])]);
         let good = fs::read(bench.file("a.json")).unwrap();
         fs::write(bench.file("a.json"), text).unwrap();
         let day = Duration::from_hours(24);
@@ -83,10 +77,7 @@ fn a_file_that_names_no_images_any_more_is_believed_after_the_grace() {
 
 #[test]
 fn a_source_that_is_away_as_a_whole_proves_nothing_and_lost_events_mean_everything() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["a"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (bench, index) = built(&[("a.json", &["a"])]);
     fs::rename(bench.dir.path().join("manifests"), bench.dir.path().join("away")).unwrap();
     let all = [bench.file("a.json"), bench.dir.path().join("manifests"), PathBuf::from("/")];
     for told in [&all[..1], &all[1..2], &all[2..]] {
@@ -124,10 +115,7 @@ fn a_removed_source_is_forgotten_at_once_and_one_that_is_configured_says_so() {
 
 #[test]
 fn a_source_that_is_switched_off_is_neither_read_nor_forgotten() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["one"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (bench, index) = built(&[("a.json", &["one"])]);
     bench.write("a.json", &["two"]);
     let off: Vec<SourceSettings> =
         bench.sources().into_iter().map(|of| SourceSettings { enabled: false, ..of }).collect();

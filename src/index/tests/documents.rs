@@ -6,6 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::*;
+use crate::config::tests::settings_of;
 
 fn packed(text: &str) -> Vec<u8> {
     let mut packing = GzEncoder::new(Vec::new(), Compression::fast());
@@ -19,8 +20,7 @@ fn settings() -> Settings {
         [[routes]]\nprefix = \"/iiif/2/\"\nupstream = \"http://cantaloupe:8182/iiif/2/\"\nkind = \"image\"\n\
         [[routes]]\nprefix = \"/fcgi-bin/\"\nupstream = \"http://iip/fcgi-bin/\"\nkind = \"image\"\n\
         [[routes]]\nprefix = \"/iiif-service/\"\nupstream = \"http://service/\"\nkind = \"presentation\"";
-    let none: [(String, String); 0] = [];
-    Settings::from_text(Path::new("config.toml"), text, none).unwrap_or_else(|errors| panic!("{errors:#}"))
+    settings_of(text)
 }
 
 #[test]
@@ -117,10 +117,7 @@ fn a_key_is_the_path_under_a_route_decoded_once() {
 
 #[test]
 fn an_index_of_an_older_version_is_read_anew_once() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["vol1/f1", "vol2/f1"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (bench, index) = built(&[("a.json", &["vol1/f1", "vol2/f1"])]);
     assert_eq!(canvases_of(&index, "f1").len(), 2, "no routes are known: by the last segment");
     drop(index);
     // A file from before the bases were recorded.

@@ -37,11 +37,7 @@ fn a_file_that_was_only_touched_is_unchanged_and_one_of_the_same_size_is_not() {
 
 #[test]
 fn a_broken_file_is_reported_with_its_place_and_what_was_known_from_it_stays() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["one"]);
-    bench.write("b.json", &["two"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (bench, index) = built(&[("a.json", &["one"]), ("b.json", &["two"])]);
     fs::write(bench.file("a.json"), "{\"@id\": \"x\",\n  \"sequences\": [}").unwrap();
     for (way, report) in [("refresh", bench.refresh(&index)), ("build", bench.build(&index))] {
         let problem = &report.problems[0];
@@ -78,10 +74,7 @@ fn a_large_file_cut_short_leaves_nothing_behind() {
 #[test]
 fn a_log_whose_mapped_index_was_cut_is_an_error_and_no_end_of_the_process() {
     for part in [0, 1] {
-        let bench = IndexBench::new();
-        bench.write("a.json", &["one"]);
-        let index = bench.open();
-        bench.build(&index);
+        let (bench, index) = built(&[("a.json", &["one"])]);
         assert_eq!(canvases_of(&index, "one").len(), 1);
         let mut mapped = fs::canonicalize(bench.path()).unwrap().into_os_string();
         mapped.push("-shm");
@@ -98,11 +91,7 @@ fn a_log_whose_mapped_index_was_cut_is_an_error_and_no_end_of_the_process() {
 
 #[test]
 fn what_vanished_is_kept_for_the_grace_and_comes_back_if_the_file_does() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["one"]);
-    bench.write("b.json", &["two"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (bench, index) = built(&[("a.json", &["one"]), ("b.json", &["two"])]);
     let json = fs::read(bench.file("a.json")).unwrap();
     fs::remove_file(bench.file("a.json")).unwrap();
     let report = bench.refresh_with(&index, Duration::ZERO);
@@ -122,10 +111,7 @@ fn what_vanished_is_kept_for_the_grace_and_comes_back_if_the_file_does() {
 
 #[test]
 fn a_directory_that_cannot_be_seen_proves_nothing_about_its_files() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["one"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (bench, index) = built(&[("a.json", &["one"])]);
     fs::rename(bench.dir.path().join("manifests"), bench.dir.path().join("unmounted")).unwrap();
     for _ in 0..2 {
         let report = bench.refresh_with(&index, Duration::ZERO);
@@ -173,10 +159,7 @@ fn a_url_is_told_to_be_out_of_reach_and_an_added_source_is_looked_at_from_then_o
 
 #[test]
 fn a_source_that_is_no_longer_configured_is_forgotten_by_a_build() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["one"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (_bench, index) = built(&[("a.json", &["one"])]);
     Build::new(&index, &RefreshOptions::default()).run(&[], &mut |_, _| {}).unwrap();
     assert!(canvases_of(&index, "one").is_empty());
 }

@@ -38,10 +38,7 @@ fn write_mark(index: &Index, value: u32) {
 
 #[test]
 fn our_own_writes_leave_the_filter_in_force_and_enter_it() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["one"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (bench, index) = built(&[("a.json", &["one"])]);
     assert!(may_have(&index, "unknown"), "no filter yet");
     assert!(FilterFill::begin(index.store(), 4096).unwrap().is_none(), "the file is too large for one");
     fill(&index);

@@ -21,10 +21,7 @@ fn lacks(index: &Index, images: &[&str]) -> Vec<String> {
 
 #[test]
 fn a_poorer_document_is_not_learned_beside_the_one_of_a_source() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["one", "two", "three"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (_bench, index) = built(&[("a.json", &["one", "two", "three"])]);
     assert_eq!(learns(&index, &["one", "three"]), LearnResult::Poorer);
     assert_eq!(index.manifest_canvases(&manifest_uri("a.json")).unwrap().len(), 3);
     assert_eq!(
@@ -87,10 +84,7 @@ fn the_same_picture_by_another_name_is_not_missing() {
 
 #[test]
 fn a_canvas_lacks_something_when_it_has_no_image_at_all() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["one", "two"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (_bench, index) = built(&[("a.json", &["one", "two"])]);
     let canvas = |images: &[&str]| Canvas {
         id: canvas_url("a.json", 1),
         images: images.iter().map(|image| (*image).to_owned()).collect(),

@@ -85,11 +85,7 @@ fn the_last_document_that_was_read_is_not_read_again() {
 
 #[test]
 fn the_canvases_that_follow_are_told_in_order_and_end_with_their_manifest() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["a1", "a2", "a3", "a4"]);
-    bench.write("b.json", &["b1"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (_bench, index) = built(&[("a.json", &["a1", "a2", "a3", "a4"]), ("b.json", &["b1"])]);
     let keys = |from: usize, n: usize| -> Vec<String> {
         let found = index.neighbours(&canvas_url("a.json", from), n).unwrap();
         found.into_iter().flat_map(|neighbour| neighbour.keys).collect()
@@ -194,10 +190,7 @@ fn what_passes_through_is_learned_and_replaced_but_poisoned_json_is_not_believed
 
 #[test]
 fn every_pair_is_exported_until_the_caller_has_enough() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["one", "two", "three"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (_bench, index) = built(&[("a.json", &["one", "two", "three"])]);
     let mut images = Vec::new();
     index
         .export(&mut |exported| {
@@ -216,15 +209,15 @@ fn every_pair_is_exported_until_the_caller_has_enough() {
 fn a_sample_is_from_all_over_the_index_and_costs_a_look_up_each() {
     let bench = IndexBench::new();
     let index = bench.open();
-    assert!(index.sample_leaves(10).unwrap().is_empty());
+    assert!(index.sample_canvases(10).unwrap().is_empty());
     let names: Vec<String> = (0..900).map(|number| format!("image-{number}")).collect();
     bench.write("a.json", &names.iter().map(String::as_str).collect::<Vec<_>>());
     bench.refresh(&index);
-    let ids: Vec<i64> = index.sample_leaves(90).unwrap().into_iter().map(|leaf| leaf.id).collect();
+    let ids: Vec<i64> = index.sample_canvases(90).unwrap().into_iter().map(|leaf| leaf.id).collect();
     assert_eq!(ids.len(), 90);
     assert!(ids.is_sorted() && ids[0] < 20 && ids[89] > 880, "{ids:?}");
     // An index with fewer canvases returns all of them.
-    assert_eq!(index.sample_leaves(5_000).unwrap().len(), 500, "and never more than an answer has");
+    assert_eq!(index.sample_canvases(5_000).unwrap().len(), 500, "and never more than an answer has");
 }
 
 #[test]

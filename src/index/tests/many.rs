@@ -36,10 +36,7 @@ fn nothing_is_written_into_a_file_that_was_replaced() {
 
 #[test]
 fn lookups_stay_right_while_builds_swap_the_file_and_old_generations_go() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["one", "two", "three"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (bench, index) = built(&[("a.json", &["one", "two", "three"])]);
     let done = AtomicBool::new(false);
     let asked = std::thread::scope(|scope| {
         let readers: Vec<_> = (0..4)
@@ -113,10 +110,7 @@ fn two_builds_at_once_are_one_too_many() {
 
 #[test]
 fn what_a_killed_build_left_behind_is_cleared_away() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["one"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (bench, index) = built(&[("a.json", &["one"])]);
     let left = ["g7", "g7-wal", "g7.run-images-0", "link"].map(|end| {
         let path = bench.dir.path().join(format!("index.sqlite3.{end}"));
         fs::write(&path, "half").unwrap();
@@ -125,71 +119,6 @@ fn what_a_killed_build_left_behind_is_cleared_away() {
     bench.build(&index);
     assert!(left.iter().all(|path| !path.exists()));
     assert_eq!(canvases_of(&bench.open(), "one").len(), 1);
-}
-
-#[test]
-fn a_file_of_another_program_is_refused_and_left_alone() {
-    let bench = IndexBench::new();
-    fs::write(bench.path(), "[server]\nlisten = 1").unwrap();
-    for opened in
-        [Index::open(&bench.path(), 1), Index::open_for_build(&bench.path(), 1).map(|(index, _)| index)]
-    {
-        let error = opened.unwrap_err();
-        assert!(matches!(error, IndexError::Foreign { .. }), "{error}");
-        assert!(error.to_string().contains("[index] path"), "{error}");
-    }
-    assert_eq!(fs::read(bench.path()).unwrap(), b"[server]\nlisten = 1");
-    fs::remove_file(bench.path()).unwrap();
-    Connection::open(bench.path()).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
-    let error = Index::open(&bench.path(), 1).unwrap_err();
-    assert!(matches!(error, IndexError::Foreign { .. }), "{error}");
-}
-
-#[test]
-fn a_file_of_a_newer_version_is_refused() {
-    let bench = IndexBench::new();
-    drop(bench.open());
-    let conn = Connection::open(bench.path()).unwrap();
-    conn.pragma_update(None, "user_version", 99).unwrap();
-    let error = Index::open(&bench.path(), 1).unwrap_err();
-    assert!(matches!(error, IndexError::Newer { found: 99, .. }), "{error}");
-}
-
-#[test]
-fn a_damaged_file_is_told_with_its_cure_and_a_build_makes_a_new_one() {
-    let bench = IndexBench::new();
-    for i in 0..100 {
-        bench.write(&format!("{i}.json"), &["x"]);
-    }
-    let index = bench.open();
-    bench.build(&index);
-    drop(index);
-    let file = fs::canonicalize(bench.path()).unwrap();
-    let len = fs::metadata(&file).unwrap().len();
-    fs::File::options().write(true).open(&file).unwrap().set_len(len / 2).unwrap();
-    let error = Index::open(&bench.path(), 1).unwrap_err();
-    assert!(matches!(error, IndexError::Damaged { .. }), "{error}");
-    assert!(error.to_string().contains("iiif-mender index build"), "{error}");
-    let (index, aside) = Index::open_for_build(&bench.path(), 1000).unwrap();
-    assert!(aside.unwrap().exists());
-    bench.build(&index);
-    assert_eq!(canvases_of(&index, "x").len(), 64);
-}
-
-#[test]
-fn pages_damaged_while_serving_are_an_error_and_never_a_panic() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["one"]);
-    let index = bench.open();
-    bench.build(&index);
-    drop(index);
-    let file = fs::canonicalize(bench.path()).unwrap();
-    let mut bytes = fs::read(&file).unwrap();
-    let end = bytes.len();
-    bytes[8192..end].fill(0xff);
-    fs::write(&file, bytes).unwrap();
-    let error = Index::open(&bench.path(), 10).and_then(|index| index.owners("one").map(|_| ())).unwrap_err();
-    assert!(matches!(error, IndexError::Damaged { .. }), "{error}");
 }
 
 #[test]

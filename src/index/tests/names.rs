@@ -1,86 +1,16 @@
-//! Names: every spelling of an image service, and of a canvas, leads to the same owner.
-
-use serde_json::{Value, json};
+//! Tests of names: every spelling of a canvas and of an identifier leads to the same owner.
 
 use super::*;
 
 const CANVAS: &str = "https://images.test/iiif-service/canvas/x";
 
-/// An index of one manifest.
-fn index_of(manifest: &Value) -> (IndexBench, Index) {
-    let bench = IndexBench::new();
-    fs::write(bench.file("a.json"), manifest.to_string()).unwrap();
-    let index = bench.open();
-    assert_eq!(bench.build(&index).problems, []);
-    (bench, index)
-}
-
-fn presentation_2(canvas: &str, resource: &Value) -> Value {
-    json!({"@id": "https://images.test/m", "@type": "sc:Manifest", "sequences": [{"canvases": [
-        {"@id": canvas, "@type": "sc:Canvas", "images": [{"@type": "oa:Annotation", "resource": resource}]}]}]})
-}
-
-fn presentation_3(canvas: &str, body: &Value) -> Value {
-    json!({"id": "https://images.test/m", "type": "Manifest", "items": [{"id": canvas, "type": "Canvas", "items": [
-        {"type": "AnnotationPage", "items": [{"type": "Annotation", "motivation": "painting", "body": body}]}]}]})
-}
-
-#[test]
-fn an_image_service_is_found_however_its_id_is_written() {
-    let service = |id: &str| json!({"@id": id, "profile": "http://iiif.io/api/image/2/level2.json"});
-    for (id, key) in [
-        ("https://images.test/iiif/2/abc", "abc"),
-        ("http://images.test/iiif/2/abc", "abc"),
-        ("https://images.test/iiif/2/abc/", "abc"),
-        ("https://images.test/iiif/2/abc/info.json", "abc"),
-        ("https://images.test/iiif/2/abc/info.json/", "abc"),
-        ("https://images.test/iiif/2/a%2Fb", "a/b"),
-        ("https://images.test/iiif/2/abc;2", "abc;2"),
-        ("https://images.test/iiif/2/abc%3B2", "abc;2"),
-        ("https://images.test/iiif/2/abc/full/max/0/default.jpg", "abc"),
-    ] {
-        let two = presentation_2(CANVAS, &json!({"@type": "dctypes:Image", "service": service(id)}));
-        let three = json!({"type": "Image", "service": [{"id": id, "type": "ImageService3"}]});
-        let three = presentation_3(CANVAS, &three);
-        let mixed = json!({"type": "Image", "service": {"@id": id, "@type": "ImageService2"}});
-        for manifest in [two, three, presentation_3(CANVAS, &mixed), presentation_2(CANVAS, &mixed)] {
-            let (_bench, index) = index_of(&manifest);
-            assert_eq!(canvases_of(&index, key), [CANVAS], "{id}: {manifest}");
-        }
-    }
-}
-
-#[test]
-fn every_place_where_a_service_can_stand_is_one() {
-    let service = json!([{"id": "https://images.test/iiif/3/abc", "type": "ImageService3"}]);
-    let image = json!({"type": "Image", "service": service});
-    for body in [
-        image.clone(),
-        json!([image]),
-        json!({"type": "Choice", "items": [image]}),
-        json!({"type": "SpecificResource", "source": image}),
-        json!({"type": "Image", "id": "https://images.test/iiif/3/abc/full/max/0/default.jpg"}),
-    ] {
-        let (_bench, index) = index_of(&presentation_3(CANVAS, &body));
-        assert_eq!(canvases_of(&index, "abc"), [CANVAS], "{body}");
-    }
-    let image = json!({"@type": "dctypes:Image", "service": {"@id": "https://images.test/iiif/2/abc"}});
-    for resource in [
-        image.clone(),
-        json!({"@type": "oa:Choice", "default": image, "item": []}),
-        json!({"@type": "oa:Choice", "default": {}, "item": [image]}),
-        json!({"@type": "oa:SpecificResource", "full": image}),
-        json!({"@type": "dctypes:Image", "@id": "https://images.test/iiif/2/abc/full/full/0/default.jpg"}),
-    ] {
-        let (_bench, index) = index_of(&presentation_2(CANVAS, &resource));
-        assert_eq!(canvases_of(&index, "abc"), [CANVAS], "{resource}");
-    }
-}
-
 #[test]
 fn a_canvas_keeps_its_query_loses_its_fragment_and_is_found_by_both_schemes() {
-    let image = json!({"@type": "dctypes:Image", "service": {"@id": "https://images.test/iiif/2/abc;2"}});
-    let (_bench, index) = index_of(&presentation_2(&format!("{CANVAS}?page=2#xywh=0,0,1,1"), &image));
+    let bench = IndexBench::new();
+    let text = manifest("a.json", &["abc;2"]).replace("canvas/a.json/1", "canvas/x?page=2#xywh=0,0,1,1");
+    fs::write(bench.file("a.json"), text).unwrap();
+    let index = bench.open();
+    assert_eq!(bench.build(&index).problems, []);
     let written = format!("{CANVAS}?page=2");
     assert_eq!(canvases_of(&index, "abc;2"), std::slice::from_ref(&written));
     for asked in [written.clone(), format!("{written}#t"), written.replace("https:", "http:")] {
@@ -91,11 +21,7 @@ fn a_canvas_keeps_its_query_loses_its_fragment_and_is_found_by_both_schemes() {
 
 #[test]
 fn an_image_on_several_canvases_of_several_manifests_has_them_all_as_owners() {
-    let bench = IndexBench::new();
-    bench.write("a.json", &["same", "other"]);
-    bench.write("b.json", &["other", "same"]);
-    let index = bench.open();
-    bench.build(&index);
+    let (_bench, index) = built(&[("a.json", &["same", "other"]), ("b.json", &["other", "same"])]);
     // The newest manifest first: canvases of older ones may be gone.
     assert_eq!(canvases_of(&index, "same"), [canvas_url("b.json", 2), canvas_url("a.json", 1)]);
 }

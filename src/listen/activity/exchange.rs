@@ -49,14 +49,14 @@ impl ConnectionActivity {
     }
 
     /// Records that all bytes are written.
-    pub(in crate::listen) fn is_flushed(&self) {
+    pub(in crate::listen) fn mark_flushed(&self) {
         if self.owes() && self.is_idle() {
             self.exchange.owes.store(false, Relaxed);
         }
     }
 
     /// Notes that the next request is the substitute for a malformed head, to be answered with this status.
-    pub(in crate::listen) fn notes_malformed(&self, status: StatusCode) {
+    pub(in crate::listen) fn note_malformed(&self, status: StatusCode) {
         self.exchange.malformed.store(status.as_u16(), Relaxed);
     }
 

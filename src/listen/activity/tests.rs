@@ -35,7 +35,7 @@ fn only_who_rests_for_a_while_and_never_sent_a_body_is_at_leisure() {
     assert!(!activity.can_park(), "in flight");
     drop(asked);
     assert!(!activity.can_park(), "only now");
-    activity.rested.store(activity.now() - LULL, Relaxed);
+    activity.rested.store(activity.now() - IDLE_AFTER_MS, Relaxed);
     assert!(activity.can_park());
     for noted in [&activity.began, &activity.blocked] {
         noted.store(1, Relaxed);

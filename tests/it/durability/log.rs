@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use iiif_mender::iiif::identifier::uuid_of_file_url;
@@ -13,6 +13,7 @@ use iiif_mender::index::learn::DocumentLearner;
 use iiif_mender::index::{Index, IndexError};
 
 use super::{Library, is_known};
+use crate::support::program::KilledOnDrop;
 
 /// The most that the log may ever be.
 const BOUND: u64 = 16 << 20;
@@ -48,16 +49,6 @@ fn heals(index: &Index, number: usize) -> Result<(), IndexError> {
     record(index, &vec![heal; 40], Retention { age: Duration::from_hours(1), rows: 100_000 })
 }
 
-/// Another process, ended with the test.
-struct Other(Child);
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn an_export_that_nobody_reads_on_keeps_no_log() {
     let library = Library::new();
@@ -65,7 +56,7 @@ fn an_export_that_nobody_reads_on_keeps_no_log() {
     (0..100).for_each(|number| learns(&index, number).unwrap());
     let mut export = library.mender(&["index", "export"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut out = export.stdout.take().unwrap();
-    let export = Other(export);
+    let export = KilledOnDrop(export);
     // Who looked once and rests, as another command does, keeps no log either.
     let resting = library.open();
     assert!(is_known(&resting, "0-1"));
@@ -105,7 +96,7 @@ fn beside_a_process_that_holds_a_snapshot_the_log_is_bounded_and_writing_goes_on
     let mut holder = Command::new(std::env::current_exe().unwrap());
     holder.args(["--exact", "durability::log::holds_a_snapshot", "--nocapture"]);
     holder.env(HELD, fs::canonicalize(library.path()).unwrap());
-    let mut holder = Other(holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+    let mut holder = KilledOnDrop(holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
     let said = BufReader::new(holder.0.stdout.take().unwrap()).lines().map_while(Result::ok);
     assert!(said.into_iter().any(|line| line.contains("holds 20")), "the other process reads");
     let (mut longest, mut refused, mut written) = (0, 0, 20);

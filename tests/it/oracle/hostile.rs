@@ -232,11 +232,8 @@ fn documents_broken_at_random_are_read_or_refused_and_tell_no_other_pairs() {
 }
 
 #[test]
-fn depth_rubbish_at_the_end_and_zeros_are_refused_and_no_harm() {
+fn rubbish_at_the_end_and_zeros_are_refused() {
     for bytes in [
-        b"[".repeat(1_000_000),
-        br#"{"items":"#.repeat(1_000_000),
-        format!("{}{}", r#"{"x":"#.repeat(200), "}".repeat(200)).into_bytes(),
         [book_2().to_string().as_bytes(), b"}"].concat(),
         [book_2().to_string().as_bytes(), b"{}"].concat(),
         vec![0; 1_000_000],
@@ -247,9 +244,4 @@ fn depth_rubbish_at_the_end_and_zeros_are_refused_and_no_harm() {
         assert!(manifest::read(&bytes).is_err(), "{:?}", &bytes[..bytes.len().min(20)]);
         assert!(manifest::walk_under(&*bytes, &ImageBases::default(), &mut |_| {}).is_err());
     }
-    // Below what is passed over, depth is no matter.
-    let mut deep = book_2().to_string();
-    deep.truncate(deep.len() - 1);
-    let deep = format!("{deep},\"metadata\":{}{}}}", "[".repeat(100), "]".repeat(100));
-    assert_eq!(super::walked(deep.as_bytes()).1, pairs_of(&book_2()));
 }

@@ -13,38 +13,6 @@ fn image_3(identifier: &str) -> Value {
 }
 
 #[test]
-fn thumbnails_of_a_canvas_are_its_own_in_every_form() {
-    for thumbnail in [json!(tile("t")), image_2("t"), json!([image_3("t")]), json!([{ "id": tile("t") }])] {
-        let mut document = book_2();
-        document["sequences"][0]["canvases"][0]["thumbnail"] = thumbnail.clone();
-        agree(&document, 3);
-        let mut document = book_3();
-        document["items"][1]["thumbnail"] = thumbnail;
-        agree(&document, 3);
-    }
-}
-
-#[test]
-fn several_bodies_and_images_of_one_canvas_are_all_its_own() {
-    let mut document = book_3();
-    document["items"][0]["items"][0]["items"][0]["body"] = json!([image_3("a"), image_3("b")]);
-    agree(&document, 3);
-    let body = json!({ "type": "Choice", "items": [{ "type": "Choice", "items": [image_3("a"), image_3("b")] }, null] });
-    document["items"][0]["items"][0]["items"][0]["body"] = body;
-    agree(&document, 3);
-    let mut document = book_2();
-    let images = document["sequences"][0]["canvases"][0]["images"].as_array_mut().expect("a list");
-    images.push(json!({ "@type": "oa:Annotation", "resource": { "@type": "oa:SpecificResource",
-        "full": image_2("detail"), "selector": { "@type": "oa:FragmentSelector", "value": "xywh=0,0,5,5" } } }));
-    agree(&document, 3);
-    // One annotation that stands there by itself.
-    let mut document = book_2();
-    let only = document["sequences"][0]["canvases"][0]["images"][0].clone();
-    document["sequences"][0]["canvases"][0]["images"] = only;
-    agree(&document, 2);
-}
-
-#[test]
 fn motivations_in_every_form_lose_nothing() {
     for motivation in
         [json!("painting"), json!(["painting"]), json!("sc:painting"), json!("oa:painting"), json!(null)]

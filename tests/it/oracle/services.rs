@@ -72,23 +72,6 @@ fn white_space_around_a_url_is_no_part_of_it() {
 }
 
 #[test]
-fn choices_parts_and_thumbnails_are_read_alike() {
-    let mut document = book_3();
-    document["items"][0]["items"][0]["items"][0]["body"] = json!({ "type": "Choice", "items": [
-        { "id": tile("a"), "type": "Image" },
-        { "type": "SpecificResource", "source": { "id": tile("b"), "type": "Image", "service": [service("b")] } },
-    ] });
-    document["items"][1]["thumbnail"] =
-        json!([{ "id": tile("t"), "type": "Image", "service": [service("t")] }]);
-    agree(&document, 4);
-    let mut document = book_2();
-    document["sequences"][0]["canvases"][0]["images"][0]["resource"] = json!({
-        "@type": "oa:Choice", "default": { "@id": tile("a"), "service": service("a") }, "item": [{ "service": service("b") }, "rdf:nil"],
-    });
-    agree(&document, 3);
-}
-
-#[test]
 fn services_in_lists_of_lists_and_inside_of_services_are_read_alike() {
     let login = json!({ "@id": "https://lib.test/iiif/2/login", "profile": "http://iiif.io/api/auth/1/login",
         "service": { "@id": "https://lib.test/iiif/2/token", "profile": "http://iiif.io/api/auth/1/token" } });

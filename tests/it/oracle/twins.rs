@@ -123,6 +123,8 @@ fn single_things_where_lists_belong_and_lists_where_single_things_belong_lose_no
     agree(&document, 2);
     document["sequences"]["canvases"] = document["sequences"]["canvases"][0].clone();
     agree(&document, 1);
+    document["sequences"]["canvases"]["images"] = document["sequences"]["canvases"]["images"][0].clone();
+    agree(&document, 1);
     let mut document = book_3();
     for at in 0..2 {
         let page = document["items"][at]["items"][0].clone();

@@ -1,7 +1,7 @@
 //! What the cluster suites share: a real `redis-server`, and several iiif-menders in front of one testbed.
 
-use std::net::{Ipv4Addr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -9,11 +9,15 @@ use std::time::{Duration, Instant};
 use iiif_mender::app::App;
 use testbed::{Client, Fetched, Page, Testbed};
 
-use crate::support::world::{folder_of, patiently, proxy};
+use crate::support::program::{KilledOnDrop, Serving};
+use crate::support::world::{folder_of, is_settled, metric, patiently, proxy};
 
 /// Nothing but the seed's way, and time enough on a busy machine that no node thinks that Redis is gone.
 pub(crate) const PATIENT: &str =
     "heal.ladder = visit,rebuild\nheal.ahead = 0\ncluster.command_timeout = 10s\ncluster.lease = 10s";
+
+/// As shipped, but for what nobody asked for.
+pub(crate) const AS_SHIPPED: &str = "heal.ladder = visit,rebuild\nheal.ahead = 0\ncluster.lease = 1s";
 
 pub(crate) const TILE: &str = "0,0,512,512/512,/0/default.jpg";
 
@@ -35,7 +39,7 @@ pub(crate) struct Server {
     pub(crate) folder: tempfile::TempDir,
     program: &'static str,
     arguments: Vec<String>,
-    child: Child,
+    child: KilledOnDrop,
 }
 
 impl Server {
@@ -98,13 +102,11 @@ impl Server {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status();
-        assert!(sent.expect("kill").success());
+        self.child.gets(name);
     }
 
     pub(crate) fn dies(&mut self) {
-        self.child.kill().expect("it was alive");
-        self.child.wait().expect("it ends");
+        self.child.dies();
     }
 
     /// At the same port, and empty.
@@ -114,7 +116,7 @@ impl Server {
     }
 }
 
-fn spawn(program: &'static str, port: u16, folder: &tempfile::TempDir, arguments: &[String]) -> Child {
+fn spawn(program: &'static str, port: u16, folder: &tempfile::TempDir, arguments: &[String]) -> KilledOnDrop {
     let mut command = Command::new(program);
     // A Sentinel's file comes first; both write there.
     if program == "redis-sentinel" {
@@ -123,17 +125,9 @@ fn spawn(program: &'static str, port: u16, folder: &tempfile::TempDir, arguments
         command.args(["--port", &port.to_string()]).args(arguments);
     }
     command.current_dir(folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().unwrap_or_else(|error| {
+    KilledOnDrop(command.spawn().unwrap_or_else(|error| {
         panic!("{program}: {error}; install it with `apt-get install redis-server redis-sentinel`")
-    })
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // One that was stopped must go on to die.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    }))
 }
 
 /// One iiif-mender of several.
@@ -167,9 +161,7 @@ impl Fleet {
     }
 
     pub(crate) fn metric(&self, node: usize, series: &str) -> f64 {
-        let scrape = self.nodes[node].app.metrics.scrape();
-        let line = scrape.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().expect("a number"))
+        metric(&self.nodes[node].app, series)
     }
 
     pub(crate) fn event(&self, node: usize, kind: &str) -> f64 {
@@ -201,14 +193,8 @@ impl Fleet {
     }
 
     pub(crate) async fn settles(&self) {
-        patiently("all gauges are back to zero", || {
-            (0..self.nodes.len()).all(|node| {
-                ["flights", "waiting_viewers", "canvas_in_flight"]
-                    .iter()
-                    .all(|gauge| self.metric(node, &format!("iiif_mender_{gauge}")) == 0.0)
-            })
-        })
-        .await;
+        patiently("all gauges are back to zero", || self.nodes.iter().all(|node| is_settled(&node.app)))
+            .await;
     }
 }
 
@@ -231,8 +217,8 @@ pub(crate) async fn book(pages: u32) -> Testbed {
 /// An iiif-mender in a process of its own, which can be killed.
 pub(crate) struct Process {
     pub(crate) port: u16,
-    admin: u16,
-    child: Child,
+    admin: SocketAddr,
+    child: KilledOnDrop,
     folder: tempfile::TempDir,
 }
 
@@ -256,14 +242,13 @@ impl Process {
 
     async fn spawned(bed: &Testbed, more: &str, env: &[(&str, &str)]) -> Self {
         let folder = folder_of(bed);
-        let (port, admin) = (free_port(), free_port());
         let text = format!(
             r#"
             [server]
-            listen = "127.0.0.1:{port}"
+            listen = "127.0.0.1:0"
             public_hosts = ["api.library.tamu.edu"]
             [admin]
-            listen = "127.0.0.1:{admin}"
+            listen = "127.0.0.1:0"
             setup_check = "0s"
             {}
             [[index.sources]]
@@ -276,8 +261,8 @@ impl Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_iiif-mender"));
         command.args(["serve", "--config"]).arg(folder.path().join("config.toml"));
         command.envs(env.iter().copied()).env("IIIF_MENDER__CACHE__MEMORY", "0");
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let process = Self { port, admin, child: command.spawn().expect("the binary"), folder };
+        let Serving { child, viewers, admin, .. } = Serving::of(command);
+        let process = Self { port: viewers.port(), admin, child, folder };
         let images = bed.pages().len();
         process.says("iiif_mender_index_images", |count| count >= images as f64).await;
         process.says("iiif_mender_cluster_connected", |joined| joined == 1.0).await;
@@ -287,7 +272,7 @@ impl Process {
     /// Waits until its scrape says so.
     pub(crate) async fn says(&self, series: &str, is_so: impl Fn(f64) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        let (client, url) = (Client::default(), format!("http://127.0.0.1:{}/metrics", self.admin));
+        let (client, url) = (Client::default(), format!("http://{}/metrics", self.admin));
         loop {
             if let Ok(scrape) = client.get(&url, &[]).await {
                 let text = scrape.text();
@@ -301,16 +286,7 @@ impl Process {
         }
     }
 
-    /// As `kill -9` does.
     pub(crate) fn dies(&mut self) {
-        self.child.kill().expect("it was alive");
-        self.child.wait().expect("it ends");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.dies();
     }
 }

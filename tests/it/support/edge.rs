@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::support::world::{checked, patiently};
+use crate::support::world::{checked, metric, patiently};
 
 /// A proxy with routes of the test's choice. Ends with the test.
 pub(crate) struct Edge {
@@ -96,11 +96,8 @@ impl Edge {
         viewer.rest().await.text
     }
 
-    /// The value of a metric in the scrape, zero where it is absent.
     pub(crate) fn metric(&self, series: &str) -> f64 {
-        let scrape = self.app.metrics.scrape();
-        let line = scrape.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().expect("a number"))
+        metric(&self.app, series)
     }
 
     /// Waits until no request is with an upstream any more.

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::support::attackers::{Attack, Attacker};
 use crate::support::process::{Process, Usage};
-use crate::support::world::folder_of;
+use crate::support::world::{asks_until, folder_of};
 
 /// One attack at a time, so that each is measured alone.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -81,11 +81,8 @@ impl Fair {
         // The echo comes back through us.
         bed.service.image_server_url(format!("http://{}/iiif/2", process.viewers));
         let images = bed.pages().len() as f64;
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while process.metric("iiif_mender_index_images").await < images {
-            assert!(Instant::now() < deadline, "the index is never built");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let indexed = async || process.metric("iiif_mender_index_images").await;
+        asks_until("the index is built", indexed, |indexed| *indexed >= images).await;
         let (pages, lost) = (bed.pages_of("obj/book"), bed.pages_of("obj/lost"));
         let at_rest = process.usage();
         let trusts = server.contains("trusted_proxies");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use testbed::{Builder, Page, Stored, Testbed};
 
-use crate::support::world::World;
+use crate::support::world::{World, patiently};
 
 /// Sizes that no probe asks for: each round of readers takes another one, so that no derivative cache has it.
 pub(crate) fn tile(round: usize) -> String {
@@ -68,6 +68,11 @@ pub(crate) async fn all_back(world: &World, pages: &[Page], limit: Duration) -> 
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Waits until the image server has the keys of these pages again: no reader comes, so somebody else heals them.
+pub(crate) async fn keys_are_back(bed: &Testbed, pages: &[Page]) {
+    patiently("the keys are back", || pages.iter().all(|page| bed.redis.has_key(&page.identifier))).await;
 }
 
 /// What the canvas service had stored when the test began.

@@ -12,5 +12,6 @@ pub(crate) mod json_schema;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod recorder;
+pub(crate) mod tls;
 pub(crate) mod toxiproxy;
 pub(crate) mod world;

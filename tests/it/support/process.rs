@@ -5,14 +5,11 @@
 )]
 
 use std::fmt;
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::process::Command;
 
-use super::program::KilledOnDrop;
+use super::program::{KilledOnDrop, Serving};
 
 /// A running `serve`.
 pub(crate) struct Process {
@@ -46,48 +43,19 @@ impl Process {
         // A release build may be named, for figures.
         let program = std::env::var_os("IIIF_MENDER_TEST_BINARY")
             .unwrap_or_else(|| assert_cmd::cargo::cargo_bin!("iiif-mender").into());
-        let child = Command::new(program)
-            .arg("serve")
-            .current_dir(folder)
-            // As in the other worlds: a test counts what is sent on.
-            .env("IIIF_MENDER__CACHE__MEMORY", "0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut process = Self { child: KilledOnDrop(child), viewers: nowhere, admin: nowhere };
-        let (told, lines) = mpsc::channel();
-        let stderr = BufReader::new(process.child.0.stderr.take().expect("a pipe"));
-        // Read to the end, so that it never waits for us; only the first lines are looked at.
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                let _nobody_listens_any_more = told.send(line);
-            }
-        });
-        let address = |message: &str| loop {
-            let line = lines.recv_timeout(Duration::from_secs(30));
-            let line = line.unwrap_or_else(|error| panic!("never said {message:?}: {error}"));
-            let line: serde_json::Value = serde_json::from_str(&line)
-                .unwrap_or_else(|_| panic!("it said {line:?} {:?}", lines.try_iter().collect::<Vec<_>>()));
-            if line["message"].as_str().is_some_and(|said| said.starts_with(message)) {
-                return line["address"].as_str().and_then(|at| at.parse().ok()).expect("an address");
-            }
-        };
-        process.viewers = address("serving");
-        process.admin = address("admin pages");
-        process
+        let mut command = Command::new(program);
+        // As in the other worlds: a test counts what is sent on.
+        command.arg("serve").current_dir(folder).env("IIIF_MENDER__CACHE__MEMORY", "0");
+        let Serving { child, viewers, admin, .. } = Serving::of(command);
+        Self { child, viewers, admin }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.viewers)
     }
 
-    /// Sends it a signal (`-HUP`).
     pub(crate) fn gets(&self, signal: &str) {
-        let sent = Command::new("kill").args([signal, &self.child.0.id().to_string()]).status();
-        assert!(sent.expect("kill").success());
+        self.child.gets(signal);
     }
 
     pub(crate) fn usage(&self) -> Usage {

@@ -48,6 +48,20 @@ pub(crate) fn program(folder: &Path, arguments: &[&str]) -> Command {
 /// A process that is killed with the test.
 pub(crate) struct KilledOnDrop(pub(crate) Child);
 
+impl KilledOnDrop {
+    /// Sends a signal (`-HUP`).
+    pub(crate) fn gets(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.0.id().to_string()]).status();
+        assert!(sent.expect("kill").success());
+    }
+
+    /// Kills the process, as `kill -9` does.
+    pub(crate) fn dies(&mut self) {
+        self.0.kill().expect("it was alive");
+        self.0.wait().expect("it ends");
+    }
+}
+
 impl Drop for KilledOnDrop {
     fn drop(&mut self) {
         let _gone_already = self.0.kill();
@@ -79,10 +93,16 @@ impl Serving {
 
     /// The same, whose admin pages may come later.
     pub(crate) fn of_viewers(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
         let (told, lines) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
-        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| told.send(line)));
+        // Read to its end, so that the program never waits for a reader.
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let _nobody_listens_any_more = told.send(line);
+            }
+        });
         let mut serving = Self {
             child: KilledOnDrop(child),
             lines,
@@ -132,8 +152,7 @@ impl Serving {
     }
 
     pub(crate) fn gets(&self, signal: &str) {
-        let sent = Command::new("kill").args([signal, &self.child.0.id().to_string()]).status();
-        assert!(sent.expect("kill").success());
+        self.child.gets(signal);
     }
 
     pub(crate) async fn ends(&mut self) -> ExitStatus {

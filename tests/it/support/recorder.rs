@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::cluster_world::free_port;
 use super::program::KilledOnDrop;
 use crate::hostile::{Back, Case, sends};
 
@@ -158,11 +159,6 @@ fn chunks(bytes: &[u8]) -> Result<Option<usize>, &'static str> {
         }
         at = data + size + 2;
     }
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 /// nginx and HAProxy in their own foreground, before the recorder, with nothing but what forwarding takes.

@@ -1,5 +1,6 @@
 //! The world of a test: stand-ins, an index made from their manifests, and iiif-mender before them.
 
+use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,6 +24,16 @@ pub(crate) async fn book(pages: u32, more: &str) -> World {
 /// A book that is healed as [`VISIT`] says, unless `more` says otherwise.
 pub(crate) async fn visited_book(pages: u32, more: &str) -> World {
     book(pages, &format!("{VISIT}\n{more}")).await
+}
+
+/// What two answers must share to be the same to a viewer and to every cache.
+pub(crate) fn assert_same(ours: &Fetched, live: &Fetched) {
+    assert_eq!((ours.status, &ours.body), (live.status, &live.body));
+    for (name, value) in &live.headers {
+        if !["date", "connection", "transfer-encoding"].contains(&name.as_str()) {
+            assert_eq!(ours.headers.get(name), Some(value), "{name}");
+        }
+    }
 }
 
 /// A folder for a configuration, with the manifests of this testbed in `manifests`.
@@ -143,22 +154,27 @@ impl World {
         testbed::get_with(&format!("{}{path}", self.bed.images.origin()), &forwarded).await
     }
 
-    /// The value of a metric in the scrape, zero where it is absent. `series` is its name with all labels.
     pub(crate) fn metric(&self, series: &str) -> f64 {
-        let scrape = self.app.metrics.scrape();
-        let line = scrape.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().expect("a number"))
+        metric(&self.app, series)
     }
 
     /// Waits until all that was started has ended: no heal in the air, no viewer waiting.
     pub(crate) async fn settles(&self) {
-        patiently("all gauges are back to zero", || {
-            ["flights", "waiting_viewers", "canvas_in_flight"]
-                .iter()
-                .all(|gauge| self.metric(&format!("iiif_mender_{gauge}")) == 0.0)
-        })
-        .await;
+        patiently("all gauges are back to zero", || is_settled(&self.app)).await;
     }
+}
+
+/// The value of a metric in the scrape, zero where it is absent. `series` is its name with all labels.
+pub(crate) fn metric(app: &App, series: &str) -> f64 {
+    let scrape = app.metrics.scrape();
+    let line = scrape.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().expect("a number"))
+}
+
+/// True if no heal is in the air and no viewer waits.
+pub(crate) fn is_settled(app: &App) -> bool {
+    let gauges = ["flights", "waiting_viewers", "canvas_in_flight"];
+    gauges.iter().all(|gauge| metric(app, &format!("iiif_mender_{gauge}")) == 0.0)
 }
 
 /// Settings for a world in `folder`; `more` has lines `section.key = value`, laid over as the environment would.
@@ -228,5 +244,25 @@ pub(crate) async fn patiently(what: &str, mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         assert!(tokio::time::Instant::now() < deadline, "never came true: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Asks again and again until an answer is good, for 20 s at most, and returns that answer.
+///
+/// # Panics
+/// When no answer was good in time.
+pub(crate) async fn asks_until<T: Debug>(
+    what: &str,
+    mut ask: impl AsyncFnMut() -> T,
+    is_good: impl Fn(&T) -> bool,
+) -> T {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = ask().await;
+        if is_good(&answer) {
+            return answer;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "never came true: {what}; now {answer:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -165,7 +165,7 @@ impl AskCanvasService for FakeService {
                 tokio::time::sleep(next.queued).await;
                 urgency.mark_sent();
                 if next.has_echo {
-                    urgency.hears_echo();
+                    urgency.note_echo();
                 }
                 let (before, news) = next.said.map_or((Duration::ZERO, None), |(at, said)| (at, Some(said)));
                 tokio::time::sleep(before).await;

@@ -214,7 +214,7 @@ async fn an_image_that_is_alive_and_has_no_info_json_shows_that_info_json_is_bro
         if let Some(said) = witness_said {
             let mut witness = scene.image.clone();
             (witness.key, witness.sent) = ("witness".into(), "witness".into());
-            scene.services.set_canary(&witness);
+            scene.services.set_known_alive(&witness);
             scene.says(said);
         }
         scene.ladder.health(scene.service(), &scene.image).await
@@ -229,7 +229,7 @@ async fn an_image_that_is_alive_and_has_no_info_json_shows_that_info_json_is_bro
     assert_eq!(health(&[("witness", INFO_UNCACHED, 0)], Some(alive())).await, Unwell);
     // An image is no witness of itself.
     let scene = Scene::new();
-    scene.services.set_canary(&scene.image);
+    scene.services.set_known_alive(&scene.image);
     scene.says(alive());
     scene.images.set(&scene.image.sent, SMALL_TILE, 401);
     assert_eq!(scene.ladder.health(scene.service(), &scene.image).await, Unproven);
