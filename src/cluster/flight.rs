@@ -15,7 +15,12 @@ pub enum JoinResult {
     /// it is cut.
     Ours(SharedFlight),
     /// Flight of another node that landed with this answer.
-    Landed(String),
+    Landed {
+        /// Result word of the flight.
+        answer: String,
+        /// True if the flight had ended before: a new one may be needed.
+        before: bool,
+    },
     /// A heal failed a short while ago; cool-down that is left.
     Cooling(Duration),
 }
@@ -65,7 +70,7 @@ impl Cluster {
             };
             match state.as_str() {
                 "taken" => return JoinResult::Ours(SharedFlight::shared(link, about, token, &flight)),
-                "landed" => return JoinResult::Landed(rest),
+                "landed" => return JoinResult::Landed { answer: rest, before: !waited },
                 "cooling" => {
                     return JoinResult::Cooling(Duration::from_millis(rest.parse().unwrap_or(0)));
                 }
@@ -79,7 +84,7 @@ impl Cluster {
                     // Empty answer: the flight was given back, and must be tried again.
                     Some((_, "")) => break,
                     Some((_, answer)) => {
-                        return JoinResult::Landed(answer.to_owned());
+                        return JoinResult::Landed { answer: answer.to_owned(), before: false };
                     }
                 }
             }

@@ -286,7 +286,7 @@ impl CanvasServices {
         let Some(cluster) = self.fleet.connected() else { return Ok(SharedFlight::default()) };
         match cluster.join(name, true, || {}).await {
             JoinResult::Ours(own) => Ok(own),
-            JoinResult::Landed(answer) => Err(answer),
+            JoinResult::Landed { answer, .. } => Err(answer),
             JoinResult::Cooling(_) => Err(String::new()),
         }
     }

@@ -123,10 +123,16 @@ impl CanvasRequests {
                     }
                     return answer;
                 }
-                JoinResult::Landed(answer) => {
+                JoinResult::Landed { answer, before } => {
                     let answer = CanvasResponse::from_word(&answer);
-                    // The other node's request began before this order, and the image is gone again, or still.
-                    if !is_second && answer.may_help() && self.evidence(order.image).await != Evidence::Alive
+                    // The request of a moment ago helped, or that of the other node began before this order, and the image
+                    // is gone again. (A stored canvas, visited once more, would bring the same.)
+                    let may_be_old =
+                        before || self.services.honours_variants(order.service).await == Some(true);
+                    if may_be_old
+                        && !is_second
+                        && answer.may_help()
+                        && self.evidence(order.image).await != Evidence::Alive
                     {
                         (anew, is_second) = (true, true);
                         continue;
