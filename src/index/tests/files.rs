@@ -1,5 +1,8 @@
 //! Tests of sources: building, refreshing, broken files, vanished files.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
 use super::*;
 use crate::index::sources::build::Build;
 use crate::index::sources::refresh::Refresh;
@@ -94,6 +97,35 @@ fn a_log_whose_mapped_index_was_cut_is_an_error_and_no_end_of_the_process() {
         drop(index);
         assert_eq!(canvases_of(&bench.open(), "one").len(), 1, "{part}/2");
     }
+}
+
+#[test]
+fn a_file_whose_name_is_no_text_is_read_and_takes_no_other_s_place() {
+    let bench = IndexBench::new();
+    let file = |name: &'static [u8]| bench.file("").join(OsStr::from_bytes(name));
+    let files: [(&[u8], &str); 4] = [
+        (b"M\xfcller/1.json", "one"),
+        (b"M\xf6ller/1.json", "two"),
+        (b"\xfc.json", "three"),
+        (b"\xf6.JSON", "four"),
+    ];
+    for (name, image) in files {
+        fs::create_dir_all(file(name).parent().unwrap()).unwrap();
+        fs::write(file(name), manifest(image, &[image])).unwrap();
+    }
+    let _socket = std::os::unix::net::UnixListener::bind(bench.file("socket.json")).unwrap();
+    let index = bench.open();
+    let built = bench.build(&index);
+    assert_eq!((built.images, built.passed_over), (4, 1));
+    for (_, image) in files {
+        assert_eq!(canvases_of(&index, image), [canvas_url(image, 1)]);
+    }
+    assert_eq!(bench.refresh(&index).unchanged, 4);
+    fs::remove_file(file(files[0].0)).unwrap();
+    let left = bench.refresh_with(&index, Duration::ZERO);
+    assert_eq!((left.vanished, left.unchanged), (1, 3));
+    let gone = bench.refresh_with(&index, Duration::ZERO);
+    assert_eq!((gone.dropped, canvases_of(&index, "one").len(), canvases_of(&index, "two").len()), (1, 0, 1));
 }
 
 #[test]
