@@ -80,6 +80,7 @@ impl<'f> Walker<'f> {
     pub(super) fn string(&mut self, place: JsonPosition, text: &str) {
         let text = text.trim();
         match place {
+            JsonPosition::Painted if !self.is_image_url(text) => self.push_base_uri(text, self.pile.len()),
             JsonPosition::Painted | JsonPosition::Picture => self.push_image_url(text, self.pile.len()),
             JsonPosition::Service => self.mentions.push(text.to_owned()),
             JsonPosition::Links => self.document.members.push(text.to_owned()),
@@ -105,6 +106,14 @@ impl<'f> Walker<'f> {
 
     pub(super) fn push_service(&mut self, id: &str, from: usize) {
         if let Some(identifier) = self.bases.in_service_id(id) {
+            self.push(identifier, from);
+        }
+    }
+
+    /// Pushes the image whose base URI, or info.json, is painted in the place of its URL.
+    pub(super) fn push_base_uri(&mut self, uri: &str, from: usize) {
+        let identifier = self.bases.in_service_id(uri).filter(|_| self.bases.holds(uri));
+        if let Some(identifier) = identifier.filter(|identifier| !identifier.as_sent().contains('/')) {
             self.push(identifier, from);
         }
     }
