@@ -217,13 +217,13 @@ impl Rewriter {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
 
     use super::*;
 
-    fn rewrite() -> Arc<RewriteRule> {
+    pub(in crate::presentation) fn rewrite() -> Arc<RewriteRule> {
         let text = "[server]\npublic_hosts = [\"api.library.tamu.edu\", \"localhost:8182\"]\n[rewrite]\npublic_url = \"https://iiif.example.edu\"\n[[routes]]\nprefix = \"/\"\nupstream = \"http://a.example/\"";
         let none: [(String, String); 0] = [];
         let settings = Settings::from_text(std::path::Path::new("config.toml"), text, none);
