@@ -291,7 +291,7 @@ async fn bad_answers_are_problems_with_url_and_hint_and_what_was_known_is_kept()
     }
     assert_eq!((report.problems.len(), report.dropped), (11, 0));
     // What lost images for longer than the grace is believed.
-    assert_eq!(bench.index.owners("more").expect("an index").len(), 8);
+    assert_eq!(bench.index.owners("more").expect("an index").len(), 11);
     let later = bench.refresh_with(&of, Duration::ZERO).await;
     assert_eq!((later.manifests, later.problems.len()), (1, 10));
 }
