@@ -251,12 +251,25 @@ impl ObjectNode {
             }
             TypeClaim::Sequence => walker.drop_images(self.images_from),
             TypeClaim::Annotation => self.close_annotation(walker),
+            TypeClaim::Unsaid if self.is_bare_item(walker) => walker.untyped.extend(self.id.take()),
             _ => {}
         }
         walker.shape = walker.shape.max(shape);
         if self.place == JsonPosition::Root {
+            if self.kind == TypeClaim::Collection {
+                walker.document.members.append(&mut walker.untyped);
+            }
             self.describe(&mut walker.document);
         }
+    }
+
+    /// True for an item of the document, or a member of it, that has neither a type nor any content.
+    fn is_bare_item(&self, walker: &Walker<'_>) -> bool {
+        let content =
+            seen::IMAGES | seen::ITEMS | seen::CANVASES | seen::SEQUENCES | seen::BODY | seen::DIMENSION;
+        matches!(self.place, JsonPosition::TopItems | JsonPosition::Members)
+            && !self.has(content)
+            && !walker.has_images(self.images_from)
     }
 
     /// Tells image services from search, auth and the like, and leaves those without a known type to their holder.

@@ -53,13 +53,16 @@ pub(super) struct Walker<'f> {
     pub(super) shape: Shape,
     /// Ids of services without a type, until the object that holds them is known for an image.
     pub(super) mentions: Vec<String>,
+    /// Ids of objects without a type or content among the document's own items: links, if the document is a collection.
+    pub(super) untyped: Vec<String>,
     pub(super) document: Document,
 }
 
 impl<'f> Walker<'f> {
     pub(super) fn new(bases: &'f ImageBases, each: &'f mut dyn FnMut(Canvas)) -> Self {
-        let (pile, mentions, document) = (Vec::new(), Vec::new(), Document::default());
-        Self { each, bases, pile, paintings: 0, shape: Shape::Unknown, mentions, document }
+        let (pile, mentions, untyped) = (Vec::new(), Vec::new(), Vec::new());
+        let document = Document::default();
+        Self { each, bases, pile, paintings: 0, shape: Shape::Unknown, mentions, untyped, document }
     }
 
     pub(super) fn finish(mut self) -> Document {
