@@ -188,6 +188,19 @@ fn collections_and_other_json_are_skipped_and_links_in_circles_end() {
 }
 
 #[test]
+fn a_list_of_manifests_and_a_collection_that_holds_one_are_not_skipped() {
+    let bench = IndexBench::new();
+    fs::write(bench.file("list.json"), format!("[{}]", manifest("a", &["one"]))).unwrap();
+    let nested = manifest("b", &["two"]);
+    let collection = format!(r#"{{"@id": "c", "@type": "sc:Collection", "manifests": [{nested}]}}"#);
+    fs::write(bench.file("collection.json"), collection).unwrap();
+    let index = bench.open();
+    let report = bench.build(&index);
+    assert_eq!((report.manifests, report.images, report.skipped), (2, 2, 0));
+    assert_eq!((canvases_of(&index, "one").len(), canvases_of(&index, "two").len()), (1, 1));
+}
+
+#[test]
 fn a_url_is_told_to_be_out_of_reach_and_an_added_source_is_looked_at_from_then_on() {
     let bench = IndexBench::new();
     let index = bench.open();
