@@ -1,12 +1,15 @@
 //! Documents that are held as a whole, up to a bound; beyond it they only stream by.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header, response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
 use super::PresentationResponse;
 use crate::outcome::Outcome;
@@ -68,6 +71,35 @@ pub(super) fn mark_changed(fields: &mut HeaderMap) {
     }
 }
 
+/// A document of fewer bytes, packed or not, is parsed at once.
+const SHORT: usize = 32 << 10;
+
+/// `ParseTurns` lets one long document be parsed for each core: many at once would take the cores from the threads that
+/// serve, and hold many times their packed bytes in memory. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct ParseTurns(Arc<Semaphore>);
+
+impl Default for ParseTurns {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self(Arc::new(Semaphore::new(cores)))
+    }
+}
+
+impl ParseTurns {
+    /// Does work that parses a document of so many bytes off the threads that serve. `None`: it was broken off.
+    pub(super) async fn parse<T: Send + 'static>(
+        &self,
+        length: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let turn = if length < SHORT { None } else { Arc::clone(&self.0).acquire_owned().await.ok() };
+        // The turn lasts as long as the work, although its viewer may leave.
+        let parsed = spawn_blocking(move || (work(), turn).0);
+        parsed.await.ok()
+    }
+}
+
 /// Result of buffering a body.
 pub(super) enum BufferResult {
     Whole(Bytes),
@@ -121,4 +153,38 @@ pub(super) async fn gather(mut body: Body, most: usize, budget: &MemoryBudget) -
 /// The value of a field, where it has just one.
 pub(super) fn text(fields: &HeaderMap, name: http::HeaderName) -> &str {
     fields.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_long_documents_one_is_parsed_for_each_core_and_a_short_one_waits_for_none() {
+        let (turns, begun) = (ParseTurns::default(), Arc::new(AtomicUsize::new(0)));
+        let cores = turns.0.available_permits();
+        let (gates, parsing): (Vec<_>, Vec<_>) = (0..cores + 3)
+            .map(|_| {
+                let (gate, opened) = mpsc::channel::<()>();
+                let (turns, begun) = (turns.clone(), Arc::clone(&begun));
+                let work = move || {
+                    begun.fetch_add(1, Ordering::SeqCst);
+                    opened.recv().is_err()
+                };
+                (gate, tokio::spawn(async move { turns.parse(SHORT, work).await }))
+            })
+            .unzip();
+        while begun.load(Ordering::SeqCst) < cores {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(turns.parse(SHORT - 1, || "short").await, Some("short"));
+        assert_eq!(begun.load(Ordering::SeqCst), cores);
+        drop(gates);
+        for one in parsing {
+            assert_eq!(one.await.expect("a task"), Some(true));
+        }
+    }
 }

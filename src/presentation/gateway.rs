@@ -232,9 +232,9 @@ impl PresentationInner {
                 }
             };
             let mut whole = BufferedDocument::new(head, bytes);
-            whole = tokio::task::spawn_blocking(move || as_text(whole, most)).await.ok()?;
+            whole = self.turns.parse(whole.body.len(), move || as_text(whole, most)).await?;
             if self.settings.presentation.repair {
-                json_repair::repair(&mut whole, most, budget, &self.metrics).await;
+                json_repair::repair(&mut whole, most, &self.turns, budget, &self.metrics).await;
             }
             return Some(whole.answer().response);
         }

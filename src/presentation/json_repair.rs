@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::buffer::BufferedDocument;
+use super::buffer::{BufferedDocument, ParseTurns};
 use crate::iiif::json_repair;
 use crate::index::learn::traffic::{begins_like_json, is_json};
 use crate::observe::{EventKind, Metrics};
@@ -31,19 +31,19 @@ enum JsonCheck {
 pub(super) async fn repair(
     whole: &mut BufferedDocument,
     most: usize,
+    turns: &ParseTurns,
     budget: &MemoryBudget,
     metrics: &Metrics,
 ) {
     let held = whole.clone();
-    // A long document takes milliseconds to parse, and other viewers are served by this thread.
-    match tokio::task::spawn_blocking(move || check(&held, most)).await {
-        Ok(JsonCheck::Mended(body)) => {
+    match turns.parse(held.body.len(), move || check(&held, most)).await {
+        Some(JsonCheck::Mended(body)) => {
             metrics.event(EventKind::JsonRepaired);
             whole.replace(budget.count(body.len()).keep(body));
             whole.head.headers.insert(REPAIRED, HeaderValue::from_static("json"));
         }
-        Ok(JsonCheck::Hopeless) => metrics.event(EventKind::JsonHopeless),
-        Ok(JsonCheck::Nothing) | Err(_) => {}
+        Some(JsonCheck::Hopeless) => metrics.event(EventKind::JsonHopeless),
+        Some(JsonCheck::Nothing) | None => {}
     }
 }
 

@@ -34,7 +34,7 @@ use crate::upstream::{Body, Caller, MemoryBudget, Routing, Upstream, UpstreamErr
 pub use gateway::GatewayResult;
 pub use rewrite::{RewriteRule, Rewriter};
 
-use buffer::BufferedDocument;
+use buffer::{BufferedDocument, ParseTurns};
 use collapse::{CollapseKey, DirectFlights, SharedResponse};
 use fetch::is_document;
 
@@ -60,6 +60,7 @@ struct PresentationInner {
     flights: SingleFlight<CollapseKey, SharedResponse>,
     rewrite: Option<Arc<RewriteRule>>,
     direct_flights: Arc<DirectFlights>,
+    turns: ParseTurns,
     /// Hash of the settings that determine a document's content: a document under another host name, or no longer repaired,
     /// is a different one.
     kind: u64,
@@ -74,12 +75,14 @@ pub struct PresentationState {
     metrics: Arc<Metrics>,
     flights: SingleFlight<CollapseKey, SharedResponse>,
     direct_flights: Arc<DirectFlights>,
+    turns: ParseTurns,
 }
 
 impl PresentationState {
     /// Creates the state, without flights. Must be called in the runtime on which documents are fetched.
     pub fn new(index: Arc<Index>, budget: MemoryBudget, metrics: Arc<Metrics>) -> Self {
-        Self { index, budget, metrics, flights: SingleFlight::here(), direct_flights: Arc::default() }
+        let (flights, turns) = (SingleFlight::here(), ParseTurns::default());
+        Self { index, budget, metrics, flights, direct_flights: Arc::default(), turns }
     }
 }
 
@@ -148,7 +151,7 @@ impl PresentationProxy {
         state: &PresentationState,
     ) -> Self {
         let Routing { settings, upstreams } = routing;
-        let PresentationState { index, budget, metrics, flights, direct_flights } = state.clone();
+        let PresentationState { index, budget, metrics, flights, direct_flights, turns } = state.clone();
         let rewrite = RewriteRule::of(&settings);
         let mut kind = DefaultHasher::new();
         let own = (&settings.rewrite, &settings.presentation, &settings.server.public_hosts);
@@ -165,6 +168,7 @@ impl PresentationProxy {
             flights,
             rewrite,
             direct_flights,
+            turns,
             kind,
         };
         Self { inner: Arc::new(inner) }
@@ -343,7 +347,7 @@ impl PresentationInner {
             && is_document(&wanted.onward.method, &whole.head)
         {
             let budget = self.budget.of(wanted.caller.holder());
-            json_repair::repair(whole, presentation.max_body, &budget, &self.metrics).await;
+            json_repair::repair(whole, presentation.max_body, &self.turns, &budget, &self.metrics).await;
         }
         Ok(made)
     }
@@ -367,8 +371,9 @@ impl PresentationInner {
         let names =
             hosts.flat_map(|host| ["https", "http"].map(|scheme| format!("{scheme}://{host}{public}")));
         let names = names.collect();
+        let length = whole.body.len();
         let looked = move || poison::find_missing_images(&index, names, target, &whole.plain(most)?);
-        let suspected = tokio::task::spawn_blocking(looked).await.ok().flatten()?;
+        let suspected = self.turns.parse(length, looked).await.flatten()?;
         Some(PoisonedDocument { trace: wanted.trace.clone(), ..suspected })
     }
 }

@@ -217,14 +217,14 @@ impl Rewriter {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
 
     use super::*;
     use crate::config::tests::settings_of;
 
-    fn rewrite() -> Arc<RewriteRule> {
+    pub(in crate::presentation) fn rewrite() -> Arc<RewriteRule> {
         let text = "[server]\npublic_hosts = [\"api.library.tamu.edu\", \"localhost:8182\"]\n[rewrite]\npublic_url = \"https://iiif.example.edu\"\n[[routes]]\nprefix = \"/\"\nupstream = \"http://a.example/\"";
         RewriteRule::of(&settings_of(text)).expect("a host to rewrite")
     }

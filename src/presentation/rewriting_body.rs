@@ -103,10 +103,15 @@ impl RewriteRule {
     }
 }
 
+/// Length from which on what was rewritten goes out.
+const PIECE: usize = 64 << 10;
+
 /// Body that is rewritten as it streams; of each piece only a few bytes are kept back.
 #[derive(Debug)]
 struct RewritingBody {
     body: Body,
+    /// Bytes that came and are not rewritten yet: unpacked at once, they may be very many.
+    came: Bytes,
     rewriter: Rewriter,
     unpacker: Unpacker,
     is_over: bool,
@@ -115,12 +120,17 @@ struct RewritingBody {
 impl RewritingBody {
     fn new(body: Body, coding: ContentCoding, rewrite: &Arc<RewriteRule>) -> Self {
         let unpacker = Unpacker::new(coding, rewrite.longest);
-        Self { body, rewriter: Rewriter::new(Arc::clone(rewrite)), unpacker, is_over: false }
+        let rewriter = Rewriter::new(Arc::clone(rewrite));
+        Self { body, came: Bytes::new(), rewriter, unpacker, is_over: false }
     }
 
-    fn take(&mut self, piece: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-        out.reserve(piece.len() + piece.len() / 16);
-        self.unpacker.push(piece, &mut |plain| self.rewriter.push(plain, out))
+    fn take(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        while !self.came.is_empty() && out.len() < PIECE {
+            let part = self.unpacker.part(&mut self.came);
+            out.reserve(part.len() + part.len() / 16);
+            self.unpacker.push(&part, &mut |plain| self.rewriter.push(plain, out))?;
+        }
+        Ok(())
     }
 
     fn end(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
@@ -140,19 +150,23 @@ impl HttpBody for RewritingBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         while !self.is_over {
             let mut out = Vec::new();
-            let taken = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    let Ok(piece) = frame.into_data() else { continue };
-                    self.take(&piece, &mut out)
+            let taken = if self.came.is_empty() {
+                match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                    Some(Ok(frame)) => {
+                        self.came = frame.into_data().unwrap_or_default();
+                        continue;
+                    }
+                    Some(Err(error)) => {
+                        self.is_over = true;
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    None => {
+                        self.is_over = true;
+                        self.end(&mut out)
+                    }
                 }
-                Some(Err(error)) => {
-                    self.is_over = true;
-                    return Poll::Ready(Some(Err(error)));
-                }
-                None => {
-                    self.is_over = true;
-                    self.end(&mut out)
-                }
+            } else {
+                self.take(&mut out)
             };
             if let Err(error) = taken {
                 self.is_over = true;
@@ -167,5 +181,40 @@ impl HttpBody for RewritingBody {
 
     fn is_end_stream(&self) -> bool {
         self.is_over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::{GzEncoder, ZlibEncoder};
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::presentation::rewrite::tests::rewrite;
+
+    #[tokio::test]
+    async fn a_short_piece_that_unpacks_to_a_very_long_one_goes_out_in_pieces() {
+        let plain = vec![b' '; 8 << 20];
+        let (mut gzip, mut zlib) = (
+            GzEncoder::new(Vec::new(), Compression::best()),
+            ZlibEncoder::new(Vec::new(), Compression::best()),
+        );
+        gzip.write_all(&plain).and_then(|()| zlib.write_all(&plain)).expect("memory");
+        for (coding, packed) in
+            [(ContentCoding::Gzip, gzip.finish()), (ContentCoding::Deflate, zlib.finish())]
+        {
+            let packed = Bytes::from(packed.expect("memory"));
+            let mut body = RewritingBody::new(packed.into(), coding, &rewrite());
+            let mut size = 0;
+            while let Some(frame) = body.frame().await {
+                let piece = frame.expect("it can be unpacked").into_data().expect("no trailers");
+                assert!(piece.len() <= 6 * PIECE, "{} bytes at once", piece.len());
+                size += piece.len();
+            }
+            assert_eq!(size, plain.len());
+        }
     }
 }

@@ -264,8 +264,10 @@ impl ProxyInner {
                 }
                 FlightResult::Streaming(streaming) => streaming.into_answer(now),
                 FlightResult::Abandoned => continue,
-                FlightResult::Failed => return self.stale_answer(lookup, onward).map_or(Ok(None), Err),
-                FlightResult::NotShared => return Ok(None),
+                FlightResult::NotShared if exchange.started.elapsed() < timeout => return Ok(None),
+                FlightResult::Failed | FlightResult::NotShared => {
+                    return self.stale_answer(lookup, onward).map_or(Ok(None), Err);
+                }
             };
             let answer = ProxyResponse::served(response);
             return Err(self.finish_cached(lookup, answer, CacheResult::Collapsed));
@@ -304,7 +306,8 @@ impl ProxyInner {
             // The gate's finding about the image is kept: an info.json whose tiles are gone must not look well.
             return Ok(self.finish_cached(&lookup, answer, CacheResult::Hit));
         }
-        if is_in_need(answer.outcome, answer.response.status())
+        let is_broken = answer.response.body().is_broken();
+        if (is_broken || is_in_need(answer.outcome, answer.response.status()))
             && let Some(stale) = self.stale_answer(&lookup, onward)
         {
             if let Some(leader) = leader {

@@ -1,6 +1,10 @@
 //! Images that are healed on the way.
 
+use std::time::Duration;
+
+use http::Response;
 use http::request::Parts;
+use tokio::time::timeout;
 
 use super::caching::{from_cache, is_in_need};
 use super::refusal::Refusal;
@@ -8,7 +12,11 @@ use super::thumbnail::priority_of;
 use super::{Exchange, ProxyInner, ProxyResponse};
 use crate::heal::{ExchangeError, HealedExchange, ImageExchange, RoutedImage};
 use crate::outcome::Outcome;
-use crate::upstream::{Body, Caller, one_client};
+use crate::upstream::{Body, Caller, UpstreamError, one_client};
+
+/// Time after which an image server that does not answer counts as one that fails, for a reader of whom a stale answer is
+/// kept: viewers drop a tile after 30 s.
+const SILENCE: Duration = Duration::from_secs(10);
 
 impl ProxyInner {
     /// Sends the request for an image, and heals it where it expired.
@@ -27,6 +35,10 @@ impl ProxyInner {
         let send = || async {
             match &exchange.cached {
                 Some(kept) => Ok(from_cache(kept.answer(onward, exchange.started))),
+                // Boxed, because it is rare and large: otherwise every request's future would be as large.
+                None if exchange.has_stale => {
+                    Box::pin(self.send_unless_silent(exchange, onward, caller)).await
+                }
                 None => self.send(&exchange.asked, onward, Body::Empty, caller).await,
             }
         };
@@ -49,5 +61,17 @@ impl ProxyInner {
             self.healer.record_image_answer(&image, refusal.outcome(), refusal.status());
         }
         Err(refusal)
+    }
+
+    /// Sends the request of a reader of whom a stale answer is kept, who does not wait for a silent image server as others must.
+    async fn send_unless_silent(
+        &self,
+        exchange: &Exchange<'_>,
+        onward: &Parts,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Refusal> {
+        let silent = |_| Err(Refusal::Upstream(UpstreamError::FirstByteTimeout));
+        let sent = timeout(SILENCE, self.send(&exchange.asked, onward, Body::Empty, caller)).await;
+        sent.unwrap_or_else(silent)
     }
 }

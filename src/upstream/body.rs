@@ -128,6 +128,15 @@ impl Body {
         Self::Shaped(BoxedBody(Box::pin(body)))
     }
 
+    /// True if the body is known to break.
+    pub fn is_broken(&self) -> bool {
+        match self {
+            Self::Broken(_) => true,
+            Self::Chain(_, rest) => rest.is_broken(),
+            _ => false,
+        }
+    }
+
     /// The pieces of a body of which all is here already; `None`: some of it is not, or it breaks.
     pub fn whole(&self) -> Option<Vec<&Bytes>> {
         match self {

@@ -186,8 +186,8 @@ enum UnpackState {
     Kept(ContentCoding, Vec<u8>, usize),
 }
 
-/// Maximum that is unpacked at once: a small packed piece may be a very long one.
-const PACKED_PIECE: usize = 4 << 10;
+/// Packed bytes that are unpacked at once: one may stand for a thousand.
+const PACKED_PIECE: usize = 256;
 
 impl Unpacker {
     /// `most`: the longest document in a coding that is not unpacked piece by piece.
@@ -198,6 +198,14 @@ impl Unpacker {
             ContentCoding::Deflate => UnpackState::Deflate(Vec::new()),
             ContentCoding::Brotli | ContentCoding::Zstd => UnpackState::Kept(coding, Vec::new(), most),
         })
+    }
+
+    /// The part of a piece that is pushed at once by those who must not hold all that it unpacks to.
+    pub fn part(&self, piece: &mut Bytes) -> Bytes {
+        match self.0 {
+            UnpackState::Identity => std::mem::take(piece),
+            _ => piece.split_to(piece.len().min(PACKED_PIECE)),
+        }
     }
 
     /// Takes a piece, and hands out what it holds.

@@ -2,6 +2,7 @@
 
 use http::Method;
 use rstest::rstest;
+use testbed::raw::{Peer, Step};
 use testbed::{Fetched, Flow, Origin};
 
 use crate::support::cache_world::{INFO, MINUTE, TILE, cached, counting, did};
@@ -233,6 +234,17 @@ async fn while_the_image_server_is_gone_each_tile_that_was_seen_is_there() {
     assert!(edge.metric("iiif_mender_cache_requests_total{target=\"image\",result=\"stale\"}") >= 20.0);
     origin.comes_up();
     assert_eq!(until(&edge, TILE, "fwd=stale; stored").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_tile_that_breaks_off_before_a_byte_went_out_goes_out_stale() {
+    let told = "HTTP/1.1 200 OK\r\nCache-Control: max-age=1\r\nContent-Type: image/jpeg\r\nContent-Length: 6\r\n\r\n";
+    let script = |body| vec![Step::ReadHead, Step::Write(format!("{told}{body}").into()), Step::Close];
+    let peer = Peer::scripted(vec![script("a tile"), script("half")]).await;
+    let edge = cached(&peer.url(), "").await;
+    assert_eq!(did(&edge.get(TILE).await), "fwd=uri-miss; stored");
+    let stale = until(&edge, TILE, STALE).await;
+    assert_eq!((stale.status, stale.text().as_str()), (200, "a tile"));
 }
 
 #[rstest]

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rstest::rstest;
 use testbed::raw::{Peer, Step};
 use testbed::{Client, Flow, Origin};
 use tokio::task::JoinHandle;
 
-use crate::support::cache_world::{MINUTE, TILE, cached, did};
+use crate::support::cache_world::{INFO, MINUTE, TILE, cached, did};
 use crate::support::edge::{Edge, Viewer, status};
 use crate::support::world::patiently;
 
@@ -273,17 +274,25 @@ async fn readers_who_want_other_variants_do_not_get_the_leaders() {
     assert_eq!(origin.seen().len(), 2);
 }
 
+#[rstest]
+#[case::as_long_as_the_server_may("upstream.first_byte_timeout = 500ms")]
+#[case::as_long_as_a_reader_may_wait("")]
 #[tokio::test]
-async fn while_the_image_server_is_silent_a_stale_tile_goes_to_all_who_wait() {
+async fn while_the_image_server_is_silent_a_stale_tile_goes_to_all_who_wait(#[case] more: &str) {
     let origin =
         Origin::start(|_| Origin::answer(200, &[("cache-control", "max-age=1")], Flow::sized("a tile")));
-    let edge = cached(&origin.url(), "upstream.first_byte_timeout = 500ms").await;
+    let edge = cached(&origin.url(), more).await;
     edge.get_with(TILE, &[HOST]).await;
+    edge.get_with(INFO, &[HOST]).await;
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     origin.stalls();
-    for (status, what, body) in all(read(&edge, 10)).await {
+    let begun = tokio::time::Instant::now();
+    let (tiles, info) = tokio::join!(all(read(&edge, 10)), edge.get_with(INFO, &[HOST]));
+    for (status, what, body) in tiles {
         assert_eq!((status, &*what, &body[..]), (200, "fwd=stale; detail=stale-if-error", &b"a tile"[..]));
     }
+    assert_eq!(did(&info), "fwd=stale; detail=stale-if-error");
+    assert!(begun.elapsed() < Duration::from_secs(15), "viewers drop a tile after 30 s");
     origin.releases();
 }
 

@@ -27,7 +27,7 @@ pub struct CacheSettings {
     #[default(Duration::from_hours(1))]
     #[serde(with = "As::<Duration>")]
     pub max_age: Duration,
-    /// How long after its lifetime an answer still goes out while the image server fails (no connection, no answer, 500,
+    /// How long after its lifetime an answer still goes out while the image server fails (no connection, no answer within 10 s, 500,
     /// 502, 503, 504) or its image cannot be healed. 0: never. Answers with `must-revalidate`, `proxy-revalidate` or
     /// `s-maxage` never do.
     #[default(Duration::from_hours(24))]

@@ -100,6 +100,8 @@ pub(super) mod seen {
     pub(in crate::iiif::manifest) const SERVICE: u16 = 1 << 9;
     /// A profile, context or type of an API for something else than images.
     pub(in crate::iiif::manifest) const OTHER_API: u16 = 1 << 10;
+    /// A value that holds an image, and is no thumbnail or logo.
+    pub(in crate::iiif::manifest) const HOLDS_IMAGE: u16 = 1 << 11;
 }
 
 /// An object while it is read.
@@ -177,10 +179,13 @@ impl ObjectNode {
                 let place = self.inside(place);
                 let around = std::mem::take(&mut walker.shape);
                 let paints = usize::from(place == JsonPosition::Painted);
-                let before = walker.height() + walker.mentions.len();
+                let (images, before) = (walker.height(), walker.height() + walker.mentions.len());
                 walker.paintings += paints;
                 map.next_value_seed(ValueSeed::new(walker, place))?;
                 walker.paintings -= paints;
+                if place != JsonPosition::Picture && walker.height() > images {
+                    self.seen |= seen::HOLDS_IMAGE;
+                }
                 if place == JsonPosition::Service && walker.height() + walker.mentions.len() > before {
                     self.seen |= seen::SERVICE;
                 }
@@ -246,12 +251,25 @@ impl ObjectNode {
             }
             TypeClaim::Sequence => walker.drop_images(self.images_from),
             TypeClaim::Annotation => self.close_annotation(walker),
+            TypeClaim::Unsaid if self.is_bare_item(walker) => walker.untyped.extend(self.id.take()),
             _ => {}
         }
         walker.shape = walker.shape.max(shape);
         if self.place == JsonPosition::Root {
+            if self.kind == TypeClaim::Collection {
+                walker.document.members.append(&mut walker.untyped);
+            }
             self.describe(&mut walker.document);
         }
+    }
+
+    /// True for an item of the document, or a member of it, that has neither a type nor any content.
+    fn is_bare_item(&self, walker: &Walker<'_>) -> bool {
+        let content =
+            seen::IMAGES | seen::ITEMS | seen::CANVASES | seen::SEQUENCES | seen::BODY | seen::DIMENSION;
+        matches!(self.place, JsonPosition::TopItems | JsonPosition::Members)
+            && !self.has(content)
+            && !walker.has_images(self.images_from)
     }
 
     /// Tells image services from search, auth and the like, and leaves those without a known type to their holder.
@@ -269,7 +287,7 @@ impl ObjectNode {
     /// Claims the image that the object itself is: by its URL, and by its services.
     ///
     /// A service without a type is the image's only where nothing else identifies the image: beside an image service it is
-    /// one for login or search.
+    /// one for login or search. An image that nothing identifies may be named by the base URI of its service.
     fn claim_own_image(&self, walker: &mut Walker<'_>) {
         let is_image = match self.kind {
             TypeClaim::Image => true,
@@ -281,14 +299,24 @@ impl ObjectNode {
             _ => false,
         };
         let mentions: Vec<String> = walker.mentions.drain(self.mentions_from..).collect();
-        let has_service = walker.has_images(self.images_from);
-        if let Some(id) = self.id.as_ref().filter(|_| self.kind.may_be_image()) {
+        let own = self.id.as_ref().filter(|_| self.kind.may_be_image());
+        if let Some(id) = own {
             walker.push_image_url(id, self.images_from);
         }
-        if is_image && !has_service {
-            for service in &mentions {
+        if !is_image || self.has(seen::HOLDS_IMAGE) {
+            return;
+        }
+        // What lies below a base of ours is an image for certain; any other mention is a guess.
+        let is_certain = mentions.iter().chain(own).any(|url| walker.is_below_base(url));
+        for service in &mentions {
+            if !is_certain || walker.is_below_base(service) {
                 walker.push_service(service, self.images_from);
             }
+        }
+        if let Some(id) = own.filter(|_| self.place == JsonPosition::Painted)
+            && !walker.has_images(self.images_from)
+        {
+            walker.push_base_uri(id, self.images_from);
         }
     }
 

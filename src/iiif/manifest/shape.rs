@@ -55,9 +55,9 @@ impl ObjectNode {
             matches!(self.place, JsonPosition::TopItems | JsonPosition::Items | JsonPosition::Images);
         match (self.place, shape) {
             (JsonPosition::Sequences, _) if self.has(seen::CANVASES) => TypeClaim::Sequence,
-            // A manifest or a collection has its type at the top of the document; no generator writes that type over a
-            // single canvas there.
-            (JsonPosition::Root, Shape::Canvas)
+            // A manifest or a collection has its type where documents begin; no generator writes that type over a single
+            // canvas there.
+            (JsonPosition::Root | JsonPosition::Elsewhere | JsonPosition::Links, Shape::Canvas)
                 if matches!(self.kind, TypeClaim::Manifest | TypeClaim::Collection)
                     && !self.has(seen::IMAGES) =>
             {

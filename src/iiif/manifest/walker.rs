@@ -53,13 +53,16 @@ pub(super) struct Walker<'f> {
     pub(super) shape: Shape,
     /// Ids of services without a type, until the object that holds them is known for an image.
     pub(super) mentions: Vec<String>,
+    /// Ids of objects without a type or content among the document's own items: links, if the document is a collection.
+    pub(super) untyped: Vec<String>,
     pub(super) document: Document,
 }
 
 impl<'f> Walker<'f> {
     pub(super) fn new(bases: &'f ImageBases, each: &'f mut dyn FnMut(Canvas)) -> Self {
-        let (pile, mentions, document) = (Vec::new(), Vec::new(), Document::default());
-        Self { each, bases, pile, paintings: 0, shape: Shape::Unknown, mentions, document }
+        let (pile, mentions, untyped) = (Vec::new(), Vec::new(), Vec::new());
+        let document = Document::default();
+        Self { each, bases, pile, paintings: 0, shape: Shape::Unknown, mentions, untyped, document }
     }
 
     pub(super) fn finish(mut self) -> Document {
@@ -80,6 +83,7 @@ impl<'f> Walker<'f> {
     pub(super) fn string(&mut self, place: JsonPosition, text: &str) {
         let text = text.trim();
         match place {
+            JsonPosition::Painted if !self.is_image_url(text) => self.push_base_uri(text, self.pile.len()),
             JsonPosition::Painted | JsonPosition::Picture => self.push_image_url(text, self.pile.len()),
             JsonPosition::Service => self.mentions.push(text.to_owned()),
             JsonPosition::Links => self.document.members.push(text.to_owned()),
@@ -105,6 +109,14 @@ impl<'f> Walker<'f> {
 
     pub(super) fn push_service(&mut self, id: &str, from: usize) {
         if let Some(identifier) = self.bases.in_service_id(id) {
+            self.push(identifier, from);
+        }
+    }
+
+    /// Pushes the image whose base URI, or info.json, is painted in the place of its URL.
+    pub(super) fn push_base_uri(&mut self, uri: &str, from: usize) {
+        let identifier = self.bases.in_service_id(uri).filter(|_| self.bases.holds(uri));
+        if let Some(identifier) = identifier.filter(|identifier| !identifier.as_sent().contains('/')) {
             self.push(identifier, from);
         }
     }

@@ -167,17 +167,20 @@ impl<'a> Crawler<'a> {
             let problem = SourceProblem::answer(&self.client.shown(&link.url), message, hint);
             return self.emit(SourceEvent::Failed(link.url, problem)).await;
         }
-        let mut links = reading.document.members.clone();
-        if let Some(body) =
-            reading.body.as_deref().filter(|_| reading.document.kind == DocumentKind::Collection)
-        {
-            links.extend(further_pages(body));
-        }
+        let members = reading.document.members.clone();
+        let is_collection = reading.document.kind == DocumentKind::Collection;
+        let paging = reading.body.as_deref().filter(|_| is_collection).map(Paging::of).unwrap_or_default();
         self.document(reading).await?;
-        for url in links {
+        let url_of = |linked: Option<Linked>| linked.as_ref().and_then(Linked::url).map(str::to_owned);
+        let deeper = link.depth + 1;
+        // Pages follow one another without end only where they hold something: a server may name a next page behind the last.
+        let beside = if members.is_empty() { deeper } else { link.depth };
+        let pages = url_of(paging.next).map(|url| (url, beside));
+        let inside = members.into_iter().chain(url_of(paging.first)).map(|url| (url, deeper));
+        for (url, depth) in inside.chain(pages) {
             // Links are read against the URL of their document (JSON-LD 1.1 section 4.1.3).
             let url = join(&link.url, &url).unwrap_or(url);
-            self.enqueue(&url, link.depth + 1).await?;
+            self.enqueue(&url, depth).await?;
         }
         Ok(())
     }
@@ -311,15 +314,16 @@ impl<'a> Crawler<'a> {
     }
 }
 
-/// URLs of further pages of a Presentation 2 collection.
-fn further_pages(body: &[u8]) -> Vec<String> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct PagedLink {
-        first: Option<Linked>,
-        next: Option<Linked>,
+/// Links between the pages of a Presentation 2 collection.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Paging {
+    first: Option<Linked>,
+    next: Option<Linked>,
+}
+
+impl Paging {
+    fn of(body: &[u8]) -> Self {
+        serde_json::from_slice(body).unwrap_or_default()
     }
-    let paged: PagedLink = serde_json::from_slice(body).unwrap_or_default();
-    let links = [paged.first, paged.next];
-    links.iter().flatten().filter_map(Linked::url).map(str::to_owned).collect()
 }

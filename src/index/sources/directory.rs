@@ -1,5 +1,6 @@
 //! Finds and reads the documents of a directory.
 
+use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -28,10 +29,23 @@ pub(crate) fn stat(path: &Path) -> io::Result<DocumentMeta> {
     std::fs::metadata(path).map(|found| facts(path, &found))
 }
 
+/// Name of a file in the index: its path. Bytes that are no text are written out, or two files would have one name.
+pub(crate) fn origin(path: &Path) -> Cow<'_, str> {
+    if let Some(text) = path.to_str() {
+        return Cow::Borrowed(text);
+    }
+    let mut name = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        name.push_str(chunk.valid());
+        name.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    Cow::Owned(name)
+}
+
 fn facts(path: &Path, found: &Metadata) -> DocumentMeta {
     let since = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     DocumentMeta {
-        origin: path.to_string_lossy().into_owned(),
+        origin: origin(path).into_owned(),
         size: Some(i64::try_from(found.len()).unwrap_or(i64::MAX)),
         modified: Some(since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))),
         seen: now(),
@@ -44,7 +58,7 @@ fn facts(path: &Path, found: &Metadata) -> DocumentMeta {
 pub(crate) enum CrawlEvent {
     /// A file to read.
     Document(PathBuf),
-    /// A file whose name is none of a document.
+    /// A file whose name is none of a document, or a thing that is no file: a socket, a device.
     PassedOver,
     /// Path that cannot be read.
     Problem(SourceProblem),
@@ -63,7 +77,7 @@ pub(crate) fn find(path: &Path) -> impl Iterator<Item = CrawlEvent> {
                     CrawlEvent::PassedOver
                 })
             }
-            Ok(_) => None,
+            Ok(entry) => (!entry.file_type().is_dir()).then_some(CrawlEvent::PassedOver),
             // Not a problem: the target of the link is being read anyway.
             Err(error) if error.loop_ancestor().is_some() => None,
             Err(error) => {
@@ -82,8 +96,8 @@ pub(crate) fn find(path: &Path) -> impl Iterator<Item = CrawlEvent> {
 /// True if a file's name is that of a document: by its extension, packed or not, or by the whole name, which is the last
 /// part of a manifest's URL where a server's documents were mirrored.
 pub(crate) fn is_document(path: &Path) -> bool {
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
-    let name = name.to_ascii_lowercase();
+    let Some(name) = path.file_name() else { return false };
+    let name = name.to_string_lossy().to_ascii_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     match name.rsplit_once('.') {
         Some((_, ending)) => matches!(ending, "json" | "jsonld"),

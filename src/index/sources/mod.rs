@@ -32,7 +32,7 @@ pub(in crate::index) mod watcher;
 pub struct RefreshReport {
     /// Documents read: files and URLs.
     pub files: u64,
-    /// Manifests read from them (sequences and single canvases among them).
+    /// Manifests read from them (sequences, single canvases and other documents with images among them).
     pub manifests: u64,
     /// Canvases read.
     pub canvases: u64,
@@ -135,7 +135,7 @@ pub(in crate::index) fn shown(origin: &str) -> String {
 impl RefreshReport {
     pub(in crate::index) fn count(&mut self, kind: DocumentKind, counts: writer::WriteCounts) {
         match kind {
-            DocumentKind::Collection | DocumentKind::Other => self.skipped += 1,
+            DocumentKind::Collection | DocumentKind::Other if counts.images == 0 => self.skipped += 1,
             _ => self.manifests += 1,
         }
         self.canvases += u64::try_from(counts.canvases).unwrap_or(0);

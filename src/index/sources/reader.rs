@@ -63,7 +63,7 @@ impl DocumentReader<'_> {
     }
 
     fn read_file(self, location: &str, file: &Path, each: EventCallback<'_>) -> Result<bool, IndexError> {
-        let origin = file.to_string_lossy();
+        let origin = directory::origin(file);
         let find = || self.index.read(|conn| KnownUrl::find(conn, location, &origin));
         let known = if self.passes_known { find()? } else { None };
         if let Some(looks) = known.and_then(|known| known.unchanged(file)) {

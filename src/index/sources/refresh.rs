@@ -140,7 +140,7 @@ impl HttpRefresh<'_, '_> {
     fn path(&mut self, path: &Path) -> Result<(), IndexError> {
         let (index, row) = (self.refresh.index, self.row);
         if !path.exists() {
-            let name = path.to_string_lossy();
+            let name = directory::origin(path);
             let gone = index.read(|conn| rows::ids_below(conn, row, &name))?;
             return if gone.is_empty() { Ok(()) } else { self.vanish(&gone) };
         }

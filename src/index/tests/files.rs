@@ -1,5 +1,8 @@
 //! Tests of sources: building, refreshing, broken files, vanished files.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
 use super::*;
 use crate::index::sources::build::Build;
 use crate::index::sources::refresh::Refresh;
@@ -90,6 +93,35 @@ fn a_log_whose_mapped_index_was_cut_is_an_error_and_no_end_of_the_process() {
 }
 
 #[test]
+fn a_file_whose_name_is_no_text_is_read_and_takes_no_other_s_place() {
+    let bench = IndexBench::new();
+    let file = |name: &'static [u8]| bench.file("").join(OsStr::from_bytes(name));
+    let files: [(&[u8], &str); 4] = [
+        (b"M\xfcller/1.json", "one"),
+        (b"M\xf6ller/1.json", "two"),
+        (b"\xfc.json", "three"),
+        (b"\xf6.JSON", "four"),
+    ];
+    for (name, image) in files {
+        fs::create_dir_all(file(name).parent().unwrap()).unwrap();
+        fs::write(file(name), manifest(image, &[image])).unwrap();
+    }
+    let _socket = std::os::unix::net::UnixListener::bind(bench.file("socket.json")).unwrap();
+    let index = bench.open();
+    let built = bench.build(&index);
+    assert_eq!((built.images, built.passed_over), (4, 1));
+    for (_, image) in files {
+        assert_eq!(canvases_of(&index, image), [canvas_url(image, 1)]);
+    }
+    assert_eq!(bench.refresh(&index).unchanged, 4);
+    fs::remove_file(file(files[0].0)).unwrap();
+    let left = bench.refresh_with(&index, Duration::ZERO);
+    assert_eq!((left.vanished, left.unchanged), (1, 3));
+    let gone = bench.refresh_with(&index, Duration::ZERO);
+    assert_eq!((gone.dropped, canvases_of(&index, "one").len(), canvases_of(&index, "two").len()), (1, 0, 1));
+}
+
+#[test]
 fn what_vanished_is_kept_for_the_grace_and_comes_back_if_the_file_does() {
     let (bench, index) = built(&[("a.json", &["one"]), ("b.json", &["two"])]);
     let json = fs::read(bench.file("a.json")).unwrap();
@@ -139,6 +171,19 @@ fn collections_and_other_json_are_skipped_and_links_in_circles_end() {
     assert_eq!(report.problems, []);
     assert_eq!(index.stats().unwrap().manifests, 1);
     assert_eq!(bench.refresh(&index).unchanged, 3, "nor are they read again");
+}
+
+#[test]
+fn a_list_of_manifests_and_a_collection_that_holds_one_are_not_skipped() {
+    let bench = IndexBench::new();
+    fs::write(bench.file("list.json"), format!("[{}]", manifest("a", &["one"]))).unwrap();
+    let nested = manifest("b", &["two"]);
+    let collection = format!(r#"{{"@id": "c", "@type": "sc:Collection", "manifests": [{nested}]}}"#);
+    fs::write(bench.file("collection.json"), collection).unwrap();
+    let index = bench.open();
+    let report = bench.build(&index);
+    assert_eq!((report.manifests, report.images, report.skipped), (2, 2, 0));
+    assert_eq!((canvases_of(&index, "one").len(), canvases_of(&index, "two").len()), (1, 1));
 }
 
 #[test]

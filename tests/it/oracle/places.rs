@@ -87,6 +87,25 @@ fn manifests_inside_of_collections_keep_their_pages() {
 }
 
 #[test]
+fn the_logo_of_a_manifest_within_another_document_is_no_page_of_it() {
+    let mut book = book_3();
+    book["logo"] = json!([image_3("logo")]);
+    // The annotations of these canvases stand in no page, so that the manifest looks like a canvas with pages.
+    for canvas in book["items"].as_array_mut().expect("a list") {
+        canvas["items"] = canvas["items"][0]["items"].take();
+    }
+    let expected = pairs_of(&book_3());
+    for document in [
+        book.clone(),
+        json!([book]),
+        json!({ "manifest": book }),
+        json!({ "@id": "https://lib.test/c", "@type": "sc:Collection", "manifests": [book] }),
+    ] {
+        assert_eq!(walked(document.to_string().as_bytes()).1, expected, "{document}");
+    }
+}
+
+#[test]
 fn images_that_no_canvas_holds_are_counted_and_the_others_are_kept() {
     let image = json!({ "@type": "oa:Annotation", "resource": image_2("lost") });
     for place in ["", "/sequences/0"] {

@@ -36,6 +36,53 @@ fn services_that_are_no_image_service_make_no_image() {
     }
 }
 
+/// The images of the first canvas, where this is painted on it.
+fn painted(body: &serde_json::Value) -> Vec<String> {
+    let mut document = book_3();
+    document["items"][0]["items"][0]["items"][0]["body"] = body.clone();
+    let (_, found) = walked(document.to_string().as_bytes());
+    let others = pairs_of(&book_3());
+    found.difference(&others).map(|(image, _)| image.clone()).collect()
+}
+
+#[test]
+fn of_several_bare_services_those_where_our_images_lie_are_images() {
+    let (ours, login) = (format!("{IMAGES}new"), "https://lib.test/login");
+    for service in [json!([ours, login]), json!([{ "@id": login }, { "@id": ours }]), json!(ours)] {
+        let body = json!({ "id": "https://lib.test/f.jpg", "type": "Image", "service": service });
+        assert_eq!(painted(&body), ["new"], "{body}");
+    }
+    // The URL of an image of ours tells enough.
+    assert_eq!(painted(&json!({ "id": tile("new"), "type": "Image", "service": login })), ["new"]);
+    // A thumbnail does not say which image it belongs to.
+    let thumbnail = json!([{ "id": tile("small"), "type": "Image" }]);
+    let body =
+        json!({ "id": "https://lib.test/f.jpg", "type": "Image", "thumbnail": thumbnail, "service": ours });
+    assert_eq!(painted(&body), ["new", "small"]);
+}
+
+#[test]
+fn an_image_that_is_named_by_the_base_uri_of_its_service_is_found() {
+    for uri in [format!("{IMAGES}new"), format!("{IMAGES}new/"), format!("{IMAGES}new/info.json")] {
+        for body in [
+            json!(uri),
+            json!([uri]),
+            json!({ "id": uri, "type": "Image" }),
+            json!({ "type": "SpecificResource", "source": uri, "selector": { "type": "ImageApiSelector" } }),
+            json!({ "type": "SpecificResource", "source": { "id": uri, "type": "Image" } }),
+        ] {
+            assert_eq!(painted(&body), ["new"], "{body}");
+        }
+    }
+    for other in [
+        json!("https://lib.test/files/new"),
+        json!({ "id": format!("{IMAGES}new"), "type": "Text" }),
+        json!(format!("{IMAGES}new/full/full/0/native")),
+    ] {
+        assert!(painted(&other).is_empty(), "{other}");
+    }
+}
+
 #[test]
 fn a_service_with_a_profile_of_its_server_s_own_is_known_by_the_place_of_its_id() {
     let id = format!("{IMAGES}f1");

@@ -50,3 +50,27 @@ async fn a_redirect_with_a_url_in_its_query_is_followed() {
     let report = bench.refresh(&source(&origin, "/old")).await;
     assert_eq!((report.problems, report.images), (Vec::new(), 1));
 }
+
+#[tokio::test]
+async fn a_collection_has_as_many_pages_as_it_names_and_empty_ones_end() {
+    let origin = Origin::start(|seen| {
+        let here = here(seen);
+        let page = |number: usize| format!("{here}/page/{number}");
+        match seen.path().rsplit_once('/').expect("a path") {
+            ("", "top") => answer(&json!({ "@id": "top", "@type": "sc:Collection", "first": page(1) })),
+            ("/page", number) => {
+                let number: usize = number.parse().expect("a number");
+                let manifests = (number <= 40).then(|| format!("{here}/m/a{number}"));
+                answer(&json!({ "@id": page(number), "@type": "sc:Collection",
+                    "manifests": Vec::from_iter(manifests), "next": page(number + 1) }))
+            }
+            (_, name) => answer(&manifest(name, &[name])),
+        }
+    });
+    let bench = Bench::new();
+    let report = bench.refresh(&source(&origin, "/top")).await;
+    // The pages behind the last one end at a depth, which is told.
+    assert_eq!((report.problems.len(), report.images), (1, 40), "{:?}", report.problems);
+    assert_eq!(bench.owners("a40").len(), 1);
+    assert_eq!(targets(&origin).iter().filter(|target| target.starts_with("/page/")).count(), 56);
+}

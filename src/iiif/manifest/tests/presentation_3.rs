@@ -145,6 +145,18 @@ fn ids_and_types_of_both_versions_may_be_mixed() {
 }
 
 #[test]
+fn members_without_a_type_are_links_in_a_collection_and_nothing_elsewhere() {
+    let bare = json!([{ "id": "https://h/m1", "label": { "en": ["1"] } }, { "id": "https://h/m2", "type": "Manifest" }]);
+    let (document, _) = walked(&json!({ "id": "https://h/c", "items": bare, "type": "Collection" }));
+    assert_eq!(document.members, ["https://h/m2", "https://h/m1"]);
+    let (document, _) = walked(&json!({ "@id": "https://h/c", "@type": "sc:Collection", "members": bare }));
+    assert_eq!(document.members, ["https://h/m2", "https://h/m1"]);
+    let mut document = painted(&json!({ "service": [service_3("a")] }));
+    document["items"].as_array_mut().unwrap().push(json!({ "id": "https://h/canvas" }));
+    assert!(walked(&document).0.members.is_empty());
+}
+
+#[test]
 fn the_members_of_a_collection_are_links_and_nested_manifests_are_read() {
     let mut nested = painted(&json!({ "service": [service_3("a")] }));
     nested["thumbnail"] = picture("b").into();
