@@ -203,7 +203,12 @@ impl Ladder {
                         (gone, asked) = (gone.or(Some(urgency.answered_at())), asked + 1);
                     }
                     StepResult::Gone => {
-                        return self.gone_or_in_trouble(image, urgency.answered_at()).await;
+                        let outcome = self.gone_or_in_trouble(image, urgency.answered_at()).await;
+                        // The file is there: the canvas was emptied by a fault.
+                        if let (HealOutcome::Failed, Some(turn)) = (outcome, turns.get(turn)) {
+                            run.repair(&turn.service, CanvasRequest::visit(&turn.canvas));
+                        }
+                        return outcome;
                     }
                     StepResult::NoHelp(CanvasResponse::Refused) => tried = true,
                     StepResult::NoHelp(_) => (tried, asked) = (true, asked + 1),

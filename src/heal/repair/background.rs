@@ -72,6 +72,20 @@ impl Repairs {
         }
     }
 
+    /// Starts repairs of the canvases that came without this image, which is there.
+    pub(in crate::heal) fn repair_empty_canvases(self: &Arc<Self>, image: &IndexedImage) {
+        for (service, canvas) in self.services.asked_canvases(image) {
+            let visit = CanvasRequest::visit(&canvas);
+            let came_without = |request: &CanvasRequest| {
+                let has_failed = self.services.cooldowns.failed_at(&request.flight).is_some();
+                has_failed && service.failure(&request.flight).is_none()
+            };
+            if came_without(&visit) || came_without(&CanvasRequest::rebuild(&canvas)) {
+                self.repair_canvas(&service, &visit, image);
+            }
+        }
+    }
+
     /// Starts the repair of a canvas that came back without its image; one per canvas.
     pub(in crate::heal) fn repair_canvas(
         self: &Arc<Self>,
@@ -225,7 +239,10 @@ impl Repairs {
         match self.requests.answer(service, &CanvasRequest::rebuild(canvas).flight, image, urgency).await {
             CanvasResponse::Built | CanvasResponse::Carries => {}
             // A service that builds a canvas writes the key first, unless there is no file to write it for.
-            CanvasResponse::Lacks if self.requests.evidence(image).await != Evidence::Alive => {
+            CanvasResponse::Lacks
+                if self.requests.evidence(image).await != Evidence::Alive
+                    && self.ladder.look_at_file(image).await != Some(false) =>
+            {
                 return CureAttempt::FileIsGone;
             }
             // A fault without any other sign: the service's own way to the image server is broken.
