@@ -271,14 +271,20 @@ impl Ladder {
             overwrites: false,
         };
         let mut turns: Vec<CanvasAttempt> = canvases.map(turn).collect();
-        turns.sort_by_cached_key(|turn| self.failed_at(&turn.canvas));
+        turns.sort_by_cached_key(|turn| self.failed_at(turn));
         turns
     }
 
-    /// Time of the last failure of the requests for this canvas; `None`, which comes first: there is none.
-    fn failed_at(&self, canvas: &CanvasTarget) -> Option<Instant> {
-        let requests = CanvasRequest::variant(canvas).into_iter().chain([CanvasRequest::visit(canvas)]);
-        requests.map(|request| self.services.cooldowns.failed_at(&request.flight)).max().flatten()
+    /// Time of the last failure of the requests for this canvas; `None`, which comes first: there is none. (A failure that
+    /// speaks against the service begins no cool-down. It may be of this canvas alone nevertheless: its repository is away.)
+    fn failed_at(&self, turn: &CanvasAttempt) -> Option<Instant> {
+        let requests =
+            CanvasRequest::variant(&turn.canvas).into_iter().chain([CanvasRequest::visit(&turn.canvas)]);
+        let failed_at = |request: CanvasRequest| {
+            let of_service = turn.service.failed_at(&request.flight);
+            self.services.cooldowns.failed_at(&request.flight).max(of_service)
+        };
+        requests.map(failed_at).max().flatten()
     }
 
     async fn canvas_step(&self, rung: Rung, turn: &mut CanvasAttempt, run: &mut HealRun<'_>) -> StepResult {
