@@ -44,7 +44,7 @@ async fn whether_a_canvas_service_builds_beside_is_shown_on_the_page_in_the_api_
 }
 
 /// Ways in which a gateway before a canvas service keeps requests with a `disallow` from it.
-const REFUSALS: [&str; 7] = ["302", "400", "403", "404", "414", "500", "a page"];
+const REFUSALS: [&str; 9] = ["302", "400", "403", "404", "414", "429", "500", "503", "a page"];
 
 fn refused(kind: &str, seen: &Seen) -> Response<Flow> {
     match kind {
