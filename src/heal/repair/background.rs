@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::config::settings::Rung;
@@ -17,7 +18,7 @@ use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::canvas_service::shared_request::DONE;
-use crate::heal::evidence::{Evidence, Probe, proves_nothing};
+use crate::heal::evidence::{Evidence, Probe, asks_for_login, proves_nothing};
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image::IndexedImage;
 use crate::heal::ladder::FollowUp;
@@ -210,7 +211,8 @@ impl Repairs {
         }
         let Some(_alone) = service.try_alone() else { return CureAttempt::Unwell };
         let tile = self.images.look_at(image, Probe::SmallTile.tail()).await;
-        let is_hidden = tile.as_ref().is_ok_and(|status| matches!(status.as_u16(), 401 | 403 | 407));
+        let is_hidden =
+            tile.as_ref().is_ok_and(|status| asks_for_login(*status) || *status == StatusCode::FORBIDDEN);
         let is_shown = tile.is_ok_and(|status| !self.images.is_expiry(status) && !proves_nothing(status));
         let is_well = match (self.services.ask(image).await, is_shown) {
             // An image server that asks for a login first shows nothing of the image, and is not unwell either.
