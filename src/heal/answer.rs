@@ -153,7 +153,15 @@ impl Healer {
             && self.parts.missing.remembers(image, self.parts.lookup.mark(image.route))
             && let Some(indexed) = self.lookup(image)
         {
-            self.parts.knowledge.found(&indexed);
+            self.found_image(&indexed);
+        }
+    }
+
+    /// Notes that this image is there. If its file was believed to be gone, a canvas came without the image, and may be
+    /// stored so.
+    pub(in crate::heal) fn found_image(&self, image: &IndexedImage) {
+        if self.parts.knowledge.found(image) {
+            self.parts.repairs.repair_empty_canvases(image);
         }
     }
 

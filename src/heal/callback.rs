@@ -96,8 +96,8 @@ impl Callbacks {
         is_built || self.callers.contains(&client)
     }
 
-    /// Request under way for a canvas of this image, or for its file.
-    fn flight_of(&self, at: &RoutedImage<'_>) -> Option<FlightHandle<CanvasResponse>> {
+    /// Request under way for a canvas of this image, or for its file, with its rung.
+    fn flight_of(&self, at: &RoutedImage<'_>) -> Option<(Rung, FlightHandle<CanvasResponse>)> {
         if self.requests.under_way() == 0 {
             return None;
         }
@@ -114,9 +114,11 @@ impl Callbacks {
             let target: Arc<str> = services.files().of(uuid).as_deref().and_then(register_path)?.into();
             let key =
                 |mark| CanvasRequestKey { service: mark, target: Arc::clone(&target), rung: Rung::Register };
-            services.all().iter().find_map(|service| self.requests.find(&key(service.mark)))
+            let register =
+                services.all().iter().find_map(|service| self.requests.find(&key(service.mark)))?;
+            Some((Rung::Register, register))
         };
-        keys.find_map(|key| self.requests.find(&key)).or_else(registers)
+        keys.find_map(|key| Some((key.rung, self.requests.find(&key)?))).or_else(registers)
     }
 
     /// Notes that the canvas service's own info.json request was answered with `status`.
@@ -132,8 +134,12 @@ impl Callbacks {
             self.lookup.addresses.found(service, at.route, at.request.identifier.as_sent());
         }
         // The echo of a canvas that is not being built for us tells nothing.
-        let Some(flight) = self.flight_of(at) else { return };
+        let Some((rung, flight)) = self.flight_of(at) else { return };
         flight.urgency.note_echo();
+        // UPSTREAM: the service registers a file without a look at it: a file store in trouble would not show.
+        if rung == Rung::Register && status.is_success() {
+            return;
+        }
         let asked = owners.iter().find_map(|owner| services.asked_canvas(&owner.canvas));
         let service = asked.map(|(service, _)| service).or_else(|| services.all().first().cloned());
         if let Some(service) = service {

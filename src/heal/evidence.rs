@@ -91,6 +91,11 @@ pub(in crate::heal) fn proves_nothing(status: StatusCode) -> bool {
     is_refusal || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
 }
 
+/// True if an image server asks for a login before it looks the identifier up: by its status, or by a redirect to a page.
+pub(in crate::heal) fn asks_for_login(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 401 | 407) || status.is_redirection()
+}
+
 /// True if this status of an image server means that an indexed image is gone (`heal.statuses`).
 pub(in crate::heal) fn is_expiry(heal: &HealSettings, status: StatusCode) -> bool {
     heal.statuses.contains(&status.as_u16())

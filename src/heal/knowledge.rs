@@ -118,12 +118,15 @@ impl ImageKnowledge {
         !self.missing.is_known(image) && self.evidence_remembered(image, since).await == Evidence::Expired
     }
 
-    /// Notes that the image is there: evidence against it is forgotten, here and on the other nodes.
-    pub(in crate::heal) fn found(&self, image: &IndexedImage) {
+    /// Notes that the image is there: evidence against it is forgotten, here and on the other nodes. True: its file was
+    /// believed to be gone.
+    pub(in crate::heal) fn found(&self, image: &IndexedImage) -> bool {
         self.services.note_back(image);
-        if self.missing.found(image) {
+        let was_missing = self.missing.found(image);
+        if was_missing {
             self.canvases_may_help(image);
         }
+        was_missing
     }
 
     /// Ends cool-downs of canvases that came without the image: its file is there, so they may help now.

@@ -186,7 +186,7 @@ impl Healer {
                 HealResponse::Original(Outcome::Failed)
             }
             Ok(answer) if !parts.images.is_expiry(answer.status()) => {
-                parts.knowledge.found(image);
+                self.found_image(image);
                 if parts.services.end_doubt(image) && rung.is_some() {
                     parts.services.resources_lied(image);
                 }
@@ -269,7 +269,7 @@ impl Healer {
             Ok(answer)
                 if !self.parts.images.is_expiry(answer.status()) && !proves_nothing(answer.status()) =>
             {
-                self.parts.knowledge.found(image);
+                self.found_image(image);
                 HealResponse::Good { answer, rung: None, took: started.elapsed() }
             }
             _ => otherwise,

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Uri;
 use http::uri::Authority;
@@ -95,6 +96,9 @@ fn identity(
     Ok((chain, key))
 }
 
+/// Time without a packet from an upstream after which its host is probed.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
 /// Opens connections to one upstream.
 #[derive(Debug, Clone)]
 pub(super) struct Dialer {
@@ -117,6 +121,10 @@ impl Dialer {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
+        // A host that is gone answers no probe. Without one, a request for a canvas would wait for `heal.timeout`.
+        tcp.set_keepalive(Some(KEEPALIVE));
+        tcp.set_keepalive_interval(Some(KEEPALIVE / 3));
+        tcp.set_keepalive_retries(Some(3));
         // Shared by the addresses of a name, so that the first, dead one does not use up the time of the rest.
         tcp.set_connect_timeout(Some(bounds.connect_timeout));
         let connector = || HttpsConnectorBuilder::new().with_tls_config((**tls).clone()).https_or_http();

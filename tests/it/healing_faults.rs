@@ -88,18 +88,38 @@ async fn a_service_that_says_429_and_when_to_come_again_is_asked_then_and_all_is
 
 #[tokio::test]
 async fn a_fault_of_the_file_store_makes_nothing_missing_for_longer_than_it_takes() {
-    for (closed, known) in [(false, false), (true, false), (false, true)] {
+    for (closed, known) in [(false, 0), (true, 0), (false, 20), (false, 10)] {
         let world = book(20, "").await;
         let pages = world.bed.pages();
         if closed {
             world.bed.service.closes_resources();
         }
-        for page in pages.iter().filter(|_| known) {
+        for page in &pages[..known] {
             world.knows_file_of(page);
         }
+        world.bed.heats_info();
         world.bed.expires_everything();
         world.bed.fedora.files_fail();
         is_over_soon(&world, &pages, || world.bed.fedora.files_are_well()).await;
+    }
+}
+
+#[tokio::test]
+async fn canvases_that_a_fault_emptied_are_whole_again_soon_after_it() {
+    for known in [0, 10] {
+        let world = kept(true, "").await;
+        let pages = world.bed.pages();
+        let before = world.bed.redis.stored();
+        for page in &pages[..known] {
+            world.knows_file_of(page);
+        }
+        world.bed.heats_info();
+        world.bed.fedora.files_fail();
+        read_for(&world, &pages, FAULT).await;
+        world.bed.fedora.files_are_well();
+        all_back(&world, &pages, SOON).await;
+        let is_whole = || world.bed.redis.stored().worse_than(&before).is_empty();
+        patiently("the stored canvases have their images", is_whole).await;
     }
 }
 

@@ -44,7 +44,7 @@ async fn whether_a_canvas_service_builds_beside_is_shown_on_the_page_in_the_api_
 }
 
 /// Ways in which a gateway before a canvas service keeps requests with a `disallow` from it.
-const REFUSALS: [&str; 7] = ["302", "400", "403", "404", "414", "500", "a page"];
+const REFUSALS: [&str; 9] = ["302", "400", "403", "404", "414", "429", "500", "503", "a page"];
 
 fn refused(kind: &str, seen: &Seen) -> Response<Flow> {
     match kind {
@@ -136,4 +136,24 @@ async fn a_redirect_out_of_the_canvas_service_or_in_a_circle_is_not_followed() {
         assert!(asked.load(Ordering::Relaxed) <= 16, "{location}: {asked:?}");
     }
     assert!(elsewhere.seen().is_empty());
+}
+
+/// Timers of connections to this port, as the kernel shows them; "02" is that of keep-alive probes.
+fn timers_of_connections_to(port: u16) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("a table of connections");
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let is_open = |row: &Vec<&str>| row[2].ends_with(&format!(":{port:04X}")) && row[3] == "01";
+    rows.filter(is_open).map(|row| row[5][..2].to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_connection_to_a_service_is_probed_so_that_a_host_that_is_gone_is_noticed() {
+    let world = book(1, "").await;
+    world.bed.expires_everything();
+    assert_eq!(lost(&read(&world, &world.bed.pages(), 0).await), 0);
+    world.settles().await;
+    let url: http::Uri = world.bed.service.url().parse().expect("a URL");
+    let timers = timers_of_connections_to(url.port_u16().expect("a port"));
+    // The image server has connections of its own to the service.
+    assert!(timers.contains(&"02".to_owned()), "{timers:?}");
 }

@@ -34,7 +34,8 @@ pub(in crate::heal) struct FailureReason {
 /// `FailureLog` holds the failures of one canvas service.
 #[derive(Debug)]
 pub(in crate::heal) struct FailureLog {
-    last: Cache<Arc<str>, FailureReason>,
+    /// Last failures, and when they came.
+    last: Cache<Arc<str>, (FailureReason, Instant)>,
     /// Text of the last failure of all targets, since the last answer that was none.
     latest: Mutex<Option<String>>,
     rest_until: Mutex<Option<Instant>>,
@@ -78,7 +79,7 @@ impl FailureLog {
 
     fn note(&self, target: &str, reason: FailureReason) {
         *self.latest.lock() = Some(reason.text.clone());
-        self.last.insert(target.into(), reason);
+        self.last.insert(target.into(), (reason, Instant::now()));
     }
 
     /// Reason why the last request failed, whatever its target; `None` where it succeeded.
@@ -88,7 +89,12 @@ impl FailureLog {
 
     /// Reason why the last request to `target` failed; `None` where it succeeded or was never made.
     pub(in crate::heal) fn last(&self, target: &str) -> Option<FailureReason> {
-        self.last.get(target)
+        self.last.get(target).map(|(reason, _)| reason)
+    }
+
+    /// Time of the last request to `target`, if it failed.
+    pub(in crate::heal) fn failed_at(&self, target: &str) -> Option<Instant> {
+        self.last.get(target).map(|(_, at)| at)
     }
 
     /// Time left of the pause that the service asked for.

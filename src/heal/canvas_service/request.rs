@@ -186,9 +186,13 @@ impl CanvasRequests {
     ) -> CanvasResponse {
         let (key, trace) = (&image.key, &image.trace);
         if service.variants.known(Instant::now()) != Some(true) {
+            let began = Instant::now();
             let (answer, status) = service.get_canvas(target, key, trace, CacheStatus::NowOrLongAgo).await;
             self.share_variants(service);
             let is_honoured = service.variants.known(Instant::now()) == Some(true);
+            if !is_honoured && answer.is_about_the_service() && began.elapsed() < service.bounds.hang_after {
+                return self.visit_in_trouble(service, target, image).await.unwrap_or(answer);
+            }
             if !is_honoured && matches!(answer, CanvasResponse::Refused | CanvasResponse::Unclear) {
                 let is_clear = answer == CanvasResponse::Refused && is_about_the_request(status);
                 return self.visit_instead(service, target, image, is_clear).await.unwrap_or(answer);
@@ -204,6 +208,26 @@ impl CanvasRequests {
             return self.visit_instead(service, target, image, true).await.unwrap_or(answer);
         }
         answer
+    }
+
+    /// Visits the canvas whose variant was answered as if the service were unwell, which a gateway may do to the parameter.
+    /// If the canvas itself is answered, and its variant once more is not, the service takes no variants.
+    async fn visit_in_trouble(
+        &self,
+        service: &CanvasService,
+        variant: &str,
+        image: &IndexedImage,
+    ) -> Option<CanvasResponse> {
+        let answer = self.visit_instead(service, variant, image, false).await?;
+        if answer == CanvasResponse::Carries && self.evidence(image).await == Evidence::Expired {
+            let (key, trace) = (&image.key, &image.trace);
+            let (again, _) = service.get_canvas(variant, key, trace, CacheStatus::NowOrLongAgo).await;
+            if again.is_about_the_service() {
+                service.heard_of_variants(false);
+                self.share_variants(service);
+            }
+        }
+        Some(answer)
     }
 
     /// Visits the canvas whose variant was refused, which does no harm. If the refusal is clear, a canvas in answer shows

@@ -127,6 +127,13 @@ impl CanvasService {
         Some(FailureReason { text: format!("{} ({})", last.text, self.authority), ..last })
     }
 
+    /// Time of the last request like this one, if it failed.
+    pub(in crate::heal) fn failed_at(&self, request: &CanvasRequestKey) -> Option<Instant> {
+        let anew = (request.rung == Rung::Variant).then(|| variants::built_anew(&request.target));
+        let anew = anew.and_then(|target| self.failures.failed_at(&target));
+        self.failures.failed_at(&request.target).max(anew)
+    }
+
     pub(in crate::heal) fn breaker_is_closed(&self) -> bool {
         self.breaker.state(Instant::now()) == BreakerState::Closed
     }

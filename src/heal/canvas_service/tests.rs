@@ -132,7 +132,7 @@ async fn a_registration_is_one_request_and_its_status_tells() {
         scene.server.set("fedora/image/obj/a?update=true", status, "");
         let answered = scene.service.register("fedora/image/obj/a", &RequestTrace::generate()).await;
         assert_eq!((answered, scene.service.requests_sent()), (answer, 1), "{status}");
-        assert_eq!(scene.service.fault_tracker.well_at().is_some(), answer == Built, "{status}");
+        assert_eq!(scene.service.fault_tracker.well_at(), None, "nothing was built: {status}");
     }
 }
 
@@ -176,6 +176,18 @@ async fn answers_tell_whether_the_service_is_well() {
     assert_eq!(scene.service.breaker.state(Instant::now()), BreakerState::Open);
     scene.service.close_breaker();
     assert!(scene.service.breaker_is_closed() && scene.service.recovered().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_registered_does_not_show_that_canvases_are_built_whole() {
+    let scene = ServiceScene::new();
+    let (service, tracker) = (&scene.service, &scene.service.fault_tracker);
+    scene.opens_breaker();
+    tracker.record_fault();
+    scene.server.set("/service/fedora/image/obj/a/files/a.jpg?update=true", 200, "{}");
+    let answer = service.register("fedora/image/obj/a/files/a.jpg", &RequestTrace::generate()).await;
+    assert_eq!((answer, service.breaker_is_closed()), (Built, true));
+    assert_eq!((tracker.well_at(), tracker.built_at(), tracker.is_healthy()), (None, None, false));
 }
 
 #[tokio::test(start_paused = true)]

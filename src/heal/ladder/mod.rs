@@ -192,20 +192,22 @@ impl Ladder {
                     urgency.note_evidence();
                 }
                 match step {
-                    StepResult::Back => {
+                    StepResult::Back | StepResult::Alive => {
                         run.repair_empty(&attempts);
-                        return HealOutcome::Healed(rung);
-                    }
-                    StepResult::Alive => {
-                        run.repair_empty(&attempts);
-                        return HealOutcome::Alive;
+                        let is_back = step == StepResult::Back;
+                        return if is_back { HealOutcome::Healed(rung) } else { HealOutcome::Alive };
                     }
                     // Another canvas may own the image; but nothing more is built over a stored one.
                     StepResult::Gone if rung == Rung::Variant => {
                         (gone, asked) = (gone.or(Some(urgency.answered_at())), asked + 1);
                     }
                     StepResult::Gone => {
-                        return self.gone_or_in_trouble(image, urgency.answered_at()).await;
+                        let outcome = self.gone_or_in_trouble(image, urgency.answered_at()).await;
+                        // The file is there: the canvas was emptied by a fault.
+                        if let (HealOutcome::Failed, Some(attempt)) = (outcome, attempts.get(position)) {
+                            run.repair(&attempt.service, CanvasRequest::visit(&attempt.canvas));
+                        }
+                        return outcome;
                     }
                     StepResult::NoHelp(CanvasResponse::Refused) => tried = true,
                     StepResult::NoHelp(_) => (tried, asked) = (true, asked + 1),
@@ -268,14 +270,21 @@ impl Ladder {
             overwrites: false,
         };
         let mut attempts: Vec<CanvasAttempt> = canvases.map(attempt).collect();
-        attempts.sort_by_cached_key(|attempt| self.failed_at(&attempt.canvas));
+        attempts.sort_by_cached_key(|attempt| self.failed_at(attempt));
         attempts
     }
 
-    /// Time of the last failure of the requests for this canvas; `None`, which comes first: there is none.
-    fn failed_at(&self, canvas: &CanvasTarget) -> Option<Instant> {
-        let requests = CanvasRequest::variant(canvas).into_iter().chain([CanvasRequest::visit(canvas)]);
-        requests.map(|request| self.services.cooldowns.failed_at(&request.flight)).max().flatten()
+    /// Time of the last failure of the requests for this canvas; `None`, which comes first: there is none. (A failure that
+    /// speaks against the service begins no cool-down. It may be of this canvas alone nevertheless: its repository is away.)
+    fn failed_at(&self, attempt: &CanvasAttempt) -> Option<Instant> {
+        let requests = CanvasRequest::variant(&attempt.canvas)
+            .into_iter()
+            .chain([CanvasRequest::visit(&attempt.canvas)]);
+        let failed_at = |request: CanvasRequest| {
+            let of_service = attempt.service.failed_at(&request.flight);
+            self.services.cooldowns.failed_at(&request.flight).max(of_service)
+        };
+        requests.map(failed_at).max().flatten()
     }
 
     async fn canvas_step(

@@ -13,7 +13,7 @@ use crate::heal::canvas_service::CanvasService;
 use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
-use crate::heal::evidence::{Evidence, Probe};
+use crate::heal::evidence::{Evidence, Probe, asks_for_login};
 use crate::heal::image::IndexedImage;
 use crate::heal::ladder::{CanvasAttempt, HealRun, Ladder, StepResult, VisitResult};
 use crate::observe::EventKind;
@@ -142,7 +142,7 @@ impl Ladder {
             Ok(status) if status.is_success() => ServiceHealth::Well,
             Ok(status) if self.is_expiry(status) => self.health_by_known_alive(image).await,
             // The image server asks for a login before the look-up: that is no fault, and the service has a way of its own.
-            Ok(status) if matches!(status.as_u16(), 401 | 407) => ServiceHealth::Unproven,
+            Ok(status) if asks_for_login(status) => ServiceHealth::Unproven,
             Ok(_) | Err(_) => ServiceHealth::Unwell,
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::config::settings::Rung;
@@ -17,7 +18,7 @@ use crate::heal::canvas_service::registration::Registration;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::response::CanvasResponse;
 use crate::heal::canvas_service::shared_request::DONE;
-use crate::heal::evidence::{Evidence, Probe, proves_nothing};
+use crate::heal::evidence::{Evidence, Probe, asks_for_login, proves_nothing};
 use crate::heal::flight_priority::FlightPriority;
 use crate::heal::image::IndexedImage;
 use crate::heal::ladder::FollowUp;
@@ -69,6 +70,20 @@ impl Repairs {
             }
             FollowUp::RepairCanvas { service, request } => self.repair_canvas(&service, &request, image),
             FollowUp::CanvasIsWhole => self.state.poisoned_images.note([&*image.key], false),
+        }
+    }
+
+    /// Starts repairs of the canvases that came without this image, which is there.
+    pub(in crate::heal) fn repair_empty_canvases(self: &Arc<Self>, image: &IndexedImage) {
+        for (service, canvas) in self.services.asked_canvases(image) {
+            let visit = CanvasRequest::visit(&canvas);
+            let came_without = |request: &CanvasRequest| {
+                let has_failed = self.services.cooldowns.failed_at(&request.flight).is_some();
+                has_failed && service.failure(&request.flight).is_none()
+            };
+            if came_without(&visit) || came_without(&CanvasRequest::rebuild(&canvas)) {
+                self.repair_canvas(&service, &visit, image);
+            }
         }
     }
 
@@ -196,7 +211,8 @@ impl Repairs {
         }
         let Some(_alone) = service.try_alone() else { return CureAttempt::Unwell };
         let tile = self.images.look_at(image, Probe::SmallTile.tail()).await;
-        let is_hidden = tile.as_ref().is_ok_and(|status| matches!(status.as_u16(), 401 | 403 | 407));
+        let is_hidden =
+            tile.as_ref().is_ok_and(|status| asks_for_login(*status) || *status == StatusCode::FORBIDDEN);
         let is_shown = tile.is_ok_and(|status| !self.images.is_expiry(status) && !proves_nothing(status));
         let is_well = match (self.services.ask(image).await, is_shown) {
             // An image server that asks for a login first shows nothing of the image, and is not unwell either.
@@ -225,7 +241,10 @@ impl Repairs {
         match self.requests.answer(service, &CanvasRequest::rebuild(canvas).flight, image, urgency).await {
             CanvasResponse::Built | CanvasResponse::Carries => {}
             // A service that builds a canvas writes the key first, unless there is no file to write it for.
-            CanvasResponse::Lacks if self.requests.evidence(image).await != Evidence::Alive => {
+            CanvasResponse::Lacks
+                if self.requests.evidence(image).await != Evidence::Alive
+                    && self.ladder.look_at_file(image).await != Some(false) =>
+            {
                 return CureAttempt::FileIsGone;
             }
             // A fault without any other sign: the service's own way to the image server is broken.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::heal::canvas_service::request::CanvasRequest;
 use crate::heal::canvas_service::shared_heals::Freshness;
+use crate::heal::canvas_service::variants::built_anew;
 
 use CanvasResponse::{Built, Busy, Carries, Lacks, Needless, Refused, Unclear, Unwell, Withheld};
 use Rung::{Rebuild, Register, Variant, Visit};
@@ -164,6 +165,19 @@ async fn a_canvas_that_cools_does_not_keep_another_from_being_asked_for() {
     scene.services.clear_cooldown(scene.service(), &other);
     assert_eq!(scene.outcome().await, HealOutcome::Healed(Variant));
     assert_eq!(scene.canvases(), ["other"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn canvases_for_which_the_service_failed_come_behind_the_others() {
+    let scene = Scene::new().building_beside(true).owned_by(&["a", "b", "c", "d"]);
+    let scene = scene.answering(Variant, [heals(Built)]);
+    for (service, canvas) in &scene.services.asked_canvases(&scene.image)[..3] {
+        let variant = CanvasRequest::variant(canvas).expect("it can be built beside").flight;
+        let unavailable = http::StatusCode::SERVICE_UNAVAILABLE;
+        service.failures.record_answer(&built_anew(&variant.target), unavailable, &http::HeaderMap::new());
+    }
+    assert_eq!(scene.outcome().await, HealOutcome::Healed(Variant));
+    assert_eq!(scene.canvases(), ["d"]);
 }
 
 #[tokio::test(start_paused = true)]

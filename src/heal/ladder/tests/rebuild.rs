@@ -69,7 +69,7 @@ async fn a_viewer_who_does_not_find_what_a_stored_canvas_promised_has_it_built_a
 #[tokio::test(start_paused = true)]
 async fn nothing_is_built_over_while_the_image_server_is_in_trouble() {
     for (status, is_rebuilt) in
-        [(503, false), (0, false), (403, false), (401, true), (404, true), (200, true)]
+        [(503, false), (0, false), (403, false), (401, true), (302, true), (404, true), (200, true)]
     {
         let scene = scene(Unclear);
         scene.images.set(&scene.image.sent, INFO_UNCACHED, status);
