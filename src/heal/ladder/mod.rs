@@ -194,8 +194,8 @@ impl Ladder {
                 match step {
                     StepResult::Back | StepResult::Alive => {
                         run.repair_empty(&attempts);
-                        let is_back = step == StepResult::Back;
-                        return if is_back { HealOutcome::Healed(rung) } else { HealOutcome::Alive };
+                        let healed = HealOutcome::Healed(rung);
+                        return if step == StepResult::Back { healed } else { HealOutcome::Alive };
                     }
                     // Another canvas may own the image; but nothing more is built over a stored one.
                     StepResult::Gone if rung == Rung::Variant => {

@@ -262,13 +262,26 @@ impl Repairs {
         let DocumentOrder { service, key, poisoned, urgency } = order;
         let visit = poisoned.visit();
         for _ in 0..REBUILDS {
-            // A plain GET first: another request may have cured the document, and a good one is never rebuilt.
+            // Where no viewer has just received the document, it may be stored no more: a plain GET during a fault that has
+            // not shown yet would store one without images. A document built beside shows the fault.
+            let mut built = None;
+            if urgency.is_for_nobody() {
+                built = self.build_beside(order, image).await;
+                let is_whole = |built: &Arc<DocumentContent>| carries(&built.canvases, &image.key);
+                if built.as_ref().is_some_and(|built| !built.as_ref().is_some_and(is_whole)) {
+                    return RepairResult::Unwell;
+                }
+            }
+            // A plain GET next: another request may have cured the document, and a good one is never rebuilt.
             let stored = match self.document(service, &visit, image, urgency).await {
                 Some(read) if carries(&read.canvases, &image.key) => return RepairResult::Whole,
                 Some(stored) => stored,
                 None => return RepairResult::Unwell,
             };
-            let read = match self.compare_beside(order, &stored, image).await {
+            if built.is_none() {
+                built = self.build_beside(order, image).await;
+            }
+            let read = match self.compare_beside(order, &stored, built).await {
                 RebuildEffect::Better | RebuildEffect::Unknown => {
                     self.document(service, key, image, urgency).await
                 }

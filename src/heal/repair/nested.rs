@@ -88,20 +88,29 @@ impl Repairs {
         true
     }
 
-    /// Tells whether a rebuild would make the document better. The document is built beside first, where the service does
-    /// that: registering an image does not test the file store, and while that fails every document comes without images.
+    /// Builds the document beside the stored one. `None`: the service cannot do that; `Some(None)`: no document came.
+    pub(in crate::heal) async fn build_beside(
+        self: &Arc<Self>,
+        order: DocumentOrder<'_>,
+        image: &IndexedImage,
+    ) -> Option<Option<Arc<DocumentContent>>> {
+        let beside = self.beside(order, image).await?;
+        Some(self.document(order.service, &beside, image, order.urgency).await)
+    }
+
+    /// Tells whether a rebuild would make the document better, by one that was built beside, where the service does that:
+    /// registering an image does not test the file store, and while that fails every document comes without images.
     pub(in crate::heal) async fn compare_beside(
         self: &Arc<Self>,
         order: DocumentOrder<'_>,
         stored: &DocumentContent,
-        image: &IndexedImage,
+        built: Option<Option<Arc<DocumentContent>>>,
     ) -> RebuildEffect {
         let DocumentOrder { service, poisoned, urgency, .. } = order;
-        let Some(beside) = self.beside(order, image).await else { return RebuildEffect::Unknown };
-        let Some(built) = self.document(service, &beside, image, urgency).await else {
+        let Some(built) = built else { return RebuildEffect::Unknown };
+        let (Some(built), Some(route)) = (built, self.lookup.image_route()) else {
             return RebuildEffect::Worse;
         };
-        let Some(route) = self.lookup.image_route() else { return RebuildEffect::Worse };
         for key in stored.images().filter(|key| !carries(&built.canvases, key)) {
             let Some(lost) = self.lookup.find(route, key, &poisoned.trace) else {
                 return RebuildEffect::Worse;
@@ -143,8 +152,7 @@ impl Repairs {
         image: &IndexedImage,
         built: u64,
     ) -> bool {
-        let Some(beside) = self.beside(order, image).await else { return true };
-        let again = self.document(order.service, &beside, image, order.urgency).await;
+        let Some(again) = self.build_beside(order, image).await else { return true };
         again.is_some_and(|again| fingerprint(&again.canvases) == built)
     }
 

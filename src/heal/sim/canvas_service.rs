@@ -329,10 +329,13 @@ impl Model {
         }
         let leaves: Vec<_> = self.library.leaves_of(book).collect();
         let place = StoredUnder::Book(book, disallow);
-        let stored = self.state().documents.get(&place).copied();
-        if let (Some(pictures), false) = (stored, update) {
+        let stored = {
+            let state = self.state();
+            state.documents.contains_key(&place).then(|| state.pages.get(&place).unwrap_or(&leaves).clone())
+        };
+        if let (Some(stored), false) = (stored, update) {
             sleep(Duration::from_millis(5)).await;
-            return (200, JSON, self.library.manifest(book, &leaves[..pictures.min(leaves.len())], &query));
+            return (200, JSON, self.library.manifest(book, &stored, &query));
         }
         let _building = match by {
             RequestSource::Us => Some(BuildCounter::of(self, site, CountedRequest::Canvas)),
@@ -348,6 +351,7 @@ impl Model {
             }
         }
         let there = leaves.iter().filter(|leaf| !self.file_is_gone(**leaf)).count();
+        self.state().pages.insert(place.clone(), whole.clone());
         self.stores(place, whole.len(), there, by == RequestSource::Us);
         (200, JSON, self.library.manifest(book, &whole, &query))
     }

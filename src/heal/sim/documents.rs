@@ -136,13 +136,14 @@ impl CaseRun {
             if pictures == leaves.len() || is_pdf || leaves.iter().any(|leaf| is_gone(*leaf)) {
                 continue;
             }
-            let now = model.now();
+            let (now, can_be_repaired) =
+                (model.now(), leaves.iter().all(|leaf| model.is_image_server_known(*leaf)));
             model.log(|| format!("---- {document:?} is opened, which is stored with {pictures} pictures"));
             let seen = self.fetches(document, u64::MAX >> 20).await;
             let site = model.library.site_of(leaves[0]);
             let takes_long = model.world().canvas() * u32::try_from(leaves.len()).expect("few") * 3 > WAIT
                 || SimExchange::may_take_long(model, site, now, now);
-            if !takes_long && seen != Some(model.library.pictures_of(document)) {
+            if can_be_repaired && !takes_long && seen != Some(model.library.pictures_of(document)) {
                 model.breaks(format!("(5) {document:?} is opened and lacks pictures: {seen:?}"));
             }
         }

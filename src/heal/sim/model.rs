@@ -13,6 +13,7 @@ use super::case::{Case, MissingPeriod, SimFault, TimedFault};
 use super::library::Library;
 use super::world::{Cache, SimWorld};
 use crate::heal::Healer;
+use crate::observe::RequestTrace;
 
 /// Key of a stored document.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,6 +66,8 @@ pub(super) struct ModelState {
     pub(super) viewers: HashSet<String>,
     /// Pictures in each stored document.
     pub(super) documents: HashMap<StoredUnder, usize>,
+    /// Leaves of each manifest that was built, in the same places.
+    pub(super) pages: HashMap<StoredUnder, Vec<usize>>,
     /// Identifiers whose info.json is in the image server's memory.
     pub(super) infos: HashSet<String>,
     /// Tiles in the derivative cache.
@@ -222,6 +225,20 @@ impl Model {
         let (healers, routes) = &*self.healers.lock();
         let healer = healers.get(leaf % healers.len().max(1))?.clone();
         Some((healer, routes[self.library.site_of(leaf)]))
+    }
+
+    /// True if each node knows the image server of this leaf. Nothing but a request of a reader or of the service tells
+    /// which of two servers it is, and no document is repaired before.
+    pub(super) fn is_image_server_known(&self, leaf: usize) -> bool {
+        let (healers, _) = &*self.healers.lock();
+        let image = self.library.images.iter().find(|image| image.leaf == leaf);
+        healers.iter().all(|healer| {
+            let lookup = &healer.parts.lookup;
+            let found = lookup.image_route().zip(image);
+            found.is_some_and(|(route, image)| {
+                lookup.find(route, &image.id, &RequestTrace::generate()).is_some()
+            })
+        })
     }
 
     /// Stores a document. A request of ours must never store fewer pictures than before where readers see them.
