@@ -202,14 +202,7 @@ impl Ladder {
                     StepResult::Gone if rung == Rung::Variant => {
                         (gone, asked) = (gone.or(Some(urgency.answered_at())), asked + 1);
                     }
-                    StepResult::Gone => {
-                        let outcome = self.gone_or_in_trouble(image, urgency.answered_at()).await;
-                        // The file is there: the canvas was emptied by a fault.
-                        if let (HealOutcome::Failed, Some(turn)) = (outcome, turns.get(turn)) {
-                            run.repair(&turn.service, CanvasRequest::visit(&turn.canvas));
-                        }
-                        return outcome;
-                    }
+                    StepResult::Gone => return self.gone_after_rebuild(turns.get(turn), run).await,
                     StepResult::NoHelp(CanvasResponse::Refused) => tried = true,
                     StepResult::NoHelp(_) => (tried, asked) = (true, asked + 1),
                     StepResult::Cooling => cooling = true,
@@ -224,6 +217,15 @@ impl Ladder {
             return self.gone_or_in_trouble(image, seen).await;
         }
         HealOutcome::without_help(tried, cooling)
+    }
+
+    /// Judges a canvas that was built anew without the image. If the file is there, the canvas was emptied by a fault.
+    async fn gone_after_rebuild(&self, turn: Option<&CanvasAttempt>, run: &mut HealRun<'_>) -> HealOutcome {
+        let outcome = self.gone_or_in_trouble(run.image, run.urgency.answered_at()).await;
+        if let (HealOutcome::Failed, Some(turn)) = (outcome, turn) {
+            run.repair(&turn.service, CanvasRequest::visit(&turn.canvas));
+        }
+        outcome
     }
 
     /// Judges a canvas that came without the image, while no key was written: its file is gone, or the file store is in
