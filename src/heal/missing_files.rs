@@ -73,8 +73,11 @@ impl MissingFiles {
     ) -> Duration {
         let entry = self.missing.get(&(route, Arc::clone(key)));
         let before = entry.map(|missing| (missing.life, missing.noted));
+        let is_believed = entry.is_some_and(|missing| now < missing.until);
         let life = match (proof, before) {
             (Proof::Shown, None) => PROVEN_LIFE,
+            // Several readers at once find the same: that is one proof.
+            (Proof::Shown, Some((life, _))) if life >= PROVEN_LIFE && is_believed => life,
             (Proof::Shown, Some((life, _))) => PROVEN_LIFE.max(life * 2),
             (Proof::Likely { well_at }, Some((life, noted))) if well_at.is_some_and(|well| well >= noted) => {
                 life * 2
@@ -177,6 +180,17 @@ mod tests {
         assert!(memory.is_missing(0, &key, Some(now - PROVEN_LIFE), now), "that fault was over before");
         assert!(memory.clear_missing(0, &key) && !memory.clear_missing(0, &key));
         assert!(!memory.is_missing(0, &key, None, now));
+    }
+
+    #[test]
+    fn what_several_readers_find_at_once_is_one_proof() {
+        let (memory, now) = (memory(), Instant::now());
+        let key: Arc<str> = "id".into();
+        for reader in 0..8 {
+            memory.note_missing(0, &key, Proof::Shown, now + Duration::from_millis(reader));
+        }
+        assert!(!memory.is_missing(0, &key, None, now + PROVEN_LIFE + Duration::from_millis(8)));
+        assert_eq!(memory.note_missing(0, &key, Proof::Shown, now + PROVEN_LIFE * 2), PROVEN_LIFE * 2);
     }
 
     #[test]

@@ -192,23 +192,19 @@ impl Ladder {
                     urgency.note_evidence();
                 }
                 match step {
-                    StepResult::Back | StepResult::Alive => {
+                    StepResult::Back => {
                         run.repair_empty(&attempts);
-                        let healed = HealOutcome::Healed(rung);
-                        return if step == StepResult::Back { healed } else { HealOutcome::Alive };
+                        return HealOutcome::Healed(rung);
+                    }
+                    StepResult::Alive => {
+                        run.repair_empty(&attempts);
+                        return HealOutcome::Alive;
                     }
                     // Another canvas may own the image; but nothing more is built over a stored one.
                     StepResult::Gone if rung == Rung::Variant => {
                         (gone, asked) = (gone.or(Some(urgency.answered_at())), asked + 1);
                     }
-                    StepResult::Gone => {
-                        let outcome = self.gone_or_in_trouble(image, urgency.answered_at()).await;
-                        // The file is there: the canvas was emptied by a fault.
-                        if let (HealOutcome::Failed, Some(attempt)) = (outcome, attempts.get(position)) {
-                            run.repair(&attempt.service, CanvasRequest::visit(&attempt.canvas));
-                        }
-                        return outcome;
-                    }
+                    StepResult::Gone => return self.gone_after_rebuild(attempts.get(position), run).await,
                     StepResult::NoHelp(CanvasResponse::Refused) => tried = true,
                     StepResult::NoHelp(_) => (tried, asked) = (true, asked + 1),
                     StepResult::Cooling => cooling = true,
@@ -223,6 +219,19 @@ impl Ladder {
             return self.gone_or_in_trouble(image, seen).await;
         }
         HealOutcome::without_help(tried, cooling)
+    }
+
+    /// Judges a canvas that was built anew without the image. If the file is there, the canvas was emptied by a fault.
+    async fn gone_after_rebuild(
+        &self,
+        attempt: Option<&CanvasAttempt>,
+        run: &mut HealRun<'_>,
+    ) -> HealOutcome {
+        let outcome = self.gone_or_in_trouble(run.image, run.urgency.answered_at()).await;
+        if let (HealOutcome::Failed, Some(attempt)) = (outcome, attempt) {
+            run.repair(&attempt.service, CanvasRequest::visit(&attempt.canvas));
+        }
+        outcome
     }
 
     /// Judges a canvas that came without the image, while no key was written: its file is gone, or the file store is in

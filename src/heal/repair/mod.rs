@@ -266,10 +266,10 @@ impl Repairs {
             // not shown yet would store one without images. A document built beside shows the fault.
             let mut built = None;
             if urgency.is_for_nobody() {
-                built = self.build_beside(order, image).await;
-                let is_whole = |built: &Arc<DocumentContent>| carries(&built.canvases, &image.key);
-                if built.as_ref().is_some_and(|built| !built.as_ref().is_some_and(is_whole)) {
-                    return RepairResult::Unwell;
+                match self.build_beside(order, image).await {
+                    Ok(beside) if !carries(&beside.canvases, &image.key) => return RepairResult::Unwell,
+                    Err(RebuildEffect::Worse) => return RepairResult::Unwell,
+                    beside => built = Some(beside),
                 }
             }
             // A plain GET next: another request may have cured the document, and a good one is never rebuilt.
@@ -278,10 +278,15 @@ impl Repairs {
                 Some(stored) => stored,
                 None => return RepairResult::Unwell,
             };
-            if built.is_none() {
-                built = self.build_beside(order, image).await;
-            }
-            let read = match self.compare_beside(order, &stored, built).await {
+            let built = match built {
+                Some(built) => built,
+                None => self.build_beside(order, image).await,
+            };
+            let effect = match built {
+                Ok(built) => self.compare_beside(order, &stored, &built).await,
+                Err(effect) => effect,
+            };
+            let read = match effect {
                 RebuildEffect::Better | RebuildEffect::Unknown => {
                     self.document(service, key, image, urgency).await
                 }

@@ -88,14 +88,16 @@ impl Repairs {
         true
     }
 
-    /// Builds the document beside the stored one. `None`: the service cannot do that; `Some(None)`: no document came.
+    /// Builds the document beside the stored one. `Err`: the effect of a rebuild, where no document came, or where the
+    /// service cannot build beside.
     pub(in crate::heal) async fn build_beside(
         self: &Arc<Self>,
         order: DocumentOrder<'_>,
         image: &IndexedImage,
-    ) -> Option<Option<Arc<DocumentContent>>> {
-        let beside = self.beside(order, image).await?;
-        Some(self.document(order.service, &beside, image, order.urgency).await)
+    ) -> Result<Arc<DocumentContent>, RebuildEffect> {
+        let beside = self.beside(order, image).await.ok_or(RebuildEffect::Unknown)?;
+        let built = self.document(order.service, &beside, image, order.urgency).await;
+        built.ok_or(RebuildEffect::Worse)
     }
 
     /// Tells whether a rebuild would make the document better, by one that was built beside, where the service does that:
@@ -104,13 +106,10 @@ impl Repairs {
         self: &Arc<Self>,
         order: DocumentOrder<'_>,
         stored: &DocumentContent,
-        built: Option<Option<Arc<DocumentContent>>>,
+        built: &DocumentContent,
     ) -> RebuildEffect {
         let DocumentOrder { service, poisoned, urgency, .. } = order;
-        let Some(built) = built else { return RebuildEffect::Unknown };
-        let (Some(built), Some(route)) = (built, self.lookup.image_route()) else {
-            return RebuildEffect::Worse;
-        };
+        let Some(route) = self.lookup.image_route() else { return RebuildEffect::Worse };
         for key in stored.images().filter(|key| !carries(&built.canvases, key)) {
             let Some(lost) = self.lookup.find(route, key, &poisoned.trace) else {
                 return RebuildEffect::Worse;
@@ -152,8 +151,10 @@ impl Repairs {
         image: &IndexedImage,
         built: u64,
     ) -> bool {
-        let Some(again) = self.build_beside(order, image).await else { return true };
-        again.is_some_and(|again| fingerprint(&again.canvases) == built)
+        match self.build_beside(order, image).await {
+            Ok(again) => fingerprint(&again.canvases) == built,
+            Err(effect) => effect == RebuildEffect::Unknown,
+        }
     }
 
     /// Checks the service by another page: a page that the document has is built beside, with its image.
