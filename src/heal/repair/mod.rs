@@ -235,7 +235,7 @@ impl Repairs {
             }
             Err(unwell) => return unwell,
         };
-        let mended = self.rebuild_document(order, &image, nested).await;
+        let mended = self.rebuild_document(order, &image, nested, boarded).await;
         match mended {
             RepairResult::Whole | RepairResult::Shorter(..) => {
                 self.services.cooldowns.record_success(key, boarded, Instant::now());
@@ -258,14 +258,17 @@ impl Repairs {
         order: DocumentOrder<'_>,
         image: &IndexedImage,
         nested: NestedCheck,
+        began: Instant,
     ) -> RepairResult {
         let DocumentOrder { service, key, poisoned, urgency } = order;
         let visit = poisoned.visit();
-        for _ in 0..REBUILDS {
+        for rebuild in 0..REBUILDS {
             // Where no viewer has just received the document, it may be stored no more: a plain GET during a fault that has
-            // not shown yet would store one without images. A document built beside shows the fault.
+            // not shown yet would store one without images. A document built beside shows the fault. (It is not needed where
+            // a canvas came whole since the repair began.)
             let mut built = None;
-            if urgency.is_for_nobody() {
+            let has_built = || service.fault_tracker.well_at().is_some_and(|at| at >= began);
+            if rebuild == 0 && urgency.is_for_nobody() && !has_built() {
                 match self.build_beside(order, image).await {
                     Ok(beside) if !carries(&beside.canvases, &image.key) => return RepairResult::Unwell,
                     Err(RebuildEffect::Worse) => return RepairResult::Unwell,

@@ -138,6 +138,9 @@ impl CaseRun {
             }
             let (now, can_be_repaired) =
                 (model.now(), leaves.iter().all(|leaf| model.is_image_server_known(*leaf)));
+            if !can_be_repaired {
+                model.state().not_repaired.extend(&leaves);
+            }
             model.log(|| format!("---- {document:?} is opened, which is stored with {pictures} pictures"));
             let seen = self.fetches(document, u64::MAX >> 20).await;
             let site = model.library.site_of(leaves[0]);

@@ -28,6 +28,7 @@ mod model;
 mod rest;
 mod run;
 mod seen;
+mod seen_nodes;
 mod settings;
 mod shrink;
 mod world;

@@ -66,6 +66,8 @@ pub(super) struct ModelState {
     pub(super) viewers: HashSet<String>,
     /// Pictures in each stored document.
     pub(super) documents: HashMap<StoredUnder, usize>,
+    /// Leaves of documents that a viewer opened while nothing told which image server has them.
+    pub(super) not_repaired: HashSet<usize>,
     /// Leaves of each manifest that was built, in the same places.
     pub(super) pages: HashMap<StoredUnder, Vec<usize>>,
     /// Identifiers whose info.json is in the image server's memory.

@@ -95,14 +95,18 @@ impl CaseRun {
         let is_read = |leaf: usize| model.world().honours_disallow || model.library.leaves[leaf].pages == 0;
         let empty = state.documents.iter().find_map(|(place, pictures)| match place {
             StoredUnder::Canvas(leaf, query)
-                if query.is_empty() && *pictures == 0 && !is_gone(*leaf) && is_read(*leaf) =>
+                if query.is_empty()
+                    && *pictures == 0
+                    && !is_gone(*leaf)
+                    && is_read(*leaf)
+                    && !state.not_repaired.contains(leaf) =>
             {
                 (!state.by_viewers.contains(place)).then_some(*leaf)
             }
             _ => None,
         });
         drop(state);
-        if let Some(leaf) = empty.filter(|leaf| model.is_image_server_known(*leaf)) {
+        if let Some(leaf) = empty {
             model.breaks(format!("(2) canvas {leaf} is stored without its picture at the end"));
         }
     }

@@ -6,7 +6,7 @@ use super::run::play;
 use super::world::{Resources, SimWorld};
 
 /// Case of a quiet world with these events; these images are read at the end.
-fn case(world: SimWorld, acts: &[(u64, SimAct)], last: &[usize]) -> Case {
+pub(super) fn case(world: SimWorld, acts: &[(u64, SimAct)], last: &[usize]) -> Case {
     let acts = acts.iter().map(|(ms, act)| TimedAct { ms: *ms, act: *act }).collect();
     Case { world, stored: 0, troubles: Vec::new(), gone: Vec::new(), acts, last: last.to_vec() }
 }
@@ -15,12 +15,12 @@ fn everything() -> Vec<usize> {
     (0..Library::get().images.len()).collect()
 }
 
-fn ask(image: usize, width: u32) -> SimAct {
+pub(super) fn ask(image: usize, width: u32) -> SimAct {
     SimAct::Ask { image, want: ImageWant::Tile(width), readers: 1, patience: 200_000, cookie: true }
 }
 
 #[track_caller]
-fn keeps_every_promise(case: &Case) {
+pub(super) fn keeps_every_promise(case: &Case) {
     let (broken, log) = play(case, true);
     assert!(broken.is_empty(), "{}\n{}", log.join("\n"), broken.join("\n"));
 }
@@ -341,38 +341,6 @@ fn a_page_that_waited_for_a_quick_rebuild_of_its_file_is_not_rebuilt_too() {
 }
 
 #[test]
-fn who_joined_a_variant_that_was_a_plain_visit_goes_on_to_the_rebuild() {
-    // Pages of one PDF share their canvas. Its stored one heals nothing, and is not requested again.
-    let world = SimWorld {
-        honours_disallow: false,
-        canvas_ms: 10_000,
-        concurrency: 1,
-        ahead: 0,
-        nodes: 2,
-        ..SimWorld::plain()
-    };
-    let pages: Vec<_> = (10..18).collect();
-    keeps_every_promise(&Case { stored: 2, ..case(world, &[], &pages) });
-}
-
-#[test]
-fn each_node_lets_one_viewer_in_beside_those_who_build() {
-    let fetch = |leaf, patience| {
-        let document = SimDocument::Canvas(leaf);
-        SimAct::Fetch { document, viewers: 1, patience }
-    };
-    let world = SimWorld { canvas_ms: 200, concurrency: 1, nodes: 2, ..SimWorld::plain() };
-    let acts = [
-        (142_135, fetch(13, 200_000)),
-        (142_153, fetch(14, 200_000)),
-        (142_158, fetch(15, 200_000)),
-        (142_198, fetch(17, 1_237)),
-        (142_242, fetch(0, 200_000)),
-    ];
-    keeps_every_promise(&case(world, &acts, &[]));
-}
-
-#[test]
 fn a_heal_that_sees_its_image_shows_which_server_has_the_images() {
     // The reader got no picture, no other image was read, and the canvas was stored empty.
     let world = SimWorld {
@@ -388,4 +356,17 @@ fn a_heal_that_sees_its_image_shows_which_server_has_the_images() {
     let info = SimAct::Ask { image: 4, want: ImageWant::Info, readers: 1, patience: 200_000, cookie: true };
     let acts = [(14_575, SimAct::EvictKeys), (16_094, info)];
     keeps_every_promise(&Case { troubles, ..case(world, &acts, &[]) });
+}
+
+#[test]
+fn a_repair_after_the_viewer_s_request_stores_no_document_into_a_fault() {
+    // The canvas came empty, its repair waits, and the service forgets the canvas: a plain GET would store an empty one.
+    let document = SimDocument::Canvas(3);
+    let acts = [
+        (11_611, ask(3, 100)),
+        (29_713, SimAct::Fetch { document, viewers: 10, patience: 200_000 }),
+        (54_800, SimAct::Flush),
+    ];
+    let fault = TimedFault { fault: SimFault::FileStore, from: 19_219, to: 79_219 };
+    keeps_every_promise(&Case { troubles: vec![fault], ..case(SimWorld::plain(), &acts, &[]) });
 }
