@@ -88,7 +88,7 @@ impl FlightPriority {
     /// True if all that speaks against the image is older than this.
     pub(in crate::heal) fn saw_nothing_since(&self, since: Instant) -> bool {
         let seen = *self.seen.lock();
-        seen.is_some_and(|seen| seen < since)
+        seen.is_none_or(|seen| seen < since)
     }
 
     /// Notes that the service requested the image: it has found the file, and written the key.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::case::{SimAct, SimFault};
+use super::library::SimDocument;
 use super::model::StoredUnder;
 use super::run::CaseRun;
 use super::world::Resources;
@@ -64,9 +65,14 @@ impl CaseRun {
         }
         // One viewer is let in beside the others when all of them build, on each node: his document is probably stored.
         let beside = usize::from(model.case.acts.iter().any(|at| matches!(at.act, SimAct::Fetch { .. })));
-        // A viewer who leaves does not end his build, whose further duration is not known.
+        // A viewer who leaves does not end his build, whose further duration is not known: a manifest has 12 pages, and a fault
+        // lasts a minute at most.
+        let pages = |document| if matches!(document, SimDocument::Manifest(_)) { 12 } else { 1 };
+        let hang_ms = if model.case.hangs() { 60_000 } else { 0 };
         let leavers = model.case.acts.iter().filter_map(|at| match at.act {
-            SimAct::Fetch { viewers, patience, .. } if patience < model.world().canvas_ms => Some(viewers),
+            SimAct::Fetch { document, viewers, patience } => {
+                (patience < model.world().canvas_ms * pages(document) + hang_ms).then_some(viewers)
+            }
             _ => None,
         });
         let leavers = leavers.sum::<usize>();

@@ -178,14 +178,15 @@ async fn the_file_s_own_identifier_tells_a_missing_file_from_a_file_store_in_tro
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_speaks_against_the_image_is_told_to_who_comes_later() {
+async fn a_heal_is_evidence_for_those_who_came_before_its_answer_and_a_refusal_is_none() {
     let scenes = [(CanvasResponse::Refused, false), (Unclear, true), (Lacks, true)];
     for (response, speaks) in scenes {
         let scene = Scene::new().building_beside(true).answering(Variant, [answer(response)]);
-        let urgency = FlightPriority::new(Priority::Viewer);
+        let (urgency, came) = (FlightPriority::new(Priority::Viewer), tokio::time::Instant::now());
         scene.ladder.run(&scene.image, &urgency).await;
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(urgency.saw_nothing_since(tokio::time::Instant::now()), speaks, "{response:?}");
+        assert_eq!(urgency.saw_nothing_since(came), !speaks, "{response:?}");
+        assert!(urgency.saw_nothing_since(tokio::time::Instant::now()), "{response:?}");
     }
 }
 
