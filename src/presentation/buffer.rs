@@ -74,28 +74,28 @@ pub(super) fn mark_changed(fields: &mut HeaderMap) {
 /// A document of fewer bytes, packed or not, is parsed at once.
 const SHORT: usize = 32 << 10;
 
-/// `ParseTurns` lets one long document be parsed for each core: many at once would take the cores from the threads that
+/// `ParsePermits` lets one long document be parsed for each core: many at once would take the cores from the threads that
 /// serve, and hold many times their packed bytes in memory. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct ParseTurns(Arc<Semaphore>);
+pub(super) struct ParsePermits(Arc<Semaphore>);
 
-impl Default for ParseTurns {
+impl Default for ParsePermits {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self(Arc::new(Semaphore::new(cores)))
     }
 }
 
-impl ParseTurns {
+impl ParsePermits {
     /// Does work that parses a document of so many bytes off the threads that serve. `None`: it was broken off.
     pub(super) async fn parse<T: Send + 'static>(
         &self,
         length: usize,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let turn = if length < SHORT { None } else { Arc::clone(&self.0).acquire_owned().await.ok() };
-        // The turn lasts as long as the work, although its viewer may leave.
-        let parsed = spawn_blocking(move || (work(), turn).0);
+        let permit = if length < SHORT { None } else { Arc::clone(&self.0).acquire_owned().await.ok() };
+        // The permit lasts as long as the work, although its viewer may leave.
+        let parsed = spawn_blocking(move || (work(), permit).0);
         parsed.await.ok()
     }
 }
@@ -164,23 +164,23 @@ mod tests {
 
     #[tokio::test]
     async fn of_long_documents_one_is_parsed_for_each_core_and_a_short_one_waits_for_none() {
-        let (turns, begun) = (ParseTurns::default(), Arc::new(AtomicUsize::new(0)));
-        let cores = turns.0.available_permits();
+        let (permits, begun) = (ParsePermits::default(), Arc::new(AtomicUsize::new(0)));
+        let cores = permits.0.available_permits();
         let (gates, parsing): (Vec<_>, Vec<_>) = (0..cores + 3)
             .map(|_| {
                 let (gate, opened) = mpsc::channel::<()>();
-                let (turns, begun) = (turns.clone(), Arc::clone(&begun));
+                let (permits, begun) = (permits.clone(), Arc::clone(&begun));
                 let work = move || {
                     begun.fetch_add(1, Ordering::SeqCst);
                     opened.recv().is_err()
                 };
-                (gate, tokio::spawn(async move { turns.parse(SHORT, work).await }))
+                (gate, tokio::spawn(async move { permits.parse(SHORT, work).await }))
             })
             .unzip();
         while begun.load(Ordering::SeqCst) < cores {
             tokio::task::yield_now().await;
         }
-        assert_eq!(turns.parse(SHORT - 1, || "short").await, Some("short"));
+        assert_eq!(permits.parse(SHORT - 1, || "short").await, Some("short"));
         assert_eq!(begun.load(Ordering::SeqCst), cores);
         drop(gates);
         for one in parsing {

@@ -232,9 +232,9 @@ impl PresentationInner {
                 }
             };
             let mut whole = BufferedDocument::new(head, bytes);
-            whole = self.turns.parse(whole.body.len(), move || as_text(whole, most)).await?;
+            whole = self.parse_permits.parse(whole.body.len(), move || as_text(whole, most)).await?;
             if self.settings.presentation.repair {
-                json_repair::repair(&mut whole, most, &self.turns, budget, &self.metrics).await;
+                json_repair::repair(&mut whole, most, &self.parse_permits, budget, &self.metrics).await;
             }
             return Some(whole.answer().response);
         }

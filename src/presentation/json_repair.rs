@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::buffer::{BufferedDocument, ParseTurns};
+use super::buffer::{BufferedDocument, ParsePermits};
 use crate::iiif::json_repair;
 use crate::index::learn::traffic::{begins_like_json, is_json};
 use crate::observe::{EventKind, Metrics};
@@ -31,12 +31,12 @@ enum JsonCheck {
 pub(super) async fn repair(
     whole: &mut BufferedDocument,
     most: usize,
-    turns: &ParseTurns,
+    permits: &ParsePermits,
     budget: &MemoryBudget,
     metrics: &Metrics,
 ) {
     let held = whole.clone();
-    match turns.parse(held.body.len(), move || check(&held, most)).await {
+    match permits.parse(held.body.len(), move || check(&held, most)).await {
         Some(JsonCheck::Mended(body)) => {
             metrics.event(EventKind::JsonRepaired);
             whole.replace(budget.count(body.len()).keep(body));

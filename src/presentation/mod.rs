@@ -34,7 +34,7 @@ use crate::upstream::{Body, Caller, MemoryBudget, Routing, Upstream, UpstreamErr
 pub use gateway::GatewayResult;
 pub use rewrite::{RewriteRule, Rewriter};
 
-use buffer::{BufferedDocument, ParseTurns};
+use buffer::{BufferedDocument, ParsePermits};
 use collapse::{CollapseKey, DirectFlights, SharedResponse};
 use fetch::is_document;
 
@@ -60,7 +60,7 @@ struct PresentationInner {
     flights: SingleFlight<CollapseKey, SharedResponse>,
     rewrite: Option<Arc<RewriteRule>>,
     direct_flights: Arc<DirectFlights>,
-    turns: ParseTurns,
+    parse_permits: ParsePermits,
     /// Hash of the settings that determine a document's content: a document under another host name, or no longer repaired,
     /// is a different one.
     kind: u64,
@@ -75,14 +75,14 @@ pub struct PresentationState {
     metrics: Arc<Metrics>,
     flights: SingleFlight<CollapseKey, SharedResponse>,
     direct_flights: Arc<DirectFlights>,
-    turns: ParseTurns,
+    parse_permits: ParsePermits,
 }
 
 impl PresentationState {
     /// Creates the state, without flights. Must be called in the runtime on which documents are fetched.
     pub fn new(index: Arc<Index>, budget: MemoryBudget, metrics: Arc<Metrics>) -> Self {
-        let (flights, turns) = (SingleFlight::here(), ParseTurns::default());
-        Self { index, budget, metrics, flights, direct_flights: Arc::default(), turns }
+        let (flights, parse_permits) = (SingleFlight::here(), ParsePermits::default());
+        Self { index, budget, metrics, flights, direct_flights: Arc::default(), parse_permits }
     }
 }
 
@@ -151,7 +151,8 @@ impl PresentationProxy {
         state: &PresentationState,
     ) -> Self {
         let Routing { settings, upstreams } = routing;
-        let PresentationState { index, budget, metrics, flights, direct_flights, turns } = state.clone();
+        let PresentationState { index, budget, metrics, flights, direct_flights, parse_permits } =
+            state.clone();
         let rewrite = RewriteRule::of(&settings);
         let mut kind = DefaultHasher::new();
         let own = (&settings.rewrite, &settings.presentation, &settings.server.public_hosts);
@@ -168,7 +169,7 @@ impl PresentationProxy {
             flights,
             rewrite,
             direct_flights,
-            turns,
+            parse_permits,
             kind,
         };
         Self { inner: Arc::new(inner) }
@@ -347,7 +348,8 @@ impl PresentationInner {
             && is_document(&wanted.onward.method, &whole.head)
         {
             let budget = self.budget.of(wanted.caller.holder());
-            json_repair::repair(whole, presentation.max_body, &self.turns, &budget, &self.metrics).await;
+            json_repair::repair(whole, presentation.max_body, &self.parse_permits, &budget, &self.metrics)
+                .await;
         }
         Ok(made)
     }
@@ -373,7 +375,7 @@ impl PresentationInner {
         let names = names.collect();
         let length = whole.body.len();
         let looked = move || poison::find_missing_images(&index, names, target, &whole.plain(most)?);
-        let suspected = self.turns.parse(length, looked).await.flatten()?;
+        let suspected = self.parse_permits.parse(length, looked).await.flatten()?;
         Some(PoisonedDocument { trace: wanted.trace.clone(), ..suspected })
     }
 }
