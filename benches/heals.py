@@ -30,6 +30,7 @@ import tempfile
 import time
 
 from awake import awake
+from compare import cpu_us
 
 PROXY_CORE, LOAD_CORE = "1", "0"
 BASE = "https://api.library.tamu.edu"
@@ -138,10 +139,6 @@ mass_expiry = {{ ids = 1000000, within = "1s" }}
     def tile(self, number, tile=TILE):
         return f"/iiif/2/{self.identifiers[number]}/{tile}"
 
-    def cpu_us(self):
-        tasks = pathlib.Path(f"/proc/{self.pid}/task").iterdir()
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1000
-
     def load(self, paths, clients):
         """Each path once, by so many clients: seconds until all were answered 200."""
         script = self.folder / "once.lua"
@@ -227,10 +224,10 @@ def sweep(world, rounds):
     for _ in range(rounds):
         world.switch("expire")
         world.switch("clear-counts")
-        before = world.cpu_us()
+        before = cpu_us(world.pid)
         seconds.append(world.load(paths, 32))
         counts = world.settles()
-        each.append((world.cpu_us() - before) / 2000)
+        each.append((cpu_us(world.pid) - before) / 2000)
         asked = max(asked, sum(counts[kind] for kind in ("visits", "variants", "rebuilds", "register")))
         assert asked <= 2001, counts
     return {"seconds": statistics.median(seconds), "cpu_us_each": statistics.median(each),

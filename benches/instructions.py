@@ -15,6 +15,7 @@ connection, and the count between the marks is divided by that. The origin runs 
 """
 import argparse
 import json
+import math
 import os
 import pathlib
 import re
@@ -26,6 +27,8 @@ import tempfile
 import threading
 import time
 import uuid
+
+from compare import cpu_us
 
 BASELINE = pathlib.Path(__file__).with_suffix(".json")
 BASE = "https://api.library.tamu.edu"
@@ -169,17 +172,13 @@ def connected(port):
 
 def wait_until_idle(pid):
     """Waits until start-up work is done: the filter of the index is filled from a second after the start on."""
-    def processor_time():
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     deadline = time.monotonic() + 60
-    before, now = -1, processor_time()
-    while now - before > 0.1:
+    before, now = -math.inf, cpu_us(pid)
+    while now - before > 100_000:
         if time.monotonic() > deadline:
             sys.exit("it is never idle")
         time.sleep(3)
-        before, now = now, processor_time()
+        before, now = now, cpu_us(pid)
 
 
 def main():

@@ -1,5 +1,6 @@
 //! Status of one canvas service: whether it answers, builds beside what it stores, and has viewers waiting.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -119,19 +120,13 @@ impl CanvasService {
 
     /// Reason why the last request like this one failed; `None` where it went well, or was never sent.
     pub(in crate::heal) fn failure(&self, request: &CanvasRequestKey) -> Option<FailureReason> {
-        let anew = || {
-            let is_variant = request.rung == Rung::Variant;
-            is_variant.then(|| self.failures.last(&variants::built_anew(&request.target))).flatten()
-        };
-        let last = anew().or_else(|| self.failures.last(&request.target))?;
+        let last = targets(request).find_map(|target| self.failures.last(&target))?;
         Some(FailureReason { text: format!("{} ({})", last.text, self.authority), ..last })
     }
 
     /// Time of the last request like this one, if it failed.
     pub(in crate::heal) fn failed_at(&self, request: &CanvasRequestKey) -> Option<Instant> {
-        let anew = (request.rung == Rung::Variant).then(|| variants::built_anew(&request.target));
-        let anew = anew.and_then(|target| self.failures.failed_at(&target));
-        self.failures.failed_at(&request.target).max(anew)
+        targets(request).filter_map(|target| self.failures.failed_at(&target)).max()
     }
 
     pub(in crate::heal) fn breaker_is_closed(&self) -> bool {
@@ -163,4 +158,10 @@ impl CanvasService {
             cluster.close_breaker(&self.authority);
         }
     }
+}
+
+/// Targets of this request; of a variant the one that is built anew comes first.
+fn targets(request: &CanvasRequestKey) -> impl Iterator<Item = Arc<str>> {
+    let anew = (request.rung == Rung::Variant).then(|| variants::built_anew(&request.target).into());
+    anew.into_iter().chain([Arc::clone(&request.target)])
 }

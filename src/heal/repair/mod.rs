@@ -262,26 +262,26 @@ impl Repairs {
     ) -> RepairResult {
         let DocumentOrder { service, key, poisoned, urgency } = order;
         let visit = poisoned.visit();
-        for rebuild in 0..REBUILDS {
-            // Where no viewer has just received the document, it may be stored no more: a plain GET during a fault that has
-            // not shown yet would store one without images. A document built beside shows the fault. (It is not needed where
-            // a canvas came whole since the repair began.)
-            let mut built = None;
-            let has_built = || service.fault_tracker.well_at().is_some_and(|at| at >= began);
-            if rebuild == 0 && urgency.is_for_nobody() && !has_built() {
-                match self.build_beside(order, image).await {
-                    Ok(beside) if !carries(&beside.canvases, &image.key) => return RepairResult::Unwell,
-                    Err(RebuildEffect::Worse) => return RepairResult::Unwell,
-                    beside => built = Some(beside),
-                }
+        // Where no viewer has just received the document, it may be stored no more: a plain GET during a fault that has not
+        // shown yet would store one without images. A document built beside shows the fault. (It is not needed where a canvas
+        // came whole since the repair began.)
+        let mut built = None;
+        let has_built = service.fault_tracker.well_at().is_some_and(|at| at >= began);
+        if urgency.is_for_nobody() && !has_built {
+            match self.build_beside(order, image).await {
+                Ok(beside) if !carries(&beside.canvases, &image.key) => return RepairResult::Unwell,
+                Err(RebuildEffect::Worse) => return RepairResult::Unwell,
+                beside => built = Some(beside),
             }
-            // A plain GET next: another request may have cured the document, and a good one is never rebuilt.
+        }
+        for _ in 0..REBUILDS {
+            // A plain GET first: another request may have cured the document, and a good one is never rebuilt.
             let stored = match self.document(service, &visit, image, urgency).await {
                 Some(read) if carries(&read.canvases, &image.key) => return RepairResult::Whole,
                 Some(stored) => stored,
                 None => return RepairResult::Unwell,
             };
-            let built = match built {
+            let built = match built.take() {
                 Some(built) => built,
                 None => self.build_beside(order, image).await,
             };

@@ -228,15 +228,15 @@ impl Model {
             return (503, TEXT, "Unable to connect to Redis".to_owned());
         }
         let place = StoredUnder::Canvas(leaf, disallow);
-        let stored = self.state().documents.get(&place).copied();
-        if let (Some(pictures), false) = (stored, update) {
+        let stored = self.state().documents.get(&place).map(|leaves| !leaves.is_empty());
+        if let (Some(has_picture), false) = (stored, update) {
             sleep(Duration::from_millis(5)).await;
             self.reason(leaf);
-            if pictures == 0 {
+            if !has_picture {
                 // The canvas has to be rebuilt, unless a rebuild is under way: the answer does not tell which.
                 self.reason(leaf);
             }
-            return (200, JSON, self.library.canvas(leaf, pictures > 0, &query));
+            return (200, JSON, self.library.canvas(leaf, has_picture, &query));
         }
         let began = self.now();
         let built = {
@@ -252,7 +252,8 @@ impl Model {
                     self.state().lost_in_build.insert(leaf, self.now());
                 }
                 let of = usize::from(!self.file_is_gone(leaf));
-                self.stores(place, usize::from(has_picture), of, by == RequestSource::Us);
+                let leaves = if has_picture { vec![leaf] } else { Vec::new() };
+                self.stores(place, leaves, of, by == RequestSource::Us);
                 (200, JSON, self.library.canvas(leaf, has_picture, &query))
             }
             Err(status) => {
@@ -329,10 +330,7 @@ impl Model {
         }
         let leaves: Vec<_> = self.library.leaves_of(book).collect();
         let place = StoredUnder::Book(book, disallow);
-        let stored = {
-            let state = self.state();
-            state.documents.contains_key(&place).then(|| state.pages.get(&place).unwrap_or(&leaves).clone())
-        };
+        let stored = self.state().documents.get(&place).cloned();
         if let (Some(stored), false) = (stored, update) {
             sleep(Duration::from_millis(5)).await;
             return (200, JSON, self.library.manifest(book, &stored, &query));
@@ -351,9 +349,9 @@ impl Model {
             }
         }
         let there = leaves.iter().filter(|leaf| !self.file_is_gone(**leaf)).count();
-        self.state().pages.insert(place.clone(), whole.clone());
-        self.stores(place, whole.len(), there, by == RequestSource::Us);
-        (200, JSON, self.library.manifest(book, &whole, &query))
+        let manifest = self.library.manifest(book, &whole, &query);
+        self.stores(place, whole, there, by == RequestSource::Us);
+        (200, JSON, manifest)
     }
 
     async fn registers(&self, site: usize, path: &str, update: bool) -> SimReply {
@@ -374,7 +372,7 @@ impl Model {
         self.state().keys.insert(leaf);
         self.log(|| format!("         key of {leaf} registered"));
         if self.nested_info(leaf).await {
-            self.stores(StoredUnder::Image(leaf), 1, 1, true);
+            self.stores(StoredUnder::Image(leaf), vec![leaf], 1, true);
             (200, JSON, "{}".to_owned())
         } else {
             (404, JSON, "{}".to_owned())

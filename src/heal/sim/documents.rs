@@ -128,7 +128,7 @@ impl CaseRun {
                 }
                 _ => continue,
             };
-            let pictures = model.state().documents.get(&place).copied().unwrap_or_default();
+            let pictures = model.state().documents.get(&place).map_or(0, Vec::len);
             // The return of a missing file shows only in a request for its image. And the canvas of a PDF is read by no
             // viewer: they have its pages from the manifest.
             let is_pdf =

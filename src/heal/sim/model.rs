@@ -64,12 +64,10 @@ pub(super) struct ModelState {
     pub(super) by_viewers: HashSet<StoredUnder>,
     /// Documents that viewers request now; late viewers are not counted.
     pub(super) viewers: HashSet<String>,
-    /// Pictures in each stored document.
-    pub(super) documents: HashMap<StoredUnder, usize>,
     /// Leaves of documents that a viewer opened while nothing told which image server has them.
     pub(super) not_repaired: HashSet<usize>,
-    /// Leaves of each manifest that was built, in the same places.
-    pub(super) pages: HashMap<StoredUnder, Vec<usize>>,
+    /// Leaves whose pictures are in each stored document.
+    pub(super) documents: HashMap<StoredUnder, Vec<usize>>,
     /// Identifiers whose info.json is in the image server's memory.
     pub(super) infos: HashSet<String>,
     /// Tiles in the derivative cache.
@@ -106,7 +104,7 @@ impl Model {
         state.keys.extend(0..library.leaves.len());
         for leaf in 0..library.leaves.len() {
             if case.stored > 0 && leaf % case.stored == 0 {
-                state.documents.insert(StoredUnder::Canvas(leaf, String::new()), 1);
+                state.documents.insert(StoredUnder::Canvas(leaf, String::new()), vec![leaf]);
             }
         }
         Arc::new(Self {
@@ -244,7 +242,8 @@ impl Model {
     }
 
     /// Stores a document. A request of ours must never store fewer pictures than before where readers see them.
-    pub(super) fn stores(&self, place: StoredUnder, pictures: usize, of: usize, by_us: bool) {
+    pub(super) fn stores(&self, place: StoredUnder, leaves: Vec<usize>, of: usize, by_us: bool) {
+        let pictures = leaves.len();
         let before = {
             let mut state = self.state();
             if by_us {
@@ -252,7 +251,7 @@ impl Model {
             } else {
                 state.by_viewers.insert(place.clone())
             };
-            state.documents.insert(place.clone(), pictures)
+            state.documents.insert(place.clone(), leaves).map(|before| before.len())
         };
         let plain =
             matches!(&place, StoredUnder::Canvas(_, query) | StoredUnder::Book(_, query) if query.is_empty());

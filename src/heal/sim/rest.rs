@@ -65,9 +65,12 @@ impl CaseRun {
         }
         // One viewer is let in beside the others when all of them build, on each node: his document is probably stored.
         let beside = usize::from(model.case.acts.iter().any(|at| matches!(at.act, SimAct::Fetch { .. })));
-        // A viewer who leaves does not end his build, whose further duration is not known: a manifest has 12 pages, and a fault
-        // lasts a minute at most.
-        let pages = |document| if matches!(document, SimDocument::Manifest(_)) { 12 } else { 1 };
+        // A viewer who leaves does not end his build, whose further duration is not known: that of all pages of a manifest,
+        // and a fault lasts a minute at most.
+        let pages = |document| match document {
+            SimDocument::Canvas(_) => 1,
+            SimDocument::Manifest(book) => model.library.leaves_of(book).count() as u64,
+        };
         let hang_ms = if model.case.hangs() { 60_000 } else { 0 };
         let leavers = model.case.acts.iter().filter_map(|at| match at.act {
             SimAct::Fetch { document, viewers, patience } => {
@@ -99,10 +102,10 @@ impl CaseRun {
         // file; the next viewer to open the canvas has it repaired (`documents_are_whole` checks that), but no viewer opens
         // that of a PDF by itself.
         let is_read = |leaf: usize| model.world().honours_disallow || model.library.leaves[leaf].pages == 0;
-        let empty = state.documents.iter().find_map(|(place, pictures)| match place {
+        let empty = state.documents.iter().find_map(|(place, leaves)| match place {
             StoredUnder::Canvas(leaf, query)
                 if query.is_empty()
-                    && *pictures == 0
+                    && leaves.is_empty()
                     && !is_gone(*leaf)
                     && is_read(*leaf)
                     && !state.not_repaired.contains(leaf) =>
